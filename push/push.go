@@ -1,0 +1,56 @@
+// Package push has the nouns of s3daemon: what a caller asks for (Request,
+// Destination), what becomes of it (State, Receipt) and how it fails (Error,
+// Problem). The daemon's packages and its clients speak to each other in
+// these types, so that none of them needs to know another's.
+//
+// A push is one file on this host and one S3 object that is to hold its bytes:
+//
+//	req := push.Request{File: "/data/r22_s11.fits", Destination: "s3://raw/2026-11-23/r22_s11.fits"}
+//	dest, err := req.Check() // *push.Error, code invalid_file, invalid_destination, ...
+//
+// The JSON forms of Request, Receipt and Problem are the wire format of the
+// HTTP interface, described in openapi.yaml. This package imports nothing
+// beyond the standard library.
+package push
+
+import "time"
+
+// State is where a push is in its life.
+type State string
+
+// The states of a push. It begins queued, becomes running, and ends in one of
+// the other three, which it never leaves by itself.
+const (
+	Queued    State = "queued"
+	Running   State = "running"
+	Done      State = "done"      // the store has exactly the file's bytes
+	Failed    State = "failed"    // it will not be delivered; the problem says why
+	Cancelled State = "cancelled" // somebody asked for it not to be delivered
+)
+
+// Checksum is a digest of an object's bytes.
+type Checksum struct {
+	Algorithm string `json:"algorithm"` // "crc64nvme"
+	Value     string `json:"value"`     // base64 of the big-endian bytes, as S3 writes it
+}
+
+// Receipt says what became of a push.
+type Receipt struct {
+	ID          string    `json:"id"` // a UUIDv7 (RFC 9562): ids sort by the time of acceptance
+	State       State     `json:"state"`
+	File        string    `json:"file"`        // as asked
+	Destination string    `json:"destination"` // always in the form s3://bucket/key
+	Bucket      string    `json:"bucket"`
+	Key         string    `json:"key"`
+	Size        int64     `json:"size"`                 // bytes
+	ETag        string    `json:"etag,omitempty"`       // as the store gave it, without quotes
+	Checksum    *Checksum `json:"checksum,omitempty"`   // of the whole object; absent where nobody computed one
+	VersionID   string    `json:"version_id,omitempty"` // where the bucket keeps versions
+	Attempts    int       `json:"attempts"`             // the most that any one request of this push needed; 1 when nothing was retried
+	Parts       int       `json:"parts"`                // requests that carried the bytes: 1 is a single PutObject
+	AcceptedAt  time.Time `json:"accepted_at"`
+	StartedAt   time.Time `json:"started_at"`
+	FinishedAt  time.Time `json:"finished_at"`
+	Seconds     float64   `json:"seconds"` // from acceptance to the end
+	Label       string    `json:"label,omitempty"`
+}
