@@ -1,0 +1,109 @@
+package uploader
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/smithy-go/logging"
+)
+
+// fallbackRegion signs the requests where nothing else names a region, as with
+// most stores that are not Amazon's; they take any.
+const fallbackRegion = "us-east-1"
+
+// answerTimeout bounds the wait for the head of an answer once the whole
+// request has been written. Completing a large multipart upload takes some
+// stores minutes.
+const answerTimeout = 5 * time.Minute
+
+// newClient makes the S3 client that all pushes share. Credentials, region, CA
+// bundle and proxies come from the SDK's default chain.
+func newClient(ctx context.Context, cfg Config) (*s3.Client, error) {
+	shared, err := config.LoadDefaultConfig(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("load the AWS configuration: %w", err)
+	}
+	if shared.Region == "" {
+		shared.Region = fallbackRegion
+	}
+	// The chain puts AWS_CA_BUNDLE into the HTTP client that it builds. Ours
+	// takes its place only now: given to LoadDefaultConfig, it would make the
+	// bundle an error.
+	var roots *x509.CertPool
+	if built, ok := shared.HTTPClient.(*awshttp.BuildableClient); ok {
+		if t := built.GetTransport().TLSClientConfig; t != nil {
+			roots = t.RootCAs
+		}
+	}
+	if cfg.Endpoint != "" {
+		shared.BaseEndpoint = &cfg.Endpoint
+	}
+	client := s3.NewFromConfig(shared, func(o *s3.Options) {
+		o.HTTPClient = roundTripper{newTransport(cfg, roots)}
+		o.UsePathStyle = o.BaseEndpoint != nil // virtual hosts need DNS that custom stores seldom have
+		o.Credentials = markedCredentials{o.Credentials}
+		o.Retryer = aws.NopRetryer{} // delivery.request retries, by retryPolicy
+		// We bring checksums of our own. The SDK's default is a trailer that
+		// many stores refuse; the manager has the same setting once more.
+		o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
+		o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
+		o.ContinueHeaderThresholdBytes = -1 // 100-continue costs a round trip
+		o.Logger = logging.Nop{}
+	})
+	if client.Options().Credentials == nil {
+		return nil, errors.New("the AWS configuration yields no credentials provider")
+	}
+	return client, nil
+}
+
+// unsignedBody makes the SDK sign UNSIGNED-PAYLOAD in place of the body's
+// SHA-256, which would read every byte once more. Only for requests whose
+// checksum header says what the body must be; the header is signed.
+func unsignedBody(o *s3.Options) {
+	o.APIOptions = append(o.APIOptions, v4.SwapComputePayloadSHA256ForUnsignedPayloadMiddleware)
+}
+
+// roundTripper is the HTTP client that the SDK asks for, without the redirects
+// and cookies of http.Client: a redirect is an answer that the caller sees.
+type roundTripper struct{ *http.Transport }
+
+func (r roundTripper) Do(req *http.Request) (*http.Response, error) { return r.RoundTrip(req) }
+
+// newTransport makes the keep-alive pool: one connection for each slot, never
+// more, and none given up for being idle. It speaks HTTP/1.1 only, since
+// HTTP/2 would put all uploads on one TCP connection.
+func newTransport(cfg Config, roots *x509.CertPool) *http.Transport {
+	dialer := &net.Dialer{
+		Timeout: cfg.ConnectTimeout,
+		KeepAliveConfig: net.KeepAliveConfig{
+			Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 4,
+		},
+	}
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	return &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           dialer.DialContext,
+		TLSHandshakeTimeout:   cfg.ConnectTimeout,
+		TLSClientConfig:       &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}},
+		Protocols:             protocols,
+		MaxConnsPerHost:       cfg.MaxConnections,
+		MaxIdleConnsPerHost:   cfg.MaxConnections,
+		MaxIdleConns:          cfg.MaxConnections,
+		IdleConnTimeout:       0,
+		ResponseHeaderTimeout: answerTimeout,
+		DisableCompression:    true,
+		WriteBufferSize:       64 << 10,
+	}
+}

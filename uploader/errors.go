@@ -1,0 +1,114 @@
+package uploader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"github.com/lsst-dm/s3daemon/push"
+)
+
+// credentialsError marks a failure to get credentials, which the SDK returns
+// as plain text among the errors of the request.
+type credentialsError struct{ err error }
+
+func (e *credentialsError) Error() string { return "get credentials: " + e.err.Error() }
+func (e *credentialsError) Unwrap() error { return e.err }
+
+// markedCredentials makes the provider's errors credentialsErrors.
+type markedCredentials struct{ aws.CredentialsProvider }
+
+func (m markedCredentials) Retrieve(ctx context.Context) (aws.Credentials, error) {
+	c, err := m.CredentialsProvider.Retrieve(ctx)
+	if err != nil {
+		return c, &credentialsError{err}
+	}
+	return c, nil
+}
+
+// explain turns the error that ended a request, after that many attempts, into
+// one for the caller.
+func (d *delivery) explain(attempts int, err error) *push.Error {
+	var known *push.Error
+	if errors.As(err, &known) {
+		return known
+	}
+	e := &push.Error{Err: err}
+	var credentials *credentialsError
+	answer := answerOf(err)
+	switch {
+	case d.up.stopped.Err() != nil && errors.Is(err, context.Canceled):
+		e.Code = push.ShuttingDown
+		e.Detail = "the daemon was stopped before the file had been delivered: push it again"
+	case errors.As(err, &credentials):
+		e.Code = push.NoCredentials
+		e.Detail = "the daemon has no credentials for the store: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for it, or another source that the AWS SDK knows"
+	case answer.Status != 0:
+		e.Code = push.StoreRefused
+		answer.Message = push.OneLine(answer.Message)
+		e.Store = &answer
+		e.Detail = fmt.Sprintf("the store refused %s: %s%s", d.dest, answerText(answer), d.advice(answer))
+	case isClientFault(err):
+		e.Code = push.StoreRefused
+		e.Detail = fmt.Sprintf("no request for %s could be made: %s", d.dest, push.OneLine(rootText(err)))
+	default:
+		e.Code = push.StoreUnreachable
+		e.Detail = fmt.Sprintf("the store at %s could not be reached in %s: %s", d.up.endpoint, counted(attempts, "attempt"), push.OneLine(rootText(err)))
+	}
+	return e
+}
+
+// answerText says in words what the store answered.
+func answerText(a push.StoreAnswer) string {
+	text := fmt.Sprintf("%d %s", a.Status, http.StatusText(a.Status))
+	if a.Code != "" && a.Code != http.StatusText(a.Status) {
+		text += ", " + a.Code
+	}
+	if a.Message != "" && a.Message != a.Code {
+		text += ": " + a.Message
+	}
+	return text
+}
+
+// advice says what to do about the store's commonest refusals.
+func (d *delivery) advice(a push.StoreAnswer) string {
+	switch a.Code {
+	case "NoSuchBucket":
+		return fmt.Sprintf(" (create the bucket %s at %s, or correct the destination)", push.Quote(d.dest.Bucket), d.up.endpoint)
+	case "AccessDenied":
+		return fmt.Sprintf(" (the daemon's credentials may not write to the bucket %s)", push.Quote(d.dest.Bucket))
+	case "InvalidAccessKeyId", "SignatureDoesNotMatch":
+		return " (the daemon's AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not the store's)"
+	case "PermanentRedirect", "AuthorizationHeaderMalformed":
+		return " (set AWS_REGION to the bucket's region)"
+	}
+	if a.Status >= 500 || a.Status == http.StatusTooManyRequests {
+		return " (push it again later)"
+	}
+	return ""
+}
+
+// rootText returns the text of the error that says what happened; the layers
+// that the SDK puts around it say only where. An error of the network is taken
+// whole, since it names the address.
+func rootText(err error) string {
+	var network net.Error
+	if errors.As(err, &network) {
+		return network.Error()
+	}
+	for inner := err; inner != nil; inner = errors.Unwrap(inner) {
+		err = inner
+	}
+	return err.Error()
+}
+
+func counted(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}

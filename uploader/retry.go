@@ -1,0 +1,95 @@
+package uploader
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/smithy-go"
+
+	"github.com/lsst-dm/s3daemon/push"
+)
+
+// Backoff between the attempts of one request: full jitter, so that the pool's
+// requests, which fail together, do not come back together.
+const (
+	backoffBase = 500 * time.Millisecond
+	backoffCap  = 10 * time.Second
+)
+
+// retryPolicy decides what follows a failed attempt. It knows nothing but the
+// failure: no clock, no state shared between pushes, so that one push's bad
+// luck never uses up another's tries.
+type retryPolicy struct {
+	attempts int                               // tries in all, at least 1
+	jitter   func(time.Duration) time.Duration // a random duration below its argument
+}
+
+func newRetryPolicy(attempts int) retryPolicy {
+	return retryPolicy{attempts: attempts, jitter: func(d time.Duration) time.Duration { return rand.N(d) }}
+}
+
+// after returns how long to wait before the next attempt, given that attempt
+// number n (from 1) ended with err, or false if there is to be none.
+func (p retryPolicy) after(n int, err error) (time.Duration, bool) {
+	if n >= p.attempts || !transient(err) {
+		return 0, false
+	}
+	most := backoffCap
+	if n < 16 {
+		most = min(backoffCap, backoffBase<<(n-1))
+	}
+	return p.jitter(most), true
+}
+
+// transient reports whether the same request may succeed later.
+func transient(err error) bool {
+	var known *push.Error
+	if errors.As(err, &known) {
+		return known.Code == push.ChecksumMismatch
+	}
+	if errors.Is(err, context.Canceled) {
+		return false
+	}
+	answer := answerOf(err)
+	switch answer.Code {
+	case "RequestTimeout", "RequestTimeTooSkewed", "SlowDown", "BadDigest", "InternalError", "ServiceUnavailable",
+		"OperationAborted", "ConditionalRequestConflict", "XAmzContentChecksumMismatch":
+		return true
+	}
+	switch answer.Status {
+	case 0: // no answer at all
+		return !isClientFault(err)
+	case http.StatusRequestTimeout, http.StatusTooManyRequests:
+		return true
+	case http.StatusNotImplemented:
+		return false
+	}
+	return answer.Status >= 500
+}
+
+// isClientFault reports whether the request never left because it could not be
+// built, which no later attempt changes.
+func isClientFault(err error) bool {
+	var params *smithy.InvalidParamsError
+	var serial *smithy.SerializationError
+	return errors.As(err, &params) || errors.As(err, &serial)
+}
+
+// answerOf returns what the store said in an error of the SDK; its Status is 0
+// if the store did not answer.
+func answerOf(err error) push.StoreAnswer {
+	var answer push.StoreAnswer
+	var api smithy.APIError
+	if errors.As(err, &api) {
+		answer.Code, answer.Message = api.ErrorCode(), api.ErrorMessage()
+	}
+	var response *awshttp.ResponseError
+	if errors.As(err, &response) {
+		answer.Status, answer.RequestID = response.HTTPStatusCode(), response.ServiceRequestID()
+	}
+	return answer
+}

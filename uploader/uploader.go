@@ -1,0 +1,300 @@
+// Package uploader delivers files to an S3 store. It is the only package that
+// knows the AWS SDK.
+//
+//	up, err := uploader.New(ctx, uploader.Config{Endpoint: "https://s3.example.org", ...})
+//	receipt, err := up.Push(ctx, push.Request{File: "/data/a.fits", Destination: "s3://raw/a.fits"})
+//	...
+//	err = up.Drain(ctx)
+//
+// The way of a push:
+//
+//	Push      checks the request and the file, then waits for its turn
+//	delivery  one PutObject for a file of one part, else the SDK's manager
+//	request   takes a slot, makes an attempt, checks the answer, retries
+//	slots     decides who has the next connection
+//
+// Two limits hold. At most Config.MaxConnections requests are under way with
+// the store at once: that is the pool, and slotQueue has the rules of who goes
+// next. At most as many small pushes (one part) and as many large ones run at
+// once; the others wait without holding a file open. Small and large are
+// bounded apart, so that no number of large files keeps a small one from
+// starting.
+package uploader
+
+import (
+	"context"
+	"errors"
+
+	"log/slog"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/feature/s3/manager" //lint:ignore SA1019 see delivery.go
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/lsst-dm/s3daemon/push"
+	"github.com/lsst-dm/s3daemon/source"
+)
+
+// Config is what an Uploader needs. All fields but Endpoint are required.
+type Config struct {
+	Endpoint       string        // base URL of the store; empty for Amazon S3
+	MaxConnections int           // size of the pool, at least 1
+	Attempts       int           // tries of each request, at least 1
+	ConnectTimeout time.Duration // for the TCP connection, and again for TLS
+	Log            *slog.Logger
+	Metrics        prometheus.Registerer
+}
+
+// Uploader delivers pushes. Its methods may be called by many goroutines at
+// once.
+type Uploader struct {
+	endpoint string // for messages
+	client   *s3.Client
+	manager  *manager.Uploader //lint:ignore SA1019 see delivery.go
+	slots    *slots
+	running  [2]chan struct{} // by kind: one token for each push that runs
+	retry    retryPolicy
+	log      *slog.Logger
+	metrics  *metrics
+
+	stopped context.Context // cancelled when pushes in flight are to be cut off
+	stop    context.CancelFunc
+
+	mu       sync.Mutex
+	draining bool           // guarded by mu
+	accepted sync.WaitGroup // pushes accepted and not ended; Add only with mu held and draining false
+}
+
+// New makes an Uploader. It fails if the AWS configuration is unusable; it
+// does not ask the store, which may be down.
+func New(ctx context.Context, cfg Config) (*Uploader, error) {
+	client, err := newClient(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	u := &Uploader{
+		endpoint: endpointName(client.Options()),
+		client:   client,
+		slots:    newSlots(cfg.MaxConnections),
+		running:  [2]chan struct{}{make(chan struct{}, cfg.MaxConnections), make(chan struct{}, cfg.MaxConnections)},
+		retry:    newRetryPolicy(cfg.Attempts),
+		log:      cfg.Log,
+	}
+	u.metrics = newMetrics(cfg.Metrics, u.slots, cfg.MaxConnections)
+	u.stopped, u.stop = context.WithCancel(context.WithoutCancel(ctx))
+	//lint:ignore SA1019 see delivery.go
+	u.manager = manager.NewUploader(nil, func(m *manager.Uploader) {
+		m.Concurrency = cfg.MaxConnections
+		m.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
+	})
+	return u, nil
+}
+
+// Endpoint names the store, for people.
+func (u *Uploader) Endpoint() string { return u.endpoint }
+
+func endpointName(o s3.Options) string {
+	if o.BaseEndpoint == nil {
+		return "Amazon S3 (" + o.Region + ")"
+	}
+	if parsed, err := url.Parse(*o.BaseEndpoint); err == nil {
+		return parsed.Redacted()
+	}
+	return "the configured endpoint"
+}
+
+// Ready returns nil while pushes are accepted, else a *push.Error that says
+// why not.
+func (u *Uploader) Ready() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.readyLocked()
+}
+
+func (u *Uploader) readyLocked() error {
+	if u.draining {
+		return push.Errorf(push.ShuttingDown, "the daemon is shutting down: push again once it has been started anew")
+	}
+	return nil
+}
+
+// Push delivers one file and returns when the store has it, or the push has
+// failed with a *push.Error. The context gives values only: once Push is
+// called, a caller who goes away does not cancel it. The receipt has the id of
+// the push in either case; where the error is nil its state is Done and the
+// store has confirmed the object.
+func (u *Uploader) Push(_ context.Context, req push.Request) (push.Receipt, error) {
+	if err := u.enter(); err != nil {
+		return push.Receipt{}, err
+	}
+	defer u.accepted.Done()
+
+	receipt := push.Receipt{
+		ID: uuid.Must(uuid.NewV7()).String(), State: push.Queued, File: req.File, Label: req.Label,
+		AcceptedAt: time.Now().UTC(), Attempts: 1, Parts: 1,
+	}
+	err := u.deliver(req, &receipt)
+	receipt.FinishedAt = time.Now().UTC()
+	receipt.Seconds = receipt.FinishedAt.Sub(receipt.AcceptedAt).Seconds()
+	failure := asPushError(err)
+	receipt.State = push.Done
+	if failure != nil {
+		receipt.State = push.Failed
+	}
+	u.metrics.ended(receipt.Size, receipt.FinishedAt.Sub(receipt.AcceptedAt), failure)
+	u.logEnd(receipt, failure)
+	if failure != nil {
+		return receipt, failure
+	}
+	return receipt, nil
+}
+
+// deliver takes the push from acceptance to its end, and fills in the receipt
+// as it goes.
+func (u *Uploader) deliver(req push.Request, receipt *push.Receipt) error {
+	dest, err := req.Check()
+	if err != nil {
+		return err
+	}
+	receipt.Destination, receipt.Bucket, receipt.Key = dest.String(), dest.Bucket, dest.Key
+
+	file, leave, err := u.start(req.File)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	defer file.Close()
+	receipt.State, receipt.StartedAt = push.Running, time.Now().UTC()
+	receipt.Size, receipt.Parts = file.Size(), partCount(file.Size())
+
+	d := &delivery{up: u, req: req, dest: dest, file: file}
+	got, err := d.run(u.stopped)
+	receipt.Attempts = max(1, d.attempts)
+	if err != nil {
+		return err
+	}
+	receipt.ETag, receipt.VersionID, receipt.Checksum = got.etag, got.versionID, got.checksum
+	return nil
+}
+
+// start opens the file once the push may run, and returns what to call when it
+// has ended. A file that cannot be pushed is refused at once; a push that has
+// to wait does not hold its file open meanwhile.
+func (u *Uploader) start(path string) (*source.File, func(), error) {
+	file, err := source.Open(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	k := single
+	if partCount(file.Size()) > 1 {
+		k = part
+	}
+	select {
+	case u.running[k] <- struct{}{}:
+	default:
+		file.Close()
+		u.metrics.waiting.Inc()
+		defer u.metrics.waiting.Dec()
+		select {
+		case u.running[k] <- struct{}{}:
+		case <-u.stopped.Done():
+			return nil, nil, push.Errorf(push.ShuttingDown, "the daemon was stopped before the push had its turn: push the file again")
+		}
+		if file, err = source.Open(path); err != nil {
+			<-u.running[k]
+			return nil, nil, err
+		}
+	}
+	u.metrics.inFlight.Inc()
+	return file, func() {
+		u.metrics.inFlight.Dec()
+		<-u.running[k]
+	}, nil
+}
+
+// enter counts a push among the accepted ones, which Drain waits for.
+func (u *Uploader) enter() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if err := u.readyLocked(); err != nil {
+		return err
+	}
+	u.accepted.Add(1)
+	return nil
+}
+
+// Close refuses pushes from now on; those accepted go on.
+func (u *Uploader) Close() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.draining = true
+}
+
+// Drain refuses new pushes and waits until the accepted ones have ended. When
+// the context ends first they are cut off: each fails with ShuttingDown, and
+// Drain returns the context's error once they have.
+func (u *Uploader) Drain(ctx context.Context) error {
+	u.Close()
+	ended := make(chan struct{})
+	go func() {
+		u.accepted.Wait()
+		close(ended)
+	}()
+	defer u.stop()
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+	}
+	u.stop()
+	<-ended
+	return ctx.Err()
+}
+
+// logEnd writes the one line of a push.
+func (u *Uploader) logEnd(r push.Receipt, failure *push.Error) {
+	attrs := []slog.Attr{
+		slog.String("id", r.ID), slog.String("file", r.File), slog.String("destination", r.Destination),
+		slog.Int64("size", r.Size), slog.Float64("seconds", r.Seconds),
+		slog.Int("parts", r.Parts), slog.Int("attempts", r.Attempts),
+	}
+	if r.Label != "" {
+		attrs = append(attrs, slog.String("label", r.Label))
+	}
+	level, message := slog.LevelInfo, "push done"
+	if failure != nil {
+		level, message = slog.LevelWarn, "push failed"
+		attrs = append(attrs, slog.String("code", string(failure.Code)), slog.String("detail", failure.Detail))
+		if failure.Err != nil {
+			attrs = append(attrs, slog.String("error", failure.Err.Error()))
+		}
+	}
+	u.log.LogAttrs(context.Background(), level, message, attrs...)
+}
+
+// asPushError returns err as a *push.Error; one that nobody explained is a
+// fault of ours.
+func asPushError(err error) *push.Error {
+	var known *push.Error
+	if err == nil || errors.As(err, &known) {
+		return known
+	}
+	return &push.Error{Code: push.Internal, Detail: "the daemon failed in a way nobody foresaw: its log has the cause", Err: err}
+}
+
+// encodeTags writes tags as the x-amz-tagging header wants them: a query.
+func encodeTags(tags map[string]string) string {
+	values := make(url.Values, len(tags))
+	for name, value := range tags {
+		values.Set(name, value)
+	}
+	return values.Encode()
+}
+
+func unquote(etag string) string { return strings.Trim(etag, `"`) }
