@@ -1,0 +1,169 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/lsst-dm/s3daemon/internal/store"
+	"github.com/lsst-dm/s3daemon/push"
+)
+
+// demo shows the main job with nothing installed: a store in memory, the real
+// daemon in front of it, one push, and what to type to make the next.
+func demo(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	flags := flag.NewFlagSet("s3daemon demo", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	once := flags.Bool("once", false, "exit after the push, with status 1 if anything differs")
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return nil
+		}
+		return usageError{err}
+	}
+	if flags.NArg() > 0 {
+		return usageError{fmt.Errorf("s3daemon demo takes no argument %q", flags.Arg(0))}
+	}
+
+	s, err := store.Start([]string{"demo"})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	fmt.Fprintf(stdout, "1. A store in memory listens on %s, with the bucket demo.\n", s.URL)
+	if err := useStore(s); err != nil {
+		return err
+	}
+
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	address, ended, err := startDaemon(ctx, stderr)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(stdout, "2. The daemon listens on http://%s, in front of that store.\n", address)
+
+	err = demoPush(ctx, stdout, s, address)
+	if err == nil && !*once {
+		fmt.Fprintf(stdout, `
+Now you:
+
+   curl -d file=/etc/hosts -d destination=s3://demo/hosts http://%s/push
+   curl http://%[1]s/metrics
+
+Ctrl-C ends it. What was pushed is in memory only, and then gone.
+`, address)
+		<-ctx.Done()
+	}
+	stop()
+	return errors.Join(err, <-ended)
+}
+
+// useStore makes the store the one that the environment describes, whatever
+// the user's own environment and AWS files say.
+func useStore(s *store.Store) error {
+	for _, entry := range os.Environ() {
+		name, _, _ := strings.Cut(entry, "=")
+		if strings.HasPrefix(name, "AWS_") {
+			os.Unsetenv(name)
+		}
+	}
+	return errors.Join(
+		os.Setenv("AWS_CONFIG_FILE", os.DevNull), os.Setenv("AWS_SHARED_CREDENTIALS_FILE", os.DevNull),
+		os.Setenv("AWS_ACCESS_KEY_ID", s.AccessKey), os.Setenv("AWS_SECRET_ACCESS_KEY", s.SecretKey),
+		os.Setenv("S3_ENDPOINT_URL", s.URL),
+	)
+}
+
+// startDaemon starts the real daemon with what the environment says, but on a
+// free port where its usual one is taken. It returns the address, and a channel
+// that has the daemon's end.
+func startDaemon(ctx context.Context, stderr io.Writer) (string, <-chan error, error) {
+	cfg, _, err := loadConfig()
+	if err != nil {
+		return "", nil, usageError{err}
+	}
+	if cfg.logFormat == "auto" {
+		cfg.logFormat = "text" // it is read by a person, even through a pipe
+	}
+	log, _, err := newLogger(cfg, stderr)
+	if err != nil {
+		return "", nil, err
+	}
+	start := func(cfg config) (string, <-chan error, error) {
+		ready, ended := make(chan []string, 1), make(chan error, 1)
+		go func() { ended <- serve(ctx, cfg, log, func(addrs []string) { ready <- addrs }) }()
+		select {
+		case addrs := <-ready:
+			return addrs[0], ended, nil
+		case err := <-ended:
+			return "", nil, err
+		}
+	}
+	cfg.listen = cfg.listen[:1]
+	address, ended, err := start(cfg)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		cfg.listen = []string{"127.0.0.1:0"}
+		return start(cfg)
+	}
+	return address, ended, err
+}
+
+// demoPush pushes a file over HTTP and compares the object with it.
+func demoPush(ctx context.Context, stdout io.Writer, s *store.Store, address string) error {
+	dir, err := os.MkdirTemp("", "s3daemon-demo-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	file := filepath.Join(dir, "first light.fits")
+	content := make([]byte, 1<<20)
+	rand.Read(content)
+	if err := os.WriteFile(file, content, 0o644); err != nil {
+		return err
+	}
+	fmt.Fprintf(stdout, "3. A file of 1 MiB is written: %s\n", file)
+
+	body, err := json.Marshal(push.Request{File: file, Destination: "s3://demo/first light.fits", Label: "demo"})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(stdout, "4. POST http://%s/push %s\n", address, body)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+address+"/push", bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("push: %w", err)
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return fmt.Errorf("push: %w", err)
+	}
+	fmt.Fprintf(stdout, "   %s\n   %s", resp.Status, answer)
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("the push failed: %s", resp.Status)
+	}
+	stored, err := s.Get("demo", "first light.fits")
+	if err != nil {
+		return fmt.Errorf("read the object back: %w", err)
+	}
+	if !bytes.Equal(stored, content) {
+		return fmt.Errorf("the object has %d bytes that are not the file's %d", len(stored), len(content))
+	}
+	fmt.Fprintf(stdout, "5. The object s3://demo/first light.fits was read back: %d bytes, the file's own.\n", len(stored))
+	return nil
+}

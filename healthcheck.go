@@ -1,0 +1,61 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+const healthTimeout = 3 * time.Second
+
+// healthcheck asks the daemon at the first address of S3DAEMON_LISTEN whether
+// it is alive: a probe for images that have no shell and no curl.
+func healthcheck(ctx context.Context) error {
+	cfg, _, err := loadConfig()
+	if err != nil {
+		return usageError{err}
+	}
+	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
+	defer cancel()
+
+	network, addr := dialAddress(cfg.listen[0])
+	client := &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, addr)
+		},
+		DisableKeepAlives: true,
+	}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost/healthz", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return fmt.Errorf("no daemon is alive at %s: %w", cfg.listen[0], err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("the daemon at %s answers %s", cfg.listen[0], resp.Status)
+	}
+	return nil
+}
+
+// dialAddress returns how to reach an address that a daemon listens on: one
+// that stands for all addresses is reached by loopback.
+func dialAddress(listen string) (network, addr string) {
+	if path, ok := strings.CutPrefix(listen, "unix:"); ok {
+		return "unix", path
+	}
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return "tcp", listen
+	}
+	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	return "tcp", net.JoinHostPort(host, port)
+}

@@ -1,0 +1,109 @@
+// Command s3daemon takes files from programs on the same host and delivers
+// them to S3 objects over connections that it keeps open.
+//
+//	s3daemon               serve, configured by the environment
+//	s3daemon demo [-once]  try everything on an embedded store
+//	s3daemon healthcheck   exit 0 if the daemon that the environment describes is alive
+//	s3daemon -help         list the variables
+//	s3daemon -version
+//
+// The exit status is 0 after SIGTERM or SIGINT once all that was in flight has
+// been delivered, 1 if the daemon failed or pushes had to be cut off, and 2 if
+// the configuration or the command line is wrong.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// version is set when a release is built (-ldflags "-X main.version=...").
+var version = "dev"
+
+func main() {
+	ctx, restore := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, restore) // a second signal ends the process at once
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	os.Exit(exitStatus(err))
+}
+
+// usageError is a mistake of the one who starts the daemon.
+type usageError struct{ error }
+
+func (u usageError) Unwrap() error { return u.error }
+
+func exitStatus(err error) int {
+	var usage usageError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &usage):
+		return 2
+	}
+	return 1
+}
+
+const help = `s3daemon delivers files of this host to S3 objects.
+
+  s3daemon               serve, configured by the variables below
+  s3daemon demo [-once]  try everything on an embedded store; -once exits after one push
+  s3daemon healthcheck   exit 0 if the daemon that the variables describe is alive
+  s3daemon -help         this text
+  s3daemon -version      the version
+
+Variables (an empty one counts as not set):
+`
+
+// run is the whole program. It returns when the context has ended and
+// everything is cleaned up.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	command := ""
+	if len(args) > 0 {
+		command, args = args[0], args[1:]
+	}
+	if command == "demo" {
+		return demo(ctx, args, stdout, stderr)
+	}
+	if len(args) > 0 {
+		return usageError{fmt.Errorf("s3daemon: too many arguments; s3daemon -help says what there is")}
+	}
+	switch command {
+	case "":
+		return daemon(ctx, stderr)
+	case "healthcheck":
+		return healthcheck(ctx)
+	case "-help", "--help", "-h", "help":
+		fmt.Fprint(stdout, help)
+		printVariables(stdout)
+		return nil
+	case "-version", "--version", "version":
+		fmt.Fprintln(stdout, "s3daemon", version)
+		return nil
+	}
+	return usageError{fmt.Errorf("s3daemon: %q is no command; s3daemon -help says what there is", command)}
+}
+
+// daemon reads the configuration and serves until the context ends.
+func daemon(ctx context.Context, stderr io.Writer) error {
+	cfg, warned, err := loadConfig()
+	if err != nil {
+		return usageError{fmt.Errorf("s3daemon cannot start with this configuration:\n%w", err)}
+	}
+	log, closeLog, err := newLogger(cfg, stderr)
+	if err != nil {
+		return err
+	}
+	defer closeLog()
+	for _, w := range warned {
+		log.Warn(w)
+	}
+	return serve(ctx, cfg, log, func([]string) {})
+}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// parser collects mistakes.
+type parser struct{ mistakes []error }
+
+func (p *parser) mistake(name, format string, args ...any) {
+	p.mistakes = append(p.mistakes, fmt.Errorf("%s: "+format, append([]any{name}, args...)...))
+}
+
+// number reads a whole number within bounds. An empty variable is one that is
+// not set, here and below.
+func (p *parser) number(name, text string, least, most int) int {
+	n, err := strconv.Atoi(orDefault(name, text))
+	if err != nil || n < least || n > most {
+		p.mistake(name, "%q is not a whole number from %d to %d", text, least, most)
+	}
+	return n
+}
+
+// duration reads 5s, 1m30s, or a plain number of seconds as the old daemon took
+// it.
+func (p *parser) duration(name, text string, least, most time.Duration) time.Duration {
+	text = orDefault(name, text)
+	d, err := time.ParseDuration(text)
+	if seconds, numErr := strconv.ParseFloat(text, 64); numErr == nil {
+		d, err = time.Duration(seconds*float64(time.Second)), nil
+		if !(seconds >= 0 && seconds < 1e9) { // NaN and what would overflow
+			d = -1
+		}
+	}
+	if err != nil || d < least || d > most {
+		p.mistake(name, "%q is not a duration such as 5s or 1m30s, or a number of seconds, from %v to %v", text, least, most)
+	}
+	return d
+}
+
+func (p *parser) choice(name, text string, choices ...string) string {
+	text = strings.ToLower(orDefault(name, text))
+	if !slices.Contains(choices, text) {
+		p.mistake(name, "%q is none of %s", text, strings.Join(choices, ", "))
+	}
+	return text
+}
+
+// endpoint checks the store's URL. A URL can hold a password, so a mistake in
+// it is described and not repeated.
+func (p *parser) endpoint(name, text string) string {
+	if text == "" {
+		return ""
+	}
+	u, err := url.Parse(text)
+	switch {
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
+		p.mistake(name, "not a URL such as https://s3.example.org or http://127.0.0.1:9000")
+	case u.User != nil:
+		p.mistake(name, "has a user or password in it: give credentials by AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+	case u.RawQuery != "" || u.Fragment != "":
+		p.mistake(name, "has a query or a fragment in it: give scheme, host and port")
+	case u.Port() != "" && !validPort(u.Port()):
+		p.mistake(name, "has a port that is none: ports go from 1 to 65535")
+	}
+	return strings.TrimRight(text, "/")
+}
+
+func (p *parser) listen(name, text string) []string {
+	addrs := list(text)
+	for _, a := range addrs {
+		if path, ok := strings.CutPrefix(a, "unix:"); ok {
+			if !strings.HasPrefix(path, "/") {
+				p.mistake(name, "%q is not an absolute path: write unix:/run/s3daemon/s3daemon.sock", a)
+			}
+			continue
+		}
+		if _, port, err := net.SplitHostPort(a); err != nil || port != "0" && !validPort(port) {
+			p.mistake(name, "%q is neither host:port nor unix:/path", a)
+		}
+	}
+	if len(addrs) == 0 {
+		p.mistake(name, "names no address")
+	}
+	return addrs
+}
+
+func validPort(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0
+}
+
+// list splits a comma-separated variable; blanks around its members are no part
+// of them.
+func list(text string) []string {
+	var out []string
+	for part := range strings.SplitSeq(text, ",") {
+		if part = strings.TrimSpace(part); part != "" {
+			out = append(out, part)
+		}
+	}
+	return out
+}
+
+// orDefault returns the text, or the variable's default if it is empty:
+// envconfig takes an empty variable for one that was set.
+func orDefault(name, text string) string {
+	if text != "" {
+		return text
+	}
+	for _, v := range variables() {
+		if v.name == name {
+			return v.fallback
+		}
+	}
+	return ""
+}

@@ -1,0 +1,208 @@
+package main
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/lsst-dm/s3daemon/api"
+	"github.com/lsst-dm/s3daemon/uploader"
+)
+
+//go:embed openapi.yaml
+var openAPI []byte
+
+// Limits of the HTTP server. A request's body is bounded by package api; there
+// is no limit on how long an answer may take.
+const (
+	headerTimeout = 10 * time.Second
+	idleTimeout   = 5 * time.Minute
+	maxHeader     = 32 << 10
+	// answerTimeout is for writing the last answers once all pushes have ended.
+	answerTimeout = 5 * time.Second
+)
+
+// serve runs the daemon until the context ends, then drains it: it closes the
+// listeners, refuses what still comes in over open connections, and waits for
+// the pushes in flight. It calls ready with the addresses once it accepts
+// connections. It returns an error if it could not start, or if pushes had to
+// be cut off.
+func serve(ctx context.Context, cfg config, log *slog.Logger, ready func([]string)) error {
+	registry := newRegistry()
+	up, err := uploader.New(ctx, uploader.Config{
+		Endpoint: cfg.endpoint, MaxConnections: cfg.maxConnections, Attempts: cfg.attempts,
+		ConnectTimeout: cfg.connectTimeout, Log: log, Metrics: registry,
+	})
+	if err != nil {
+		return err
+	}
+	listeners, err := listenAll(cfg.listen)
+	if err != nil {
+		return err
+	}
+	server := &http.Server{
+		Handler: api.New(api.Config{
+			Pusher: up, Version: version, Hosts: cfg.hosts, OpenAPI: openAPI,
+			Scrape: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), Registry: registry, Log: log,
+		}),
+		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var serving sync.WaitGroup
+	var addrs []string
+	for _, l := range listeners {
+		serving.Go(func() {
+			if err := server.Serve(l); ctx.Err() == nil {
+				stop(fmt.Errorf("serve on %s: %w", addressOf(l), err))
+			}
+		})
+		addrs = append(addrs, addressOf(l))
+		log.Info("listening", "address", addressOf(l))
+	}
+	log.Info("ready", "version", version, "store", up.Endpoint(), "max_connections", cfg.maxConnections)
+	ready(addrs)
+
+	<-ctx.Done()
+	cause := context.Cause(ctx)
+	if errors.Is(cause, context.Canceled) {
+		cause = nil // told to stop
+	}
+	return errors.Join(cause, drain(cfg, log, up, server, listeners, &serving))
+}
+
+// drain ends the daemon in an order that loses nothing: no new connections, no
+// new pushes, the pushes in flight, their answers, the connections.
+func drain(cfg config, log *slog.Logger, up *uploader.Uploader, server *http.Server, listeners []net.Listener, serving *sync.WaitGroup) error {
+	log.Info("stopping", "drain_timeout_seconds", cfg.drainTimeout.Seconds())
+	up.Close()
+	for _, l := range listeners {
+		l.Close()
+	}
+	serving.Wait()
+
+	ctx, cancel := context.WithTimeout(context.Background(), cfg.drainTimeout)
+	defer cancel()
+	err := up.Drain(ctx)
+	if err != nil {
+		err = fmt.Errorf("pushes were cut off after %v (S3DAEMON_DRAIN_TIMEOUT): their callers have been told, and the log names them", cfg.drainTimeout)
+		log.Error(err.Error())
+	}
+	ctx, cancel = context.WithTimeout(context.Background(), answerTimeout)
+	defer cancel()
+	if server.Shutdown(ctx) != nil {
+		server.Close() // somebody does not read his answer
+	}
+	log.Info("stopped")
+	return err
+}
+
+// newRegistry makes the registry of all metrics, with the runtime's own.
+func newRegistry() *prometheus.Registry {
+	registry := prometheus.NewRegistry()
+	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "s3daemon_build_info", Help: "1, with the version and the Go version it was built with."}, []string{"version", "goversion"})
+	build.WithLabelValues(version, runtime.Version()).Set(1)
+	registry.MustRegister(build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return registry
+}
+
+// listenAll listens on every address, or on none and says why.
+func listenAll(addrs []string) ([]net.Listener, error) {
+	var listeners []net.Listener
+	for _, a := range addrs {
+		l, err := listen(a)
+		if err != nil {
+			for _, open := range listeners {
+				open.Close()
+			}
+			return nil, fmt.Errorf("cannot listen on %s: %w", a, explainListen(err))
+		}
+		listeners = append(listeners, l)
+	}
+	return listeners, nil
+}
+
+func listen(addr string) (net.Listener, error) {
+	path, isUnix := strings.CutPrefix(addr, "unix:")
+	if !isUnix {
+		return net.Listen("tcp", addr)
+	}
+	l, err := net.Listen("unix", path)
+	if errors.Is(err, syscall.EADDRINUSE) && abandoned(path) {
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+		return net.Listen("unix", path)
+	}
+	return l, err
+}
+
+// abandoned reports whether the path is a socket that nobody listens on, as a
+// killed daemon leaves behind.
+func abandoned(path string) bool {
+	c, err := net.Dial("unix", path)
+	if err == nil {
+		c.Close()
+	}
+	return errors.Is(err, syscall.ECONNREFUSED)
+}
+
+func explainListen(err error) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%w: another program, perhaps another s3daemon, has it; set S3DAEMON_LISTEN to another address", err)
+	}
+	return err
+}
+
+// addressOf returns the address in the form that S3DAEMON_LISTEN takes.
+func addressOf(l net.Listener) string {
+	if l.Addr().Network() == "unix" {
+		return "unix:" + l.Addr().String()
+	}
+	return l.Addr().String()
+}
+
+// newLogger makes the logger that the configuration asks for, and returns what
+// closes it.
+func newLogger(cfg config, stderr io.Writer) (*slog.Logger, func(), error) {
+	out, closeLog := stderr, func() {}
+	if cfg.log != "" {
+		f, err := os.OpenFile(cfg.log, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
+		if err != nil {
+			return nil, nil, fmt.Errorf("open the log that S3DAEMON_LOG names: %w", err)
+		}
+		out, closeLog = f, func() { f.Close() }
+	}
+	options := &slog.HandlerOptions{Level: cfg.logLevel}
+	if cfg.logFormat == "text" || cfg.logFormat == "auto" && isTerminal(out) {
+		return slog.New(slog.NewTextHandler(out, options)), closeLog, nil
+	}
+	return slog.New(slog.NewJSONHandler(out, options)), closeLog, nil
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
