@@ -130,6 +130,7 @@ func reply(w http.ResponseWriter, status int, v any) {
 
 func write(w http.ResponseWriter, status int, v any) {
 	w.WriteHeader(status)
-	// The only failure left is a caller who hung up, who cannot be told.
-	_ = json.NewEncoder(w).Encode(v)
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	_ = encoder.Encode(v) // what can fail is a caller who hung up, who cannot be told
 }

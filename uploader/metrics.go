@@ -26,9 +26,9 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer, slots *slots, limit int) *metrics {
 	m := &metrics{
 		pushes: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "s3daemon_pushes_total", Help: "Pushes that ended, by outcome (done or failed)."}, []string{"outcome"}),
+			Name: "s3daemon_pushes_total", Help: "Pushes by outcome: done; failed after they were accepted; refused."}, []string{"outcome"}),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "s3daemon_push_failures_total", Help: "Pushes that failed, by the code of their problem."}, []string{"code"}),
+			Name: "s3daemon_push_failures_total", Help: "Pushes that failed or were refused, by the code of their problem."}, []string{"code"}),
 		bytes: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "s3daemon_push_bytes_total", Help: "Bytes of the files whose pushes are done."}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
@@ -52,22 +52,28 @@ func newMetrics(reg prometheus.Registerer, slots *slots, limit int) *metrics {
 			Name: "s3daemon_slots_in_use", Help: "Requests to the store that are under way."},
 			func() float64 { return float64(slots.inUse()) }),
 	)
-	for _, outcome := range []string{"done", "failed"} {
+	for _, outcome := range []string{"done", "failed", "refused"} {
 		m.pushes.WithLabelValues(outcome)
 	}
 	return m
 }
 
-// ended counts a push that ended after d; err is nil if it is done.
-func (m *metrics) ended(size int64, d time.Duration, err *push.Error) {
-	if err != nil {
+// ended counts an accepted push; failure is nil if it is done.
+func (m *metrics) ended(r push.Receipt, failure *push.Error) {
+	if failure != nil {
 		m.pushes.WithLabelValues("failed").Inc()
-		m.failures.WithLabelValues(string(err.Code)).Inc()
+		m.failures.WithLabelValues(string(failure.Code)).Inc()
 		return
 	}
 	m.pushes.WithLabelValues("done").Inc()
-	m.bytes.Add(float64(size))
-	m.duration.Observe(d.Seconds())
+	m.bytes.Add(float64(r.Size))
+	m.duration.Observe(r.Seconds)
+}
+
+// refused counts a request that was not accepted.
+func (m *metrics) refused(code push.Code) {
+	m.pushes.WithLabelValues("refused").Inc()
+	m.failures.WithLabelValues(string(code)).Inc()
 }
 
 // request counts one attempt of a request that took d.

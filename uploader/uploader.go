@@ -126,20 +126,32 @@ func (u *Uploader) readyLocked() error {
 
 // Push delivers one file and returns when the store has it, or the push has
 // failed with a *push.Error. The context gives values only: once Push is
-// called, a caller who goes away does not cancel it. The receipt has the id of
-// the push in either case; where the error is nil its state is Done and the
-// store has confirmed the object.
+// called, a caller who goes away does not cancel it.
+//
+// A request that names no file or object that could be pushed is refused: the
+// receipt is empty. What is accepted has a receipt with an id, whether it is
+// delivered or not; where the error is nil its state is Done and the store has
+// confirmed the object.
 func (u *Uploader) Push(_ context.Context, req push.Request) (push.Receipt, error) {
 	if err := u.enter(); err != nil {
 		return push.Receipt{}, err
 	}
 	defer u.accepted.Done()
 
+	d, err := u.accept(req)
+	if err != nil {
+		refusal := asPushError(err)
+		u.metrics.refused(refusal.Code)
+		u.log.Warn("push refused", "file", req.File, "destination", req.Destination, "label", req.Label,
+			"code", refusal.Code, "detail", refusal.Detail)
+		return push.Receipt{}, refusal
+	}
 	receipt := push.Receipt{
 		ID: uuid.Must(uuid.NewV7()).String(), State: push.Queued, File: req.File, Label: req.Label,
-		AcceptedAt: time.Now().UTC(), Attempts: 1, Parts: 1,
+		Destination: d.dest.String(), Bucket: d.dest.Bucket, Key: d.dest.Key,
+		AcceptedAt: time.Now().UTC(), Size: d.file.Size(), Attempts: 1, Parts: partCount(d.file.Size()),
 	}
-	err := u.deliver(req, &receipt)
+	err = u.deliver(d, &receipt)
 	receipt.FinishedAt = time.Now().UTC()
 	receipt.Seconds = receipt.FinishedAt.Sub(receipt.AcceptedAt).Seconds()
 	failure := asPushError(err)
@@ -147,7 +159,7 @@ func (u *Uploader) Push(_ context.Context, req push.Request) (push.Receipt, erro
 	if failure != nil {
 		receipt.State = push.Failed
 	}
-	u.metrics.ended(receipt.Size, receipt.FinishedAt.Sub(receipt.AcceptedAt), failure)
+	u.metrics.ended(receipt, failure)
 	u.logEnd(receipt, failure)
 	if failure != nil {
 		return receipt, failure
@@ -155,25 +167,31 @@ func (u *Uploader) Push(_ context.Context, req push.Request) (push.Receipt, erro
 	return receipt, nil
 }
 
-// deliver takes the push from acceptance to its end, and fills in the receipt
-// as it goes.
-func (u *Uploader) deliver(req push.Request, receipt *push.Receipt) error {
+// accept looks at the request and at the file, and returns the delivery with
+// the file open.
+func (u *Uploader) accept(req push.Request) (*delivery, error) {
 	dest, err := req.Check()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	receipt.Destination, receipt.Bucket, receipt.Key = dest.String(), dest.Bucket, dest.Key
+	file, err := source.Open(req.File)
+	if err != nil {
+		return nil, err
+	}
+	return &delivery{up: u, req: req, dest: dest, file: file}, nil
+}
 
-	file, leave, err := u.start(req.File)
+// deliver takes an accepted push to its end and closes its file. It fills in
+// the receipt as it goes.
+func (u *Uploader) deliver(d *delivery, receipt *push.Receipt) error {
+	leave, err := u.start(d)
 	if err != nil {
 		return err
 	}
 	defer leave()
-	defer file.Close()
 	receipt.State, receipt.StartedAt = push.Running, time.Now().UTC()
-	receipt.Size, receipt.Parts = file.Size(), partCount(file.Size())
+	receipt.Size, receipt.Parts = d.file.Size(), partCount(d.file.Size())
 
-	d := &delivery{up: u, req: req, dest: dest, file: file}
 	got, err := d.run(u.stopped)
 	receipt.Attempts = max(1, d.attempts)
 	if err != nil {
@@ -183,39 +201,43 @@ func (u *Uploader) deliver(req push.Request, receipt *push.Receipt) error {
 	return nil
 }
 
-// start opens the file once the push may run, and returns what to call when it
-// has ended. A file that cannot be pushed is refused at once; a push that has
-// to wait does not hold its file open meanwhile.
-func (u *Uploader) start(path string) (*source.File, func(), error) {
-	file, err := source.Open(path)
-	if err != nil {
-		return nil, nil, err
-	}
+// start returns once the push may run, with what to call when it has ended. A
+// push that has to wait does not hold its file open meanwhile.
+func (u *Uploader) start(d *delivery) (leave func(), err error) {
 	k := single
-	if partCount(file.Size()) > 1 {
+	if partCount(d.file.Size()) > 1 {
 		k = part
 	}
 	select {
 	case u.running[k] <- struct{}{}:
 	default:
-		file.Close()
-		u.metrics.waiting.Inc()
-		defer u.metrics.waiting.Dec()
-		select {
-		case u.running[k] <- struct{}{}:
-		case <-u.stopped.Done():
-			return nil, nil, push.Errorf(push.ShuttingDown, "the daemon was stopped before the push had its turn: push the file again")
+		d.file.Close()
+		if err := u.wait(k); err != nil {
+			return nil, err
 		}
-		if file, err = source.Open(path); err != nil {
+		if d.file, err = source.Open(d.req.File); err != nil {
 			<-u.running[k]
-			return nil, nil, err
+			return nil, err
 		}
 	}
 	u.metrics.inFlight.Inc()
-	return file, func() {
+	return func() {
+		d.file.Close()
 		u.metrics.inFlight.Dec()
 		<-u.running[k]
 	}, nil
+}
+
+// wait waits for a place among the pushes of a kind that run.
+func (u *Uploader) wait(k kind) error {
+	u.metrics.waiting.Inc()
+	defer u.metrics.waiting.Dec()
+	select {
+	case u.running[k] <- struct{}{}:
+		return nil
+	case <-u.stopped.Done():
+		return push.Errorf(push.ShuttingDown, "the daemon was stopped before the push had its turn: push the file again")
+	}
 }
 
 // enter counts a push among the accepted ones, which Drain waits for.
@@ -261,7 +283,7 @@ func (u *Uploader) Drain(ctx context.Context) error {
 func (u *Uploader) logEnd(r push.Receipt, failure *push.Error) {
 	attrs := []slog.Attr{
 		slog.String("id", r.ID), slog.String("file", r.File), slog.String("destination", r.Destination),
-		slog.Int64("size", r.Size), slog.Float64("seconds", r.Seconds),
+		slog.Int64("size", r.Size), slog.Float64("seconds", r.Seconds), slog.Float64("waited_seconds", waited(r)),
 		slog.Int("parts", r.Parts), slog.Int("attempts", r.Attempts),
 	}
 	if r.Label != "" {
@@ -276,6 +298,14 @@ func (u *Uploader) logEnd(r push.Receipt, failure *push.Error) {
 		}
 	}
 	u.log.LogAttrs(context.Background(), level, message, attrs...)
+}
+
+// waited returns how long the push waited for its turn, in seconds.
+func waited(r push.Receipt) float64 {
+	if r.StartedAt.IsZero() {
+		return r.Seconds
+	}
+	return r.StartedAt.Sub(r.AcceptedAt).Seconds()
 }
 
 // asPushError returns err as a *push.Error; one that nobody explained is a
