@@ -55,7 +55,7 @@ type outcome struct {
 func (d *delivery) run(ctx context.Context) (outcome, error) {
 	var got outcome
 	var err error
-	if partCount(d.file.Size()) == 1 {
+	if d.up.plan.parts(d.file.Size()) == 1 {
 		got, err = d.whole(ctx)
 	} else {
 		got, err = d.inParts(ctx)
@@ -78,7 +78,7 @@ func (d *delivery) whole(ctx context.Context) (outcome, error) {
 func (d *delivery) inParts(ctx context.Context) (outcome, error) {
 	out, err := d.up.manager.Upload(ctx, d.input(), func(m *manager.Uploader) {
 		m.S3 = d
-		m.PartSize = partSize(d.file.Size())
+		m.PartSize = d.up.plan.partSize(d.file.Size())
 	})
 	if err != nil {
 		return outcome{}, err

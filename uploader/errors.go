@@ -38,13 +38,12 @@ func (d *delivery) explain(attempts int, err error) *push.Error {
 		return known
 	}
 	e := &push.Error{Err: err}
-	var credentials *credentialsError
 	answer := answerOf(err)
 	switch {
 	case d.up.stopped.Err() != nil && errors.Is(err, context.Canceled):
 		e.Code = push.ShuttingDown
 		e.Detail = "the daemon was stopped before the file had been delivered: push it again"
-	case errors.As(err, &credentials):
+	case lacksCredentials(err):
 		e.Code = push.NoCredentials
 		e.Detail = "the daemon has no credentials for the store: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for it, or another source that the AWS SDK knows"
 	case answer.Status != 0:

@@ -10,17 +10,23 @@ const (
 	partUnit    = 1 << 20
 )
 
-// partSize returns the size of each part but the last for a file of that many
-// bytes: the smallest whole number of MiB, from 32 up, that needs at most
-// 10,000 parts. A file no larger than its part size is sent by one PutObject.
-func partSize(size int64) int64 {
-	least := (size + maxParts - 1) / maxParts
-	return max(minPartSize, (least+partUnit-1)/partUnit*partUnit)
+// plan is how files are cut into parts.
+type plan struct {
+	minPart int64 // smallest part size in bytes, a whole number of MiB
 }
 
-// partCount returns how many requests carry a file of that many bytes; an
-// empty file needs one too.
-func partCount(size int64) int {
-	per := partSize(size)
+// partSize returns the size of each part but the last for a file of that many
+// bytes: the smallest whole number of MiB, from the minimum up, that needs at
+// most 10,000 parts. A file no larger than its part size is sent by one
+// PutObject.
+func (p plan) partSize(size int64) int64 {
+	least := (size + maxParts - 1) / maxParts
+	return max(p.minPart, (least+partUnit-1)/partUnit*partUnit)
+}
+
+// parts returns how many requests carry a file of that many bytes; an empty
+// file needs one too.
+func (p plan) parts(size int64) int {
+	per := p.partSize(size)
 	return int(max(1, (size+per-1)/per))
 }

@@ -62,7 +62,7 @@ func transient(err error) bool {
 	}
 	switch answer.Status {
 	case 0: // no answer at all
-		return !isClientFault(err)
+		return !isClientFault(err) && !lacksCredentials(err)
 	case http.StatusRequestTimeout, http.StatusTooManyRequests:
 		return true
 	case http.StatusNotImplemented:
@@ -77,6 +77,13 @@ func isClientFault(err error) bool {
 	var params *smithy.InvalidParamsError
 	var serial *smithy.SerializationError
 	return errors.As(err, &params) || errors.As(err, &serial)
+}
+
+// lacksCredentials reports whether the request never left because there was
+// nothing to sign it with. The SDK's providers have tried again by then.
+func lacksCredentials(err error) bool {
+	var credentials *credentialsError
+	return errors.As(err, &credentials)
 }
 
 // answerOf returns what the store said in an error of the SDK; its Status is 0

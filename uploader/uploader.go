@@ -59,6 +59,7 @@ type Uploader struct {
 	manager  *manager.Uploader //lint:ignore SA1019 see delivery.go
 	slots    *slots
 	running  [2]chan struct{} // by kind: one token for each push that runs
+	plan     plan
 	retry    retryPolicy
 	log      *slog.Logger
 	metrics  *metrics
@@ -83,6 +84,7 @@ func New(ctx context.Context, cfg Config) (*Uploader, error) {
 		client:   client,
 		slots:    newSlots(cfg.MaxConnections),
 		running:  [2]chan struct{}{make(chan struct{}, cfg.MaxConnections), make(chan struct{}, cfg.MaxConnections)},
+		plan:     plan{minPart: minPartSize},
 		retry:    newRetryPolicy(cfg.Attempts),
 		log:      cfg.Log,
 	}
@@ -149,7 +151,7 @@ func (u *Uploader) Push(_ context.Context, req push.Request) (push.Receipt, erro
 	receipt := push.Receipt{
 		ID: uuid.Must(uuid.NewV7()).String(), State: push.Queued, File: req.File, Label: req.Label,
 		Destination: d.dest.String(), Bucket: d.dest.Bucket, Key: d.dest.Key,
-		AcceptedAt: time.Now().UTC(), Size: d.file.Size(), Attempts: 1, Parts: partCount(d.file.Size()),
+		AcceptedAt: time.Now().UTC(), Size: d.file.Size(), Attempts: 1, Parts: u.plan.parts(d.file.Size()),
 	}
 	err = u.deliver(d, &receipt)
 	receipt.FinishedAt = time.Now().UTC()
@@ -190,7 +192,7 @@ func (u *Uploader) deliver(d *delivery, receipt *push.Receipt) error {
 	}
 	defer leave()
 	receipt.State, receipt.StartedAt = push.Running, time.Now().UTC()
-	receipt.Size, receipt.Parts = d.file.Size(), partCount(d.file.Size())
+	receipt.Size, receipt.Parts = d.file.Size(), u.plan.parts(d.file.Size())
 
 	got, err := d.run(u.stopped)
 	receipt.Attempts = max(1, d.attempts)
@@ -205,7 +207,7 @@ func (u *Uploader) deliver(d *delivery, receipt *push.Receipt) error {
 // push that has to wait does not hold its file open meanwhile.
 func (u *Uploader) start(d *delivery) (leave func(), err error) {
 	k := single
-	if partCount(d.file.Size()) > 1 {
+	if u.plan.parts(d.file.Size()) > 1 {
 		k = part
 	}
 	select {

@@ -1,0 +1,626 @@
+package uploader
+
+import (
+	"bytes"
+	"context"
+	"crypto/md5"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/lsst-dm/s3daemon/internal/store"
+	"github.com/lsst-dm/s3daemon/push"
+)
+
+// testPart is the smallest part that stores take.
+const testPart = 5 << 20
+
+// rig is an uploader in front of a real store that a test may spoil.
+type rig struct {
+	*Uploader
+	store    *store.Store
+	log      *bytes.Buffer
+	registry *prometheus.Registry
+	dir      string
+	// fault, if set, may answer a request in the store's place.
+	fault atomic.Pointer[func(http.ResponseWriter, *http.Request, http.Handler)]
+}
+
+func newRig(t *testing.T, change ...func(*Config)) *rig {
+	t.Helper()
+	r := &rig{log: new(bytes.Buffer), registry: prometheus.NewRegistry(), dir: t.TempDir()}
+	s, err := store.Start([]string{"bucket"}, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			if f := r.fault.Load(); f != nil {
+				(*f)(w, req, next)
+				return
+			}
+			next.ServeHTTP(w, req)
+		})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	for name, value := range map[string]string{
+		"AWS_ACCESS_KEY_ID": s.AccessKey, "AWS_SECRET_ACCESS_KEY": s.SecretKey, "AWS_SESSION_TOKEN": "", "AWS_PROFILE": "",
+		"AWS_CONFIG_FILE": os.DevNull, "AWS_SHARED_CREDENTIALS_FILE": os.DevNull, "AWS_EC2_METADATA_DISABLED": "true",
+	} {
+		t.Setenv(name, value)
+	}
+	cfg := Config{
+		Endpoint: s.URL, MaxConnections: 4, Attempts: 3, ConnectTimeout: time.Second,
+		Log: slog.New(slog.NewJSONHandler(&lockedWriter{w: r.log}, nil)), Metrics: r.registry,
+	}
+	for _, f := range change {
+		f(&cfg)
+	}
+	up, err := New(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	up.plan.minPart = testPart
+	up.retry.jitter = func(time.Duration) time.Duration { return 0 }
+	r.Uploader, r.store = up, s
+	t.Cleanup(func() {
+		if err := up.Drain(context.Background()); err != nil {
+			t.Errorf("drain: %v", err)
+		}
+		up.client.Options().HTTPClient.(roundTripper).CloseIdleConnections()
+		if n := up.slots.inUse(); n != 0 {
+			t.Errorf("%d slots are still held", n)
+		}
+		if strings.Contains(r.log.String(), s.SecretKey) {
+			t.Error("the log has the secret key")
+		}
+	})
+	return r
+}
+
+type lockedWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (l *lockedWriter) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(p)
+}
+
+func (r *rig) spoil(f func(http.ResponseWriter, *http.Request, http.Handler)) { r.fault.Store(&f) }
+
+// file writes a file of that many bytes, the same for the same size.
+func (r *rig) file(t *testing.T, name string, size int) (path string, content []byte) {
+	t.Helper()
+	content = make([]byte, size)
+	source := rand.NewChaCha8([32]byte{byte(size), byte(size >> 8), byte(size >> 16)})
+	source.Read(content)
+	path = filepath.Join(r.dir, name)
+	if err := os.WriteFile(path, content, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path, content
+}
+
+func (r *rig) wantObject(t *testing.T, key string, content []byte) {
+	t.Helper()
+	got, err := r.store.Get("bucket", key)
+	if err != nil || !bytes.Equal(got, content) {
+		t.Errorf("object %q: %d bytes, %v, are not the file's %d", key, len(got), err, len(content))
+	}
+}
+
+func TestPushDelivers(t *testing.T) {
+	r := newRig(t)
+	for _, tc := range []struct{ size, parts int }{
+		{0, 1}, {1, 1}, {1000, 1}, {testPart, 1}, {testPart + 1, 2}, {3 * testPart, 3},
+	} {
+		t.Run(fmt.Sprint(tc.size), func(t *testing.T) {
+			key := fmt.Sprintf("a/size %d", tc.size)
+			path, content := r.file(t, "a file.fits", tc.size)
+			receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/" + key, Label: "night 1"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.wantObject(t, key, content)
+			if receipt.State != push.Done || receipt.Size != int64(tc.size) || receipt.Parts != tc.parts || receipt.Attempts != 1 ||
+				receipt.File != path || receipt.Bucket != "bucket" || receipt.Key != key || receipt.Label != "night 1" ||
+				receipt.Destination != "s3://bucket/"+key || len(receipt.ID) != 36 || receipt.ID[14] != '7' {
+				t.Errorf("receipt %+v", receipt)
+			}
+			if receipt.StartedAt.Before(receipt.AcceptedAt) || receipt.FinishedAt.Before(receipt.StartedAt) {
+				t.Errorf("times run backwards: %+v", receipt)
+			}
+			if tc.parts == 1 {
+				sum := md5.Sum(content)
+				if receipt.ETag != hex.EncodeToString(sum[:]) {
+					t.Errorf("etag %q", receipt.ETag)
+				}
+				if receipt.Checksum == nil || receipt.Checksum.Algorithm != "crc64nvme" {
+					t.Errorf("checksum %v", receipt.Checksum)
+				}
+			}
+		})
+	}
+}
+
+// TestKnownChecksum compares with the check value of CRC-64/NVME ("123456789",
+// in the catalogue of parametrised CRC algorithms: 0xae8b14860a799888).
+func TestKnownChecksum(t *testing.T) {
+	got, err := checksum(strings.NewReader("123456789"))
+	if err != nil || got != "rosUhgp5mIg=" {
+		t.Errorf("checksum %q, %v", got, err)
+	}
+}
+
+func TestOddKeys(t *testing.T) {
+	r := newRig(t)
+	path, content := r.file(t, "f", 100)
+	for _, key := range []string{
+		"plain", "a b", "a+b", "a%b", "a%20b", "a//b", "/leading", "trailing/", "//", "a/./b", "a/b/../c", "ümläut/星", "a?b#c&d=e",
+		`quo"te'<x>`, "a:b@c", "~tilde*!()", strings.Repeat("k", push.MaxKeyBytes), strings.Repeat("é", push.MaxKeyBytes/2),
+	} {
+		if _, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/" + key}); err != nil {
+			t.Errorf("key %s: %v", push.Quote(key), err)
+			continue
+		}
+		r.wantObject(t, key, content)
+	}
+}
+
+func TestOptionalFieldsReachTheStore(t *testing.T) {
+	r := newRig(t)
+	headers := make(chan http.Header, 1)
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		headers <- req.Header.Clone()
+		next.ServeHTTP(w, req)
+	})
+	path, _ := r.file(t, "f", 10)
+	_, err := r.Push(t.Context(), push.Request{
+		File: path, Destination: "s3://bucket/k", ContentType: "image/fits", StorageClass: "STANDARD_IA",
+		Metadata: map[string]string{"camera": "R22 S11"}, Tags: map[string]string{"night": "2026-11-23", "a&b": "c=d"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := <-headers
+	for name, want := range map[string]string{
+		"Content-Type": "image/fits", "X-Amz-Meta-Camera": "R22 S11", "X-Amz-Storage-Class": "STANDARD_IA",
+		"X-Amz-Tagging": "a%26b=c%3Dd&night=2026-11-23", "X-Amz-Content-Sha256": "UNSIGNED-PAYLOAD", "Content-Length": "10",
+		"Expect": "", "Transfer-Encoding": "", "Content-Encoding": "",
+	} {
+		if got.Get(name) != want {
+			t.Errorf("%s: %q, want %q", name, got.Get(name), want)
+		}
+	}
+	if got.Get("X-Amz-Checksum-Crc64nvme") == "" {
+		t.Error("no checksum header")
+	}
+}
+
+// TestFaultsAreRetried spoils the first tries of each request of a push in
+// several ways; the push must get through, whole, and say how often it tried.
+func TestFaultsAreRetried(t *testing.T) {
+	answer := func(status int, body string) func(http.ResponseWriter, *http.Request, http.Handler) {
+		return func(w http.ResponseWriter, req *http.Request, _ http.Handler) {
+			io.Copy(io.Discard, req.Body)
+			w.WriteHeader(status)
+			io.WriteString(w, body)
+		}
+	}
+	faults := map[string]func(http.ResponseWriter, *http.Request, http.Handler){
+		"500": answer(500, `<Error><Code>InternalError</Code></Error>`),
+		"503": answer(503, `<Error><Code>SlowDown</Code></Error>`),
+		"429": answer(429, ""),
+		"reset": func(http.ResponseWriter, *http.Request, http.Handler) {
+			panic(http.ErrAbortHandler)
+		},
+		"stored but not said": func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+			if req.Method == http.MethodPut { // a POST would begin or end an upload twice
+				next.ServeHTTP(discard{make(http.Header)}, req)
+			}
+			panic(http.ErrAbortHandler)
+		},
+	}
+	for name, fault := range faults {
+		for _, size := range []int{1000, testPart + 1000} {
+			t.Run(fmt.Sprint(name, " ", size), func(t *testing.T) {
+				r := newRig(t)
+				var mu sync.Mutex
+				seen := make(map[string]int)
+				r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+					mu.Lock()
+					seen[req.Method+req.URL.String()]++
+					n := seen[req.Method+req.URL.String()]
+					mu.Unlock()
+					if n <= 2 {
+						fault(w, req, next)
+						return
+					}
+					next.ServeHTTP(w, req)
+				})
+				path, content := r.file(t, "f", size)
+				receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
+				if err != nil || receipt.Attempts != 3 {
+					t.Fatalf("%v, receipt %+v", err, receipt)
+				}
+				r.wantObject(t, "k", content)
+			})
+		}
+	}
+}
+
+type discard struct{ header http.Header }
+
+func (d discard) Header() http.Header         { return d.header }
+func (d discard) Write(p []byte) (int, error) { return len(p), nil }
+func (d discard) WriteHeader(int)             {}
+
+func TestFailuresSayWhy(t *testing.T) {
+	refuse := func(status int, code string) func(http.ResponseWriter, *http.Request, http.Handler) {
+		return func(w http.ResponseWriter, req *http.Request, _ http.Handler) {
+			io.Copy(io.Discard, req.Body)
+			w.Header().Set("X-Amz-Request-Id", "req-7")
+			w.WriteHeader(status)
+			fmt.Fprintf(w, "<Error><Code>%s</Code><Message>two\nlines</Message></Error>", code)
+		}
+	}
+	for _, tc := range []struct {
+		name, dest string
+		fault      func(http.ResponseWriter, *http.Request, http.Handler)
+		code       push.Code
+		store      string // code in the store's answer
+		tries      int
+		says       string
+	}{
+		{"no bucket", "s3://nowhere/k", nil, push.StoreRefused, "NoSuchBucket", 1, "create the bucket"},
+		{"denied", "s3://bucket/k", refuse(403, "AccessDenied"), push.StoreRefused, "AccessDenied", 1, "may not write"},
+		{"bad signature", "s3://bucket/k", refuse(403, "SignatureDoesNotMatch"), push.StoreRefused, "SignatureDoesNotMatch", 1, "AWS_SECRET_ACCESS_KEY"},
+		{"region", "s3://bucket/k", refuse(301, "PermanentRedirect"), push.StoreRefused, "PermanentRedirect", 1, "AWS_REGION"},
+		{"overloaded for ever", "s3://bucket/k", refuse(503, "SlowDown"), push.StoreRefused, "SlowDown", 3, "later"},
+		{"never an answer", "s3://bucket/k", func(http.ResponseWriter, *http.Request, http.Handler) { panic(http.ErrAbortHandler) },
+			push.StoreUnreachable, "", 3, "could not be reached in 3 attempts"},
+		{"other bytes", "s3://bucket/k", func(w http.ResponseWriter, req *http.Request, _ http.Handler) {
+			io.Copy(io.Discard, req.Body)
+			w.Header().Set("X-Amz-Checksum-Crc64nvme", "AAAAAAAAAAA=")
+		}, push.ChecksumMismatch, "", 3, "other bytes"},
+		{"no upload id", "s3://bucket/k", nil, "", "", 0, ""},
+	} {
+		for _, size := range []int{100, testPart + 1} {
+			if tc.code == "" || tc.code == push.ChecksumMismatch && size > 100 {
+				continue // the second is TestPartsAreCompared
+			}
+			t.Run(fmt.Sprint(tc.name, " ", size), func(t *testing.T) {
+				r := newRig(t)
+				var tries atomic.Int32
+				r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+					tries.Add(1)
+					if tc.fault == nil {
+						next.ServeHTTP(w, req)
+						return
+					}
+					tc.fault(w, req, next)
+				})
+				path, _ := r.file(t, "f", size)
+				receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: tc.dest})
+				var e *push.Error
+				if !errors.As(err, &e) {
+					t.Fatalf("error %v", err)
+				}
+				if e.Code != tc.code || !strings.Contains(e.Detail, tc.says) || strings.ContainsAny(e.Detail, "\n\r") {
+					t.Errorf("code %s, detail %q", e.Code, e.Detail)
+				}
+				if tc.store != "" && (e.Store == nil || e.Store.Code != tc.store || e.Store.RequestID == "") {
+					t.Errorf("the store's answer: %+v", e.Store)
+				}
+				if int(tries.Load()) != tc.tries || receipt.Attempts != tc.tries {
+					t.Errorf("%d tries, the receipt says %d, want %d", tries.Load(), receipt.Attempts, tc.tries)
+				}
+				if receipt.ID == "" || receipt.State != push.Failed {
+					t.Errorf("receipt %+v", receipt)
+				}
+				if got := testutil.ToFloat64(r.metrics.failures.WithLabelValues(string(tc.code))); got != 1 {
+					t.Errorf("%v failures counted", got)
+				}
+			})
+		}
+	}
+}
+
+// TestPartsAreCompared has the store claim another checksum for one part: the
+// push must fail, and leave no upload behind.
+func TestPartsAreCompared(t *testing.T) {
+	r := newRig(t)
+	var aborted atomic.Bool
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		switch {
+		case req.URL.Query().Get("partNumber") == "2":
+			io.Copy(io.Discard, req.Body)
+			w.Header().Set("X-Amz-Checksum-Crc64nvme", "AAAAAAAAAAA=")
+			w.Header().Set("Etag", `"x"`)
+			return
+		case req.Method == http.MethodDelete:
+			aborted.Store(true)
+		}
+		next.ServeHTTP(w, req)
+	})
+	path, _ := r.file(t, "f", 2*testPart)
+	_, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
+	var e *push.Error
+	if !errors.As(err, &e) || e.Code != push.ChecksumMismatch || !aborted.Load() {
+		t.Errorf("error %v, aborted %v", err, aborted.Load())
+	}
+}
+
+func TestChangedFileIsNeverDone(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		change func(path string) error
+		code   push.Code
+	}{
+		{"grown", func(p string) error { return os.WriteFile(p, make([]byte, testPart+5000), 0o644) }, push.FileChanged},
+		{"truncated", func(p string) error { return os.Truncate(p, 10) }, push.FileChanged},
+		{"rewritten", func(p string) error {
+			if err := os.WriteFile(p, make([]byte, testPart+1000), 0o644); err != nil {
+				return err
+			}
+			return os.Chtimes(p, time.Time{}, time.Unix(1, 0))
+		}, push.FileChanged},
+	} {
+		for _, size := range []int{1000, testPart + 1000} {
+			t.Run(fmt.Sprint(tc.name, " ", size), func(t *testing.T) {
+				r := newRig(t)
+				path, _ := r.file(t, "f", size)
+				var once sync.Once
+				r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+					once.Do(func() {
+						if err := tc.change(path); err != nil {
+							t.Error(err)
+						}
+					})
+					next.ServeHTTP(w, req)
+				})
+				_, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
+				var e *push.Error
+				if !errors.As(err, &e) || e.Code != tc.code {
+					t.Fatalf("error %v", err)
+				}
+				if size > testPart {
+					if _, err := r.store.Get("bucket", "k"); err == nil {
+						t.Error("an upload in parts of a changed file was completed")
+					}
+				}
+			})
+		}
+	}
+}
+
+func TestRefusedIsNoPush(t *testing.T) {
+	r := newRig(t)
+	receipt, err := r.Push(t.Context(), push.Request{File: "/nowhere/f", Destination: "s3://bucket/k"})
+	var e *push.Error
+	if !errors.As(err, &e) || e.Code != push.FileNotFound || receipt.ID != "" {
+		t.Errorf("%v, receipt %+v", err, receipt)
+	}
+	if n := testutil.ToFloat64(r.metrics.pushes.WithLabelValues("refused")); n != 1 {
+		t.Errorf("%v refused", n)
+	}
+}
+
+// TestPoolIsBounded pushes many files at once, small and large, through a small
+// pool: the store must never see more requests than slots, and never more
+// connections either; afterwards nothing is left running.
+func TestPoolIsBounded(t *testing.T) {
+	before := runtime.NumGoroutine()
+	t.Run("load", func(t *testing.T) {
+		r := newRig(t)
+		var now, most atomic.Int32
+		r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+			n := now.Add(1)
+			defer now.Add(-1)
+			for {
+				m := most.Load()
+				if n <= m || most.CompareAndSwap(m, n) {
+					break
+				}
+			}
+			next.ServeHTTP(w, req)
+		})
+		small, smallContent := r.file(t, "small", 10_000)
+		large, largeContent := r.file(t, "large", 2*testPart+1)
+		var pushes sync.WaitGroup
+		for i := range 200 {
+			pushes.Go(func() {
+				path := small
+				if i%40 == 0 {
+					path = large
+				}
+				if _, err := r.Push(t.Context(), push.Request{File: path, Destination: fmt.Sprintf("s3://bucket/%d", i)}); err != nil {
+					t.Errorf("push %d: %v", i, err)
+				}
+			})
+		}
+		pushes.Wait()
+		if most.Load() > 4 {
+			t.Errorf("%d requests at once through 4 slots", most.Load())
+		}
+		for i := range 200 {
+			want := smallContent
+			if i%40 == 0 {
+				want = largeContent
+			}
+			r.wantObject(t, fmt.Sprint(i), want)
+		}
+		if n := testutil.ToFloat64(r.metrics.inFlight) + testutil.ToFloat64(r.metrics.waiting); n != 0 {
+			t.Errorf("%v pushes counted as under way", n)
+		}
+	})
+	deadline := time.Now().Add(10 * time.Second)
+	for runtime.NumGoroutine() > before && time.Now().Before(deadline) {
+		runtime.Gosched()
+	}
+	if n := runtime.NumGoroutine(); n > before {
+		stack := make([]byte, 1<<20)
+		t.Errorf("%d goroutines, %d before:\n%s", n, before, stack[:runtime.Stack(stack, true)])
+	}
+}
+
+// TestSmallGoesBetweenLarge holds up all parts that have a slot: a small file
+// must be delivered all the same.
+func TestSmallGoesBetweenLarge(t *testing.T) {
+	r := newRig(t)
+	hold := make(chan struct{})
+	held := make(chan struct{}, 100)
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		if req.URL.Query().Has("partNumber") {
+			held <- struct{}{}
+			<-hold
+		}
+		next.ServeHTTP(w, req)
+	})
+	large, _ := r.file(t, "large", 6*testPart)
+	small, _ := r.file(t, "small", 10)
+	var pushes sync.WaitGroup
+	for i := range 10 {
+		pushes.Go(func() {
+			if _, err := r.Push(t.Context(), push.Request{File: large, Destination: fmt.Sprintf("s3://bucket/large%d", i)}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for range 3 { // all that parts may have of 4 slots
+		<-held
+	}
+	if _, err := r.Push(t.Context(), push.Request{File: small, Destination: "s3://bucket/small"}); err != nil {
+		t.Error(err)
+	}
+	close(hold)
+	pushes.Wait()
+}
+
+func TestHungUpCallerDoesNotCancel(t *testing.T) {
+	r := newRig(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		cancel()
+		next.ServeHTTP(w, req)
+	})
+	path, content := r.file(t, "f", 100)
+	if _, err := r.Push(ctx, push.Request{File: path, Destination: "s3://bucket/k"}); err != nil {
+		t.Error(err)
+	}
+	r.wantObject(t, "k", content)
+}
+
+func TestDrain(t *testing.T) {
+	r := newRig(t)
+	arrived, hold := make(chan struct{}, 10), make(chan struct{})
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		arrived <- struct{}{}
+		<-hold
+		next.ServeHTTP(w, req)
+	})
+	path, content := r.file(t, "f", 100)
+	pushed := make(chan error)
+	go func() {
+		_, err := r.Push(context.Background(), push.Request{File: path, Destination: "s3://bucket/k"})
+		pushed <- err
+	}()
+	<-arrived
+	r.Close()
+	_, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/late"})
+	var e *push.Error
+	if !errors.As(err, &e) || e.Code != push.ShuttingDown || r.Ready() == nil {
+		t.Errorf("a late push: %v; ready: %v", err, r.Ready())
+	}
+	close(hold)
+	if err := r.Drain(t.Context()); err != nil {
+		t.Errorf("drain: %v", err)
+	}
+	if err := <-pushed; err != nil {
+		t.Errorf("the push in flight: %v", err)
+	}
+	r.wantObject(t, "k", content)
+}
+
+// TestDrainCutsOff lets the drain run out of time: running and waiting pushes
+// must end at once, told why, with their uploads aborted.
+func TestDrainCutsOff(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.MaxConnections = 2 })
+	arrived := make(chan struct{}, 100)
+	var aborted atomic.Int32
+	stop := make(chan struct{})
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		switch {
+		case req.Method == http.MethodPut:
+			arrived <- struct{}{}
+			<-stop
+		case req.Method == http.MethodDelete:
+			aborted.Add(1)
+			next.ServeHTTP(w, req)
+		default:
+			next.ServeHTTP(w, req)
+		}
+	})
+	defer close(stop)
+	path, _ := r.file(t, "f", testPart+1)
+	const n = 5
+	failed := make(chan error, n)
+	for i := range n {
+		go func() {
+			_, err := r.Push(context.Background(), push.Request{File: path, Destination: fmt.Sprintf("s3://bucket/%d", i)})
+			failed <- err
+		}()
+	}
+	<-arrived
+	for testutil.ToFloat64(r.metrics.waiting) < n-2 { // the others wait for their turn
+		runtime.Gosched()
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := r.Drain(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("drain: %v", err)
+	}
+	for range n {
+		var e *push.Error
+		if err := <-failed; !errors.As(err, &e) || e.Code != push.ShuttingDown {
+			t.Errorf("a push that was cut off: %v", err)
+		}
+	}
+	if aborted.Load() != 2 {
+		t.Errorf("%d uploads aborted, want those of the 2 that ran", aborted.Load())
+	}
+}
+
+func TestNoCredentials(t *testing.T) {
+	r := newRig(t)
+	t.Setenv("AWS_ACCESS_KEY_ID", "")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
+	up, err := New(t.Context(), Config{Endpoint: r.store.URL, MaxConnections: 1, Attempts: 2, ConnectTimeout: time.Second,
+		Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, _ := r.file(t, "f", 1)
+	_, err = up.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
+	var e *push.Error
+	if !errors.As(err, &e) || e.Code != push.NoCredentials || !strings.Contains(e.Detail, "AWS_ACCESS_KEY_ID") {
+		t.Errorf("error %v", err)
+	}
+}
