@@ -1,0 +1,476 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/getkin/kin-openapi/openapi3filter"
+	"github.com/getkin/kin-openapi/routers"
+	"github.com/getkin/kin-openapi/routers/gorillamux"
+	"github.com/go-chi/chi/v5"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/lsst-dm/s3daemon/push"
+)
+
+// fakePusher answers as the test says. It stands for the store side only; the
+// whole way is tested in package main and in e2e.
+type fakePusher struct {
+	got     push.Request
+	receipt push.Receipt
+	err     error
+	notNow  error
+	fault   any // panics with it
+}
+
+func (f *fakePusher) Push(_ context.Context, r push.Request) (push.Receipt, error) {
+	if f.fault != nil {
+		panic(f.fault)
+	}
+	f.got = r
+	return f.receipt, f.err
+}
+
+func (f *fakePusher) Ready() error { return f.notNow }
+
+// rig is the interface on a real socket, with every answer held to openapi.yaml.
+type rig struct {
+	*fakePusher
+	server   *httptest.Server
+	log      bytes.Buffer
+	document *openapi3.T
+	find     routers.Router
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	r := &rig{fakePusher: &fakePusher{}, document: document(t)}
+	find, err := gorillamux.NewRouter(r.document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.find = find
+	r.server = httptest.NewServer(newRouter(r.config()))
+	t.Cleanup(r.server.Close)
+	r.document.Servers = openapi3.Servers{{URL: r.server.URL}}
+	if r.find, err = gorillamux.NewRouter(r.document); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func (r *rig) config() Config {
+	registry := prometheus.NewRegistry()
+	return Config{
+		Pusher: r.fakePusher, Version: "1.2.3", Hosts: []string{"Writer.Example"}, OpenAPI: []byte("openapi: 3.1.0\n"),
+		Scrape: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), Registry: registry,
+		Log: slog.New(slog.NewJSONHandler(&r.log, nil)),
+	}
+}
+
+func document(t *testing.T) *openapi3.T {
+	t.Helper()
+	doc, err := openapi3.NewLoader().LoadFromFile(filepath.Join("..", "openapi.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := doc.Validate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return doc
+}
+
+// do sends a request, checks the answer against openapi.yaml where the document
+// has the route, and returns it with its body.
+func (r *rig) do(t *testing.T, method, path, contentType, body string, change ...func(*http.Request)) (*http.Response, string) {
+	t.Helper()
+	req, err := http.NewRequest(method, r.server.URL+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if contentType != "" {
+		req.Header.Set("Content-Type", contentType)
+	}
+	for _, f := range change {
+		f(req)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	got, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host = "" // the document knows the server by its address
+	route, params, err := r.find.FindRoute(req)
+	if err != nil {
+		return resp, string(got) // not in the document: 404 and 405
+	}
+	input := &openapi3filter.ResponseValidationInput{
+		RequestValidationInput: &openapi3filter.RequestValidationInput{Request: req, PathParams: params, Route: route},
+		Status:                 resp.StatusCode, Header: resp.Header,
+		Options: &openapi3filter.Options{IncludeResponseStatus: true},
+	}
+	if err := openapi3filter.ValidateResponse(t.Context(), input.SetBodyBytes(got)); err != nil {
+		t.Errorf("%s %s: the answer is not what openapi.yaml says: %v\n%s", method, path, err, got)
+	}
+	return resp, string(got)
+}
+
+// wantProblem checks that an answer is a problem with that status and code.
+func wantProblem(t *testing.T, resp *http.Response, body string, status int, code push.Code) {
+	t.Helper()
+	if resp.StatusCode != status || resp.Header.Get("Content-Type") != "application/problem+json" || !strings.Contains(body, `"code":"`+string(code)+`"`) {
+		t.Errorf("answer %s, %s\n%s\nwant %d %s", resp.Status, resp.Header.Get("Content-Type"), body, status, code)
+	}
+}
+
+const (
+	jsonType = "application/json"
+	formType = "application/x-www-form-urlencoded"
+)
+
+func TestRouterAndDocumentAgree(t *testing.T) {
+	r := newRig(t)
+	var served, described []string
+	err := chi.Walk(newRouter(r.config()), func(method, route string, _ http.Handler, _ ...func(http.Handler) http.Handler) error {
+		served = append(served, method+" "+route)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, item := range r.document.Paths.Map() {
+		for method := range item.Operations() {
+			described = append(described, method+" "+path)
+		}
+	}
+	slices.Sort(served)
+	slices.Sort(described)
+	if !slices.Equal(served, described) {
+		t.Errorf("served:    %v\ndescribed: %v", served, described)
+	}
+}
+
+func TestRequestFieldsAndDocumentAgree(t *testing.T) {
+	var described []string
+	for name := range document(t).Components.Schemas["Request"].Value.Properties {
+		described = append(described, name)
+	}
+	slices.Sort(described)
+	if known := slices.Sorted(slices.Values(fields)); !slices.Equal(known, described) {
+		t.Errorf("known:     %v\ndescribed: %v", known, described)
+	}
+}
+
+func TestPush(t *testing.T) {
+	want := push.Request{
+		File: "/data/a b.fits", Destination: "s3://bucket/a+b%20c", Label: "night 1", ContentType: "image/fits",
+		Metadata: map[string]string{"Camera": "R22"}, Tags: map[string]string{"a b": "c&d"}, StorageClass: "STANDARD",
+	}
+	for name, tc := range map[string]struct{ contentType, body string }{
+		"json": {jsonType, `{"file":"/data/a b.fits","destination":"s3://bucket/a+b%20c","label":"night 1","content_type":"image/fits",
+			"metadata":{"Camera":"R22"},"tags":{"a b":"c&d"},"storage_class":"STANDARD"}`},
+		"json with charset": {"application/json; charset=UTF-8", `{"file":"/data/a b.fits","destination":"s3://bucket/a+b%20c","label":"night 1","content_type":"image/fits",
+			"metadata":{"Camera":"R22"},"tags":{"a b":"c&d"},"storage_class":"STANDARD"}`},
+		"form": {formType, "file=/data/a+b.fits&destination=s3%3A%2F%2Fbucket%2Fa%2Bb%2520c&label=night%201&content_type=image/fits&metadata.Camera=R22&tags.a%20b=c%26d&storage_class=STANDARD"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.receipt = push.Receipt{ID: "id", State: push.Done, Attempts: 1, Parts: 1}
+			resp, body := r.do(t, "POST", "/push", tc.contentType, tc.body)
+			if resp.StatusCode != 200 || !strings.HasSuffix(body, "}\n") {
+				t.Errorf("%s\n%s", resp.Status, body)
+			}
+			if g := r.got; g.File != want.File || g.Destination != want.Destination || g.Label != want.Label || g.ContentType != want.ContentType ||
+				!maps.Equal(g.Metadata, want.Metadata) || !maps.Equal(g.Tags, want.Tags) || g.StorageClass != want.StorageClass {
+				t.Errorf("pushed %+v", g)
+			}
+		})
+	}
+}
+
+func TestBadRequests(t *testing.T) {
+	big := `{"file":"/a","destination":"s3://bucket/k","label":"` + strings.Repeat("x", 10<<20) + `"}`
+	for name, tc := range map[string]struct {
+		method, contentType, body string
+		status                    int
+		code                      push.Code
+		says                      string
+	}{
+		"empty body":         {"POST", jsonType, "", 400, push.InvalidBody, "one JSON object"},
+		"null":               {"POST", jsonType, "null", 400, push.InvalidBody, "one JSON object"},
+		"array":              {"POST", jsonType, "[]", 400, push.InvalidBody, "one JSON object"},
+		"string":             {"POST", jsonType, `"x"`, 400, push.InvalidBody, "one JSON object"},
+		"not JSON":           {"POST", jsonType, "{file: 1}", 400, push.InvalidBody, "at byte"},
+		"cut short":          {"POST", jsonType, `{"file":"/a"`, 400, push.InvalidBody, "JSON"},
+		"two values":         {"POST", jsonType, `{"file":"/a","destination":"s3://bucket/k"}{}`, 400, push.InvalidBody, "after top-level value"},
+		"not UTF-8":          {"POST", jsonType, "{\"file\":\"/\xff\",\"destination\":\"s3://bucket/k\"}", 400, push.InvalidBody, "UTF-8"},
+		"unknown field":      {"POST", jsonType, `{"file":"/a","destination":"s3://bucket/k","colour":"red"}`, 400, push.UnknownField, `colour`},
+		"field in capitals":  {"POST", jsonType, `{"File":"/a","destination":"s3://bucket/k"}`, 400, push.UnknownField, "File"},
+		"file a number":      {"POST", jsonType, `{"file":7,"destination":"s3://bucket/k"}`, 400, push.InvalidField, "a string, not a number"},
+		"file an array":      {"POST", jsonType, `{"file":["/a"],"destination":"s3://bucket/k"}`, 400, push.InvalidField, "a string, not an array"},
+		"metadata a string":  {"POST", jsonType, `{"file":"/a","destination":"s3://bucket/k","metadata":"x"}`, 400, push.InvalidField, "an object of strings"},
+		"tag a bool":         {"POST", jsonType, `{"file":"/a","destination":"s3://bucket/k","tags":{"x":true}}`, 400, push.InvalidField, "an object of strings"},
+		"deep nesting":       {"POST", jsonType, strings.Repeat(`{"file":`, 20000), 413, push.BodyTooLarge, "body"},
+		"10 MB body":         {"POST", jsonType, big, 413, push.BodyTooLarge, "send the file's path"},
+		"10 MB form":         {"POST", formType, "file=" + strings.Repeat("x", 10<<20), 413, push.BodyTooLarge, "send the file's path"},
+		"unknown form field": {"POST", formType, "file=/a&destination=s3://bucket/k&colour=red", 400, push.UnknownField, "colour"},
+		"form field twice":   {"POST", formType, "file=/a&file=/b&destination=s3://bucket/k", 400, push.InvalidField, "2 times"},
+		"bad escape":         {"POST", formType, "file=%zz", 400, push.InvalidBody, "urlencode"},
+		"semicolon":          {"POST", formType, "file=/a;destination=s3://bucket/k", 400, push.InvalidBody, "urlencode"},
+		"no media type":      {"POST", "", `{"file":"/a"}`, 415, push.UnsupportedMedia, "application/json"},
+		"text":               {"POST", "text/plain", `{"file":"/a"}`, 415, push.UnsupportedMedia, "application/json"},
+		"multipart form":     {"POST", "multipart/form-data; boundary=x", "--x--", 415, push.UnsupportedMedia, "curl -d"},
+		"latin 1":            {"POST", "application/json; charset=latin1", "{}", 415, push.UnsupportedMedia, "UTF-8"},
+		"malformed media":    {"POST", "application/json; charset", "{}", 415, push.UnsupportedMedia, "UTF-8"},
+		"GET":                {"GET", "", "", 405, push.MethodNotAllowed, "POST"},
+		"PUT":                {"PUT", jsonType, "{}", 405, push.MethodNotAllowed, "POST"},
+		"invented method":    {"BREW", jsonType, "{}", 405, push.MethodNotAllowed, "POST"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			resp, body := r.do(t, tc.method, "/push", tc.contentType, tc.body)
+			wantProblem(t, resp, body, tc.status, tc.code)
+			if !strings.Contains(body, tc.says) {
+				t.Errorf("the detail does not say %q: %s", tc.says, body)
+			}
+			if tc.status == 405 && resp.Header.Get("Allow") != "POST" {
+				t.Errorf("Allow: %q", resp.Header.Get("Allow"))
+			}
+			if r.got.File != "" {
+				t.Errorf("pushed %+v", r.got)
+			}
+		})
+	}
+}
+
+func TestOtherRoutes(t *testing.T) {
+	r := newRig(t)
+	resp, body := r.do(t, "GET", "/healthz", "", "")
+	if resp.StatusCode != 200 || !strings.Contains(body, `"status":"ok","version":"1.2.3","uptime_seconds":`) {
+		t.Errorf("healthz: %s %s", resp.Status, body)
+	}
+	if resp, _ := r.do(t, "GET", "/readyz", "", ""); resp.StatusCode != 200 {
+		t.Errorf("readyz: %s", resp.Status)
+	}
+	if resp, body := r.do(t, "GET", "/openapi.yaml", "", ""); resp.StatusCode != 200 || body != "openapi: 3.1.0\n" {
+		t.Errorf("openapi.yaml: %s %s", resp.Status, body)
+	}
+	if resp, body := r.do(t, "GET", "/metrics", "", ""); resp.StatusCode != 200 || !strings.Contains(body, `s3daemon_http_requests_total{route="/healthz",status="200"} 1`) {
+		t.Errorf("metrics: %s %s", resp.Status, body)
+	}
+	resp, body = r.do(t, "GET", "/nothing", "", "")
+	wantProblem(t, resp, body, 404, push.NotFound)
+	resp, body = r.do(t, "DELETE", "/healthz", "", "")
+	wantProblem(t, resp, body, 405, push.MethodNotAllowed)
+	if resp.Header.Get("Allow") != "GET" {
+		t.Errorf("Allow: %q", resp.Header.Get("Allow"))
+	}
+
+	r.notNow = push.Errorf(push.ShuttingDown, "the daemon is shutting down")
+	resp, body = r.do(t, "GET", "/readyz", "", "")
+	wantProblem(t, resp, body, 503, push.ShuttingDown)
+	if resp.Header.Get("Retry-After") == "" || !resp.Close {
+		t.Errorf("Retry-After %q, close %v", resp.Header.Get("Retry-After"), resp.Close)
+	}
+	if resp, _ := r.do(t, "GET", "/healthz", "", ""); resp.StatusCode != 200 {
+		t.Errorf("healthz while shutting down: %s", resp.Status)
+	}
+}
+
+func TestFailures(t *testing.T) {
+	r := newRig(t)
+	body := `{"file":"/a","destination":"s3://bucket/k"}`
+	r.receipt.ID = "0191"
+	r.err = &push.Error{Code: push.StoreRefused, Detail: "no <such> bucket", Err: errors.New("hidden cause"),
+		Store: &push.StoreAnswer{Status: 404, Code: "NoSuchBucket", RequestID: "req-1"}}
+	resp, got := r.do(t, "POST", "/push", jsonType, body)
+	want := `{"title":"Bad Gateway","status":502,"detail":"no <such> bucket","code":"store_refused","id":"0191","store":{"status":404,"code":"NoSuchBucket","request_id":"req-1"}}` + "\n"
+	if resp.StatusCode != 502 || got != want {
+		t.Errorf("%s\n%s\nwant\n%s", resp.Status, got, want)
+	}
+
+	r.err = errors.New("a secret of the inside")
+	resp, got = r.do(t, "POST", "/push", jsonType, body)
+	wantProblem(t, resp, got, 500, push.Internal)
+	if strings.Contains(got, "secret") || !strings.Contains(r.log.String(), "a secret of the inside") {
+		t.Errorf("the cause belongs into the log, not into %s", got)
+	}
+
+	r.fault = "no such luck"
+	resp, got = r.do(t, "POST", "/push", jsonType, body)
+	wantProblem(t, resp, got, 500, push.Internal)
+	if strings.Contains(got, "luck") || !strings.Contains(r.log.String(), "no such luck") {
+		t.Errorf("the cause of a panic belongs into the log, not into %s", got)
+	}
+	r.fault, r.err = nil, nil
+	r.receipt.Attempts, r.receipt.Parts, r.receipt.State = 1, 1, push.Done
+	if resp, _ := r.do(t, "POST", "/push", jsonType, body); resp.StatusCode != 200 {
+		t.Errorf("after a panic: %s", resp.Status)
+	}
+}
+
+// TestEveryCodeHasAStatus reads the codes from the source of package push, so
+// that a new one cannot be forgotten.
+func TestEveryCodeHasAStatus(t *testing.T) {
+	source, err := os.ReadFile(filepath.Join("..", "push", "error.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	document, err := os.ReadFile(filepath.Join("..", "openapi.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for line := range strings.Lines(string(source)) {
+		_, rest, ok := strings.Cut(line, `Code = "`)
+		if !ok {
+			continue
+		}
+		name, _, _ := strings.Cut(rest, `"`)
+		code := push.Code(name)
+		n++
+		if statusOf[code] == 0 {
+			t.Errorf("%s has no status", code)
+		}
+		if code != push.NotFound && code != push.MethodNotAllowed && !strings.Contains(string(document), "`"+name+"`") {
+			t.Errorf("%s is not in openapi.yaml", code)
+		}
+	}
+	if n != len(statusOf) || n < 20 {
+		t.Errorf("%d codes, %d statuses", n, len(statusOf))
+	}
+}
+
+// TestGuard has what browsers send on behalf of pages of other origins, and
+// what callers send that are none.
+func TestGuard(t *testing.T) {
+	header := func(pairs ...string) func(*http.Request) {
+		return func(r *http.Request) {
+			for i := 0; i < len(pairs); i += 2 {
+				r.Header.Set(pairs[i], pairs[i+1])
+			}
+		}
+	}
+	host := func(h string) func(*http.Request) { return func(r *http.Request) { r.Host = h } }
+	own := func(r *http.Request) { r.Header.Set("Origin", "http://"+r.URL.Host) }
+	for name, tc := range map[string]struct {
+		change func(*http.Request)
+		code   push.Code // empty: served
+	}{
+		"curl":                     {header(), ""},
+		"localhost":                {host("localhost:15556"), ""},
+		"LOCALHOST":                {host("LocalHost"), ""},
+		"another loopback address": {host("127.0.0.2:1"), ""},
+		"IPv6 loopback":            {host("[::1]:15556"), ""},
+		"IPv6 loopback, no port":   {host("[::1]"), ""},
+		"configured name":          {host("writer.example:80"), ""},
+		"same origin":              {own, ""},
+		"same origin, new browser": {header("Sec-Fetch-Site", "same-origin"), ""},
+		"typed by the user":        {header("Sec-Fetch-Site", "none"), ""},
+		"page of another site":     {header("Origin", "http://evil.example", "Sec-Fetch-Site", "cross-site"), push.CrossOrigin},
+		"page of another port":     {header("Origin", "http://127.0.0.1:1", "Sec-Fetch-Site", "same-site"), push.CrossOrigin},
+		"old browser":              {header("Origin", "http://evil.example"), push.CrossOrigin},
+		"sandboxed page":           {header("Origin", "null"), push.CrossOrigin},
+		"rebound name":             {host("evil.example"), push.ForeignHost},
+		"rebound name, same origin": {func(r *http.Request) {
+			r.Host = "evil.example:15556"
+			r.Header.Set("Origin", "http://evil.example:15556")
+		}, push.ForeignHost},
+		"name that begins like ours":  {host("localhost.evil.example"), push.ForeignHost},
+		"name that ends like ours":    {host("evil-localhost"), push.ForeignHost},
+		"address of another host":     {host("192.0.2.1"), push.ForeignHost},
+		"address that is not one":     {host("127.0.0.1.evil.example"), push.ForeignHost},
+		"subdomain of the configured": {host("x.writer.example"), push.ForeignHost},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.receipt = push.Receipt{State: push.Done, Attempts: 1, Parts: 1}
+			resp, body := r.do(t, "POST", "/push", formType, "file=/a&destination=s3://bucket/k", tc.change)
+			if tc.code != "" {
+				wantProblem(t, resp, body, 403, tc.code)
+				if r.got.File != "" {
+					t.Errorf("pushed %+v", r.got)
+				}
+			} else if resp.StatusCode != 200 {
+				t.Errorf("%s\n%s", resp.Status, body)
+			}
+			if tc.code == push.ForeignHost { // also where nothing can be done
+				resp, body := r.do(t, "GET", "/metrics", "", "", tc.change)
+				wantProblem(t, resp, body, 403, tc.code)
+			}
+			if resp.Header.Get("Access-Control-Allow-Origin") != "" || resp.Header.Get("X-Content-Type-Options") != "nosniff" {
+				t.Errorf("headers %v", resp.Header)
+			}
+		})
+	}
+}
+
+// TestHostOnOtherListeners asks over a Unix socket, where any Host will do, and
+// without a Host, which only HTTP/1.0 can.
+func TestHostOnOtherListeners(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "socket")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRig(t)
+	server := &http.Server{Handler: newRouter(r.config())}
+	go server.Serve(l)
+	defer server.Close()
+	for network, addr := range map[string]string{"unix": path, "tcp": r.server.Listener.Addr().String()} {
+		conn, err := net.Dial(network, addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		request := "GET /healthz HTTP/1.0\r\n\r\n"
+		if network == "unix" {
+			request = "GET /healthz HTTP/1.1\r\nHost: s3daemon\r\nConnection: close\r\n\r\n"
+		}
+		io.WriteString(conn, request)
+		answer, err := io.ReadAll(conn)
+		if err != nil || !strings.Contains(string(answer), "200 OK") {
+			t.Errorf("%s: %v\n%s", network, err, answer)
+		}
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add(true, []byte(`{"file":"/a","destination":"s3://bucket/k","metadata":{"a":"b"}}`))
+	f.Add(false, []byte("file=/a&destination=s3://bucket/k&tags.x=y"))
+	f.Fuzz(func(t *testing.T, isJSON bool, body []byte) {
+		decode := decodeForm
+		if isJSON {
+			decode = decodeJSON
+		}
+		req, err := decode(body)
+		if err != nil {
+			var known *push.Error
+			if !errors.As(err, &known) || statusOf[known.Code] != 400 || strings.ContainsAny(known.Detail, "\r\n") {
+				t.Fatalf("error %v of type %T", err, err)
+			}
+			return
+		}
+		if _, err := req.Check(); err == nil && (req.File == "" || req.Destination == "") {
+			t.Fatalf("nothing to push is accepted: %+v", req)
+		}
+	})
+}
