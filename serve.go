@@ -158,6 +158,10 @@ func listen(addr string) (net.Listener, error) {
 // abandoned reports whether the path is a socket that nobody listens on, as a
 // killed daemon leaves behind.
 func abandoned(path string) bool {
+	info, err := os.Lstat(path)
+	if err != nil || info.Mode().Type() != os.ModeSocket {
+		return false
+	}
 	c, err := net.Dial("unix", path)
 	if err == nil {
 		c.Close()

@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 the manager is deprecated and chosen all the same, see its import
+
 package uploader
 
 import (
@@ -14,7 +16,7 @@ import (
 	// The manager is marked deprecated in favour of transfermanager, which
 	// reads every part into memory even where the body is a file; the manager
 	// reads a file in place.
-	"github.com/aws/aws-sdk-go-v2/feature/s3/manager" //lint:ignore SA1019 see above
+	"github.com/aws/aws-sdk-go-v2/feature/s3/manager"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/minio/crc64nvme"
@@ -76,10 +78,12 @@ func (d *delivery) whole(ctx context.Context) (outcome, error) {
 }
 
 func (d *delivery) inParts(ctx context.Context) (outcome, error) {
-	out, err := d.up.manager.Upload(ctx, d.input(), func(m *manager.Uploader) {
-		m.S3 = d
+	uploads := manager.NewUploader(d, func(m *manager.Uploader) {
 		m.PartSize = d.up.plan.partSize(d.file.Size())
+		m.Concurrency = d.up.limit // the slots decide how many parts really go
+		m.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
 	})
+	out, err := uploads.Upload(ctx, d.input())
 	if err != nil {
 		return outcome{}, err
 	}

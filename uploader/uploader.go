@@ -31,8 +31,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/feature/s3/manager" //lint:ignore SA1019 see delivery.go
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
@@ -56,7 +54,7 @@ type Config struct {
 type Uploader struct {
 	endpoint string // for messages
 	client   *s3.Client
-	manager  *manager.Uploader //lint:ignore SA1019 see delivery.go
+	limit    int // of the pool
 	slots    *slots
 	running  [2]chan struct{} // by kind: one token for each push that runs
 	plan     plan
@@ -82,6 +80,7 @@ func New(ctx context.Context, cfg Config) (*Uploader, error) {
 	u := &Uploader{
 		endpoint: endpointName(client.Options()),
 		client:   client,
+		limit:    cfg.MaxConnections,
 		slots:    newSlots(cfg.MaxConnections),
 		running:  [2]chan struct{}{make(chan struct{}, cfg.MaxConnections), make(chan struct{}, cfg.MaxConnections)},
 		plan:     plan{minPart: minPartSize},
@@ -90,11 +89,6 @@ func New(ctx context.Context, cfg Config) (*Uploader, error) {
 	}
 	u.metrics = newMetrics(cfg.Metrics, u.slots, cfg.MaxConnections)
 	u.stopped, u.stop = context.WithCancel(context.WithoutCancel(ctx))
-	//lint:ignore SA1019 see delivery.go
-	u.manager = manager.NewUploader(nil, func(m *manager.Uploader) {
-		m.Concurrency = cfg.MaxConnections
-		m.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
-	})
 	return u, nil
 }
 

@@ -1,0 +1,49 @@
+# make            build the binaries into bin/
+# make test       all tests: unit tests with the race detector, then e2e/ on the built binaries
+# make lint       gofmt, go vet, staticcheck
+# make fuzz       every fuzz target for FUZZTIME
+# make bench      throughput and CPU against a bare PUT; see bench/README.md
+# make demo       the demo
+# make image      the container image, by docker or what CONTAINER names
+
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS     := -s -w -X main.version=$(VERSION)
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME    ?= 60s
+CONTAINER   ?= docker
+
+.PHONY: build test unit e2e lint fuzz bench demo image clean
+
+build:
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ . ./send
+
+test: unit e2e
+
+unit:
+	go test -race ./...
+
+e2e:
+	cd e2e && go test -timeout 15m ./...
+
+lint:
+	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt these: $$unformatted" >&2; exit 1; fi
+	go vet ./...
+	go run $(STATICCHECK) ./...
+	cd e2e && go vet ./... && go run $(STATICCHECK) ./...
+	GOOS=darwin go vet . ./api ./push ./source ./uploader ./send/...
+
+fuzz:
+	@grep -rEho --include='*_test.go' '^func Fuzz[A-Za-z]+' --with-filename . | sort | while IFS=: read file target; do \
+		go test -run '^$$' -fuzz "^$${target#func }\$$" -fuzztime $(FUZZTIME) ./$$(dirname $$file) || exit 1; done
+
+bench:
+	go run ./bench
+
+demo:
+	go run . demo
+
+image:
+	$(CONTAINER) build --build-arg VERSION=$(VERSION) -t s3daemon:$(VERSION) .
+
+clean:
+	rm -rf bin

@@ -1,0 +1,307 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	"github.com/lsst-dm/s3daemon/internal/store"
+)
+
+// running is a daemon in this process, in front of a store in memory.
+type running struct {
+	url, dir string
+	store    *store.Store
+	hold     atomic.Pointer[chan struct{}] // what requests to the store wait for
+	arrived  chan struct{}                 // gets one for each request that is held
+	stop     context.CancelFunc
+	ended    chan error
+}
+
+func startRunning(t *testing.T, env ...string) *running {
+	t.Helper()
+	r := &running{dir: t.TempDir(), arrived: make(chan struct{}, 1000), ended: make(chan error, 1)}
+	s, err := store.Start([]string{"bucket"}, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			if hold := r.hold.Load(); hold != nil {
+				r.arrived <- struct{}{}
+				<-*hold
+			}
+			next.ServeHTTP(w, req)
+		})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	r.store = s
+	for _, entry := range append([]string{
+		"S3_ENDPOINT_URL=" + s.URL, "AWS_ACCESS_KEY_ID=" + s.AccessKey, "AWS_SECRET_ACCESS_KEY=" + s.SecretKey,
+		"AWS_CONFIG_FILE=" + os.DevNull, "AWS_SHARED_CREDENTIALS_FILE=" + os.DevNull, "S3DAEMON_LISTEN=127.0.0.1:0",
+	}, env...) {
+		name, value, _ := strings.Cut(entry, "=")
+		t.Setenv(name, value)
+	}
+	cfg, _, err := loadConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	r.stop = stop
+	ready := make(chan []string, 1)
+	go func() {
+		r.ended <- serve(ctx, cfg, slog.New(slog.DiscardHandler), func(addrs []string) { ready <- addrs })
+	}()
+	select {
+	case addrs := <-ready:
+		r.url = "http://" + addrs[0]
+	case err := <-r.ended:
+		t.Fatal(err)
+	}
+	t.Cleanup(stop)
+	return r
+}
+
+// push pushes a new file of a few bytes and returns the answer's status.
+func (r *running) push(client *http.Client, key string) (int, error) {
+	file := filepath.Join(r.dir, key)
+	if err := os.WriteFile(file, []byte(key), 0o644); err != nil {
+		return 0, err
+	}
+	resp, err := client.PostForm(r.url+"/push", url.Values{"file": {file}, "destination": {"s3://bucket/" + key}})
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode, err
+}
+
+func TestReadmeHasTheMetrics(t *testing.T) {
+	r := startRunning(t, "S3DAEMON_ATTEMPTS=1")
+	if status, err := r.push(http.DefaultClient, "good"); status != 200 {
+		t.Fatal(status, err)
+	}
+	if _, err := http.PostForm(r.url+"/push", nil); err != nil { // refused: a code to count
+		t.Fatal(err)
+	}
+	resp, err := http.Get(r.url + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var served []string
+	for name, family := range families {
+		if strings.HasPrefix(name, "go_") || strings.HasPrefix(name, "process_") {
+			continue
+		}
+		served = append(served, fmt.Sprintf("%s %s", name, strings.ToLower(family.GetType().String())))
+	}
+	var listed []string
+	for _, row := range section(t, "Health, metrics, logs") {
+		cells := strings.Split(row, "|")
+		listed = append(listed, strings.Trim(cells[1], " `")+" "+strings.TrimSpace(cells[2]))
+	}
+	slices.Sort(served)
+	slices.Sort(listed)
+	if !slices.Equal(served, listed) {
+		t.Errorf("served: %s\nlisted: %s", strings.Join(served, "\n\t"), strings.Join(listed, "\n\t"))
+	}
+}
+
+// TestStopping holds pushes at the store, tells the daemon to stop, and asks
+// again over a connection that is still open.
+func TestStopping(t *testing.T) {
+	r := startRunning(t)
+	late := &http.Client{Transport: &http.Transport{}}
+	if status, err := r.push(late, "early"); status != 200 {
+		t.Fatal(status, err)
+	}
+	hold := make(chan struct{})
+	r.hold.Store(&hold)
+	const n = 25
+	statuses := make(chan int, n)
+	for i := range n {
+		go func() {
+			status, err := r.push(http.DefaultClient, fmt.Sprint(i))
+			if err != nil {
+				t.Error(err)
+			}
+			statuses <- status
+		}()
+	}
+	for range n {
+		<-r.arrived
+	}
+	r.stop()
+	// The listener closes; the open connection gets a refusal.
+	addr := strings.TrimPrefix(r.url, "http://")
+	await(t, "the listener to close", func() bool {
+		conn, err := net.Dial("tcp", addr)
+		if err == nil {
+			conn.Close()
+		}
+		return errors.Is(err, syscall.ECONNREFUSED)
+	})
+	if status, err := r.push(late, "late"); status != http.StatusServiceUnavailable {
+		t.Errorf("a late push: %d, %v", status, err)
+	}
+	select {
+	case err := <-r.ended:
+		t.Fatalf("the daemon ended with pushes in flight: %v", err)
+	default:
+	}
+	close(hold)
+	for range n {
+		if status := <-statuses; status != 200 {
+			t.Errorf("a push in flight was answered %d", status)
+		}
+	}
+	if err := <-r.ended; err != nil {
+		t.Errorf("the daemon ended with %v", err)
+	}
+	for i := range n {
+		if got, err := r.store.Get("bucket", fmt.Sprint(i)); err != nil || string(got) != fmt.Sprint(i) {
+			t.Errorf("object %d: %q, %v", i, got, err)
+		}
+	}
+}
+
+func TestDrainTimeout(t *testing.T) {
+	r := startRunning(t, "S3DAEMON_DRAIN_TIMEOUT=10ms")
+	hold := make(chan struct{})
+	defer close(hold)
+	r.hold.Store(&hold)
+	status := make(chan int)
+	go func() {
+		got, err := r.push(http.DefaultClient, "slow")
+		if err != nil {
+			t.Error(err)
+		}
+		status <- got
+	}()
+	<-r.arrived
+	r.stop()
+	if got := <-status; got != http.StatusServiceUnavailable {
+		t.Errorf("a push that was cut off was answered %d", got)
+	}
+	if err := <-r.ended; err == nil || exitStatus(err) != 1 {
+		t.Errorf("the daemon ended with %v", err)
+	}
+}
+
+// TestPortTaken has a second daemon ask for the first one's port.
+func TestPortTaken(t *testing.T) {
+	r := startRunning(t)
+	t.Setenv("S3DAEMON_LISTEN", strings.TrimPrefix(r.url, "http://"))
+	err := run(t.Context(), nil, io.Discard, io.Discard)
+	if err == nil || !strings.Contains(err.Error(), "S3DAEMON_LISTEN") || exitStatus(err) != 1 {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestSocket leaves a socket behind as a killed daemon does, and starts anew;
+// one that somebody listens on must not be taken away.
+func TestSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "socket")
+	first, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.(*net.UnixListener).SetUnlinkOnClose(false)
+	if _, err := listen("unix:" + path); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("a socket in use: %v", err)
+	}
+	first.Close()
+	second, err := listen("unix:" + path)
+	if err != nil {
+		t.Fatalf("a socket left behind: %v", err)
+	}
+	second.Close()
+	if err := os.WriteFile(path, []byte("precious"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := listen("unix:" + path); err == nil {
+		t.Error("a file was taken for a socket left behind")
+	}
+	if got, err := os.ReadFile(path); err != nil || string(got) != "precious" {
+		t.Errorf("the file: %q, %v", got, err)
+	}
+}
+
+func TestDemo(t *testing.T) {
+	t.Setenv("S3DAEMON_LISTEN", "127.0.0.1:0")
+	t.Setenv("AWS_PROFILE", "one-that-is-not-there")
+	var stdout, stderr bytes.Buffer
+	if err := run(t.Context(), []string{"demo", "-once"}, &stdout, &stderr); err != nil {
+		t.Fatalf("%v\n%s%s", err, &stdout, &stderr)
+	}
+	for _, want := range []string{"200 OK", `"state":"done"`, "read back"} {
+		if !strings.Contains(stdout.String(), want) {
+			t.Errorf("the demo does not show %q:\n%s", want, &stdout)
+		}
+	}
+}
+
+// TestDemoServes runs the demo as a user does who does not say -once, pushes as
+// it tells him to, and ends it.
+func TestDemoServes(t *testing.T) {
+	t.Setenv("S3DAEMON_LISTEN", "127.0.0.1:0")
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	read, write := io.Pipe()
+	ended := make(chan error, 1)
+	go func() {
+		err := run(ctx, []string{"demo"}, write, io.Discard)
+		write.Close()
+		ended <- err
+	}()
+	pushed := false
+	for lines := bufio.NewScanner(read); lines.Scan(); {
+		if words := strings.Fields(lines.Text()); len(words) == 6 && words[0] == "curl" && words[1] == "-d" {
+			resp, err := http.Post(words[5], "application/x-www-form-urlencoded", strings.NewReader(words[2]+"&"+words[4]))
+			if err != nil || resp.StatusCode != 200 {
+				t.Errorf("%q: %v, %v", lines.Text(), resp, err)
+			}
+			pushed = true
+		}
+		if strings.HasPrefix(lines.Text(), "Ctrl-C") {
+			stop()
+		}
+	}
+	if err := <-ended; err != nil || !pushed {
+		t.Errorf("the demo ended with %v, pushed %v", err, pushed)
+	}
+}
+
+func await(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !is(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
