@@ -1,0 +1,297 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"net/url"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// setEnvironment makes these variables, written NAME=value, the only ones of
+// ours.
+func setEnvironment(t *testing.T, entries ...string) {
+	t.Helper()
+	for _, entry := range os.Environ() {
+		name, _, _ := strings.Cut(entry, "=")
+		if strings.HasPrefix(name, "S3DAEMON_") || name == "S3_ENDPOINT_URL" {
+			t.Setenv(name, "") // to be put back
+			os.Unsetenv(name)
+		}
+	}
+	for _, entry := range entries {
+		name, value, _ := strings.Cut(entry, "=")
+		t.Setenv(name, value)
+	}
+}
+
+// defaults is the configuration of an empty environment.
+func defaults() config {
+	return config{
+		listen: []string{"127.0.0.1:15556"}, maxConnections: 25, attempts: 5,
+		connectTimeout: 5 * time.Second, drainTimeout: 25 * time.Second, logLevel: slog.LevelInfo, logFormat: "auto",
+	}
+}
+
+func TestLoadConfig(t *testing.T) {
+	everyEmpty := func() (entries []string) {
+		for _, v := range variables() {
+			entries = append(entries, v.name+"=")
+		}
+		return entries
+	}()
+	for _, tt := range []struct {
+		name    string
+		entries []string
+		want    func(*config) // what differs from the defaults
+	}{
+		{"nothing is set", nil, func(*config) {}},
+		{"everything is empty", everyEmpty, func(*config) {}},
+		{"endpoint", []string{"S3_ENDPOINT_URL=https://s3.example.org:9000/"}, func(c *config) { c.endpoint = "https://s3.example.org:9000" }},
+		{"listen", []string{"S3DAEMON_LISTEN=127.0.0.1:0, unix:/run/s"}, func(c *config) { c.listen = []string{"127.0.0.1:0", "unix:/run/s"} }},
+		{"hosts", []string{"S3DAEMON_HOSTS=a.example.org, b"}, func(c *config) { c.hosts = []string{"a.example.org", "b"} }},
+		{"max connections", []string{"S3DAEMON_MAX_CONNECTIONS=1000"}, func(c *config) { c.maxConnections = 1000 }},
+		{"attempts", []string{"S3DAEMON_ATTEMPTS=100"}, func(c *config) { c.attempts = 100 }},
+		{"connect timeout", []string{"S3DAEMON_CONNECT_TIMEOUT=1m30s"}, func(c *config) { c.connectTimeout = 90 * time.Second }},
+		{"connect timeout in seconds", []string{"S3DAEMON_CONNECT_TIMEOUT=2.5"}, func(c *config) { c.connectTimeout = 2500 * time.Millisecond }},
+		{"drain timeout", []string{"S3DAEMON_DRAIN_TIMEOUT=24h"}, func(c *config) { c.drainTimeout = 24 * time.Hour }},
+		{"no drain timeout", []string{"S3DAEMON_DRAIN_TIMEOUT=0"}, func(c *config) { c.drainTimeout = 0 }},
+		{"log", []string{"S3DAEMON_LOG=/var/log/s3daemon.log"}, func(c *config) { c.log = "/var/log/s3daemon.log" }},
+		{"log level", []string{"S3DAEMON_LOG_LEVEL=WARN"}, func(c *config) { c.logLevel = slog.LevelWarn }},
+		{"log format", []string{"S3DAEMON_LOG_FORMAT=json"}, func(c *config) { c.logFormat = "json" }},
+		{"what Kubernetes sets beside a Service", []string{
+			"S3DAEMON_PORT=tcp://10.0.0.1:15556", "S3DAEMON_PORT_15556_TCP=tcp://10.0.0.1:15556", "S3DAEMON_PORT_15556_TCP_PROTO=tcp",
+			"S3DAEMON_PORT_15556_TCP_PORT=15556", "S3DAEMON_PORT_15556_TCP_ADDR=10.0.0.1",
+			"S3DAEMON_SERVICE_HOST=10.0.0.1", "S3DAEMON_SERVICE_PORT=15556", "S3DAEMON_SERVICE_PORT_HTTP=15556",
+		}, func(*config) {}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			setEnvironment(t, tt.entries...)
+			got, warned, err := loadConfig()
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := defaults()
+			tt.want(&want)
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("configuration\n%+v, want\n%+v", got, want)
+			}
+			if len(warned) != 0 {
+				t.Errorf("warnings %q", warned)
+			}
+		})
+	}
+}
+
+// mistaken has a bad value for every variable that can have one.
+var mistaken = []string{
+	"S3_ENDPOINT_URL=https://me:hunter2@s3.example.org",
+	"S3DAEMON_LISTEN=tcp://10.0.0.1:15556",
+	"S3DAEMON_HOSTS=http://a",
+	"S3DAEMON_MAX_CONNECTIONS=0",
+	"S3DAEMON_ATTEMPTS=101",
+	"S3DAEMON_CONNECT_TIMEOUT=9ms",
+	"S3DAEMON_DRAIN_TIMEOUT=-1",
+	"S3DAEMON_LOG_LEVEL=loud",
+	"S3DAEMON_LOG_FORMAT=xml",
+}
+
+func TestLoadConfigReportsMistakes(t *testing.T) {
+	more := []string{
+		"S3DAEMON_LISTEN=,", "S3DAEMON_HOSTS=a:80", "S3DAEMON_HOSTS=*", "S3DAEMON_HOSTS=a b", "S3DAEMON_MAX_CONNECTIONS=1001",
+		"S3DAEMON_MAX_CONNECTIONS=many", "S3DAEMON_ATTEMPTS=0", "S3DAEMON_CONNECT_TIMEOUT=5m1s", "S3DAEMON_CONNECT_TIMEOUT=soon",
+		"S3DAEMON_DRAIN_TIMEOUT=24h1s", "S3DAEMON_DRAIN_TIMEOUT=two\nlines",
+	}
+	for _, entry := range append(more, mistaken...) {
+		t.Run(entry, func(t *testing.T) {
+			setEnvironment(t, entry)
+			_, _, err := loadConfig()
+			name, _, _ := strings.Cut(entry, "=")
+			if err == nil || !strings.HasPrefix(err.Error(), name+": ") || strings.Contains(err.Error(), "\n") {
+				t.Errorf("error %v, want one line that begins with %s", err, name)
+			}
+		})
+	}
+}
+
+func TestLoadConfigReportsAllTogether(t *testing.T) {
+	setEnvironment(t, mistaken...)
+	_, _, err := loadConfig()
+	if err == nil {
+		t.Fatal("no error")
+	}
+	lines := strings.Split(err.Error(), "\n")
+	if len(lines) != len(mistaken) {
+		t.Errorf("%d lines for %d mistakes:\n%v", len(lines), len(mistaken), err)
+	}
+	for _, entry := range mistaken {
+		name, _, _ := strings.Cut(entry, "=")
+		if !slices.ContainsFunc(lines, func(line string) bool { return strings.HasPrefix(line, name+": ") }) {
+			t.Errorf("no line about %s:\n%v", name, err)
+		}
+	}
+	// Every variable is in that list, but for the one that takes any text.
+	if len(mistaken) != len(variables())-1 {
+		t.Errorf("%d variables, %d mistakes tried", len(variables()), len(mistaken))
+	}
+}
+
+func TestLoadConfigKeepsSecrets(t *testing.T) {
+	for _, endpoint := range []string{
+		"https://me:hunter2@s3.example.org", "https://me:hunter2%zz@s3.example.org", "https://me:hunter2@:0", "http://me:hunter2@",
+		"me:hunter2@s3.example.org", "https://s3.example.org:hunter2", "https://s3.example.org?secret=hunter2", "https://s3.example.org/%zzhunter2",
+		"https://me:hunter2 @s3.example.org", "https://s3.example.org#hunter2", "https://hunter2[", "hunter2", "hunter2\n",
+	} {
+		setEnvironment(t, "S3_ENDPOINT_URL="+endpoint, "AWS_SECRET_ACCESS_KEY=hunter2", "S3DAEMON_ATTEMPTS=0")
+		_, warned, err := loadConfig()
+		if err == nil {
+			t.Errorf("%q is no mistake", endpoint)
+		} else if !strings.Contains(err.Error(), "S3_ENDPOINT_URL: ") || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%q: the error is %q", endpoint, err)
+		}
+		if strings.Contains(strings.Join(warned, "\n"), "hunter2") {
+			t.Errorf("%q: warned %q", endpoint, warned)
+		}
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	for _, tt := range []struct{ name, entry, says string }{ // says is empty where there is no warning
+		{"ours", "S3DAEMON_ATTEMPTS=3", ""},
+		{"another program's", "PATH=/bin", ""},
+		{"ours in small letters", "s3daemon_attempts=3", ""},
+		{"of the send command", "S3DAEMON_URL=http://127.0.0.1:15556", ""},
+		{"of Kubernetes", "S3DAEMON_PORT=tcp://10.0.0.1:15556", ""},
+		{"misspelt", "S3DAEMON_ATTEMPT=3", "S3DAEMON_ATTEMPT is not a variable"},
+		{"misspelt and empty", "S3DAEMON_ATTEMPT=", ""},
+		{"misspelt, with a secret", "S3DAEMON_SECRET=hunter2", "S3DAEMON_SECRET is not a variable"},
+		{"of the old daemon", "S3DAEMON_MAX_RETRIES=2", "S3DAEMON_MAX_RETRIES has no effect: it counted the tries of a request: set S3DAEMON_ATTEMPTS"},
+		{"without a value", "S3DAEMON_ODD", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := warnings([]string{tt.entry})
+			if tt.says == "" {
+				if len(got) != 0 {
+					t.Errorf("warned %q", got)
+				}
+				return
+			}
+			if len(got) != 1 || !strings.Contains(got[0], tt.says) || strings.Contains(got[0], "hunter2") {
+				t.Errorf("warned %q, want %q", got, tt.says)
+			}
+		})
+	}
+	got := warnings([]string{"S3DAEMON_B=1", "S3DAEMON_A=1"})
+	if len(got) != 2 || !slices.IsSorted(got) {
+		t.Errorf("warned %q, want both, sorted", got)
+	}
+}
+
+func TestHelpListsVariables(t *testing.T) {
+	var out bytes.Buffer
+	if err := run(t.Context(), []string{"-help"}, &out, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range variables() {
+		line := "  " + v.name
+		if v.fallback != "" {
+			line += " (default " + v.fallback + ")"
+		}
+		if v.name == "" || v.description == "" || !strings.Contains(out.String(), line+"\n        "+v.description+"\n") {
+			t.Errorf("-help has no %q with %q", line, v.description)
+		}
+	}
+	for _, name := range []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_CA_BUNDLE", "HTTPS_PROXY", "NO_PROXY"} {
+		if !strings.Contains(out.String(), name) {
+			t.Errorf("-help does not name %s", name)
+		}
+	}
+}
+
+// TestMistakesEndWithTwo: nothing is started on a mistake, and the exit status
+// tells it from a failure.
+func TestMistakesEndWithTwo(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // should it start after all
+	for _, tt := range []struct {
+		name  string
+		args  []string
+		entry string
+	}{
+		{"the daemon's configuration", nil, "S3DAEMON_ATTEMPTS=none"},
+		{"the health check's", []string{"healthcheck"}, "S3DAEMON_ATTEMPTS=none"},
+		{"unknown command", []string{"serve"}, "S3DAEMON_ATTEMPTS=1"},
+		{"unknown flag", []string{"-port"}, "S3DAEMON_ATTEMPTS=1"},
+		{"too many arguments", []string{"healthcheck", "now"}, "S3DAEMON_ATTEMPTS=1"},
+		{"unknown flag of the demo", []string{"demo", "-twice"}, "S3DAEMON_ATTEMPTS=1"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			setEnvironment(t, tt.entry)
+			err := run(ctx, tt.args, io.Discard, io.Discard)
+			if got := exitStatus(err); got != 2 {
+				t.Errorf("exit status %d (%v), want 2", got, err)
+			}
+			if len(tt.args) == 0 && !strings.Contains(err.Error(), "S3DAEMON_ATTEMPTS: ") {
+				t.Errorf("%q does not name the variable", err)
+			}
+		})
+	}
+}
+
+// FuzzConfig: whatever the environment holds, the mistakes in it are named
+// line by line, or every value is within its bounds; and what is said of an
+// endpoint depends on the kind of mistake only, never on its text.
+func FuzzConfig(f *testing.F) {
+	f.Add("", "", "", "", "", "", "", "", "", "")
+	f.Add("https://s3.example.org/", "127.0.0.1:0,unix:/s", "a,b", "25", "5", "5", "25s", "/log", "INFO", "json")
+	f.Add("https://me:hunter2%zz@h", "tcp://h:1", "*", "-1", "1e9", "NaN", "Inf", "\x00", "loud", "xml")
+	f.Add("http://h?", ",", "::1", "99999999999999999999", "0", "1e400", "-0", "\n", "\xff", "a\nb")
+	f.Add("https://h:65536", "[::1]:0", " , ", "+5", "1000", "0.01", "24h", "", "warn ", "Text")
+	said := make(map[string]bool)
+	for _, mistake := range []string{"x", "http://me@h", "http://h?q", "http://h:0"} {
+		_, err := environment{Endpoint: mistake}.parse()
+		if err == nil {
+			f.Fatalf("%q is no mistake", mistake)
+		}
+		said[err.Error()] = true
+	}
+	f.Fuzz(func(t *testing.T, endpoint, listen, hosts, connections, attempts, connect, drain, log, level, format string) {
+		if _, err := (environment{Endpoint: endpoint}).parse(); err != nil && !said[err.Error()] {
+			t.Errorf("of the endpoint %q it says %q", endpoint, err)
+		}
+		cfg, err := environment{endpoint, listen, hosts, connections, attempts, connect, drain, log, level, format}.parse()
+		if err != nil {
+			for line := range strings.SplitSeq(err.Error(), "\n") {
+				name, _, _ := strings.Cut(line, ": ")
+				if !slices.ContainsFunc(variables(), func(v variable) bool { return v.name == name }) {
+					t.Errorf("%q begins with no variable", line)
+				}
+			}
+			return
+		}
+		if len(cfg.listen) == 0 || slices.Contains(cfg.listen, "") {
+			t.Errorf("listens on %q", cfg.listen)
+		}
+		if cfg.maxConnections < 1 || cfg.maxConnections > 1000 || cfg.attempts < 1 || cfg.attempts > 100 {
+			t.Errorf("%d connections, %d attempts", cfg.maxConnections, cfg.attempts)
+		}
+		if cfg.connectTimeout < 10*time.Millisecond || cfg.connectTimeout > 5*time.Minute || cfg.drainTimeout < 0 || cfg.drainTimeout > 24*time.Hour {
+			t.Errorf("timeouts %v and %v", cfg.connectTimeout, cfg.drainTimeout)
+		}
+		if u, err := url.Parse(cfg.endpoint); endpoint != "" && (err != nil || u.Hostname() == "" || u.User != nil || u.RawQuery != "") {
+			t.Errorf("endpoint %q", cfg.endpoint)
+		}
+		if strings.ContainsAny(strings.Join(cfg.hosts, ""), "/: *,") || slices.Contains(cfg.hosts, "") {
+			t.Errorf("hosts %q", cfg.hosts)
+		}
+		if !slices.Contains([]string{"auto", "json", "text"}, cfg.logFormat) || cfg.log != log {
+			t.Errorf("log %q in format %q", cfg.log, cfg.logFormat)
+		}
+	})
+}
