@@ -34,7 +34,7 @@ lint:
 
 fuzz:
 	@grep -rEho --include='*_test.go' '^func Fuzz[A-Za-z]+' --with-filename . | sort | while IFS=: read file target; do \
-		go test -run '^$$' -fuzz "^$${target#func }\$$" -fuzztime $(FUZZTIME) ./$$(dirname $$file) || exit 1; done
+		go test -run '^$$' -fuzz "^$${target#func }\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x ./$$(dirname $$file) || exit 1; done
 
 bench:
 	go run ./bench

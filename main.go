@@ -99,7 +99,7 @@ func daemon(ctx context.Context, stderr io.Writer) error {
 	}
 	log, closeLog, err := newLogger(cfg, stderr)
 	if err != nil {
-		return err
+		return usageError{err}
 	}
 	defer closeLog()
 	for _, w := range warned {

@@ -45,11 +45,11 @@ func (p *parser) duration(name, text string, least, most time.Duration) time.Dur
 }
 
 func (p *parser) choice(name, text string, choices ...string) string {
-	text = strings.ToLower(orDefault(name, text))
-	if !slices.Contains(choices, text) {
+	chosen := strings.ToLower(orDefault(name, text))
+	if !slices.Contains(choices, chosen) {
 		p.mistake(name, "%q is none of %s", text, strings.Join(choices, ", "))
 	}
-	return text
+	return chosen
 }
 
 // endpoint checks the store's URL. A URL can hold a password, so a mistake in

@@ -61,11 +61,10 @@ func badBucket(b string) string {
 	if len(b) < 3 || len(b) > 255 {
 		return "is not 3 to 255 characters long"
 	}
-	for i := 0; i < len(b); i++ {
-		c := b[i]
+	for i, c := range b {
 		alnum := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
-		if !alnum && strings.IndexByte(".-_:", c) < 0 {
-			return fmt.Sprintf("has the character %q: a bucket's name is made of letters, digits, '.', '-' and '_'", c)
+		if !alnum && !strings.ContainsRune(".-_:", c) {
+			return fmt.Sprintf("has the character %q: a bucket's name is made of ASCII letters, digits, '.', '-', '_' and ':'", c)
 		}
 		if !alnum && (i == 0 || i == len(b)-1) {
 			return "does not begin and end with a letter or digit"
@@ -82,23 +81,30 @@ func badKey(k string) string {
 	if !utf8.ValidString(k) {
 		return "is not valid UTF-8"
 	}
-	// Answers of the store repeat the key in XML 1.0, which has no control
-	// characters: with one in it a multipart upload could not be read back.
-	if hasControl(k) {
+	// Answers of the store repeat the key in XML 1.0, which does not have these:
+	// with one in it a multipart upload could not be read back.
+	if hasControl(k) || strings.ContainsAny(k, "\uFFFE\uFFFF") {
 		return "has a control character"
 	}
 	// Amazon's own rule: reading from left to right, ".." may never leave the
-	// bucket. A proxy that cleans paths would put such an object elsewhere.
-	depth := 0
+	// bucket. A proxy that cleans paths would put such an object elsewhere; one
+	// that cleans to nothing would become a request about the bucket itself.
+	depth, climbs := 0, false
 	for seg := range strings.SplitSeq(k, "/") {
-		if seg == ".." {
+		switch seg {
+		case "..":
 			depth--
-		} else {
+			climbs = true
+		case ".", "":
+		default:
 			depth++
 		}
 		if depth < 0 {
 			return `leaves the bucket with ".."`
 		}
+	}
+	if climbs && depth == 0 {
+		return `is the bucket itself once its ".." are resolved`
 	}
 	return ""
 }
@@ -114,7 +120,7 @@ func Quote(s string) string {
 	const most = 80
 	if len(s) > most {
 		cut := most
-		for cut > 0 && !utf8.RuneStart(s[cut]) {
+		for cut > most-utf8.UTFMax && !utf8.RuneStart(s[cut]) {
 			cut--
 		}
 		return fmt.Sprintf("%q...", s[:cut])

@@ -198,3 +198,22 @@ func FuzzParseDestination(f *testing.F) {
 		}
 	})
 }
+
+// TestDetailsSpeakOfWhatWasWritten has mistakes whose message once named
+// something that the caller had not written.
+func TestDetailsSpeakOfWhatWasWritten(t *testing.T) {
+	for destination, says := range map[string]string{
+		"s3://bücket/k":                                `'ü'`,
+		"s3://bucket/a\uFFFEb":                         "control character",
+		"s3://bucket/./../k":                           "leaves the bucket",
+		"s3://bucket//../../k":                         "leaves the bucket",
+		"s3://bucket/a/..":                             "the bucket itself",
+		"s3://bucket/a/../":                            "the bucket itself",
+		"s3://" + strings.Repeat("\x80", 100) + "/key": `\x80`,
+	} {
+		_, err := push.ParseDestination(destination)
+		if err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%q: %v, want %s", destination, err, says)
+		}
+	}
+}

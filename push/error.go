@@ -3,6 +3,7 @@ package push
 import (
 	"fmt"
 	"strings"
+	"unicode"
 )
 
 // Code names a kind of failure. Codes are part of the interface: programs
@@ -87,5 +88,5 @@ type Problem struct {
 // OneLine returns s with every run of white space and control characters
 // turned into one space, so that text from elsewhere fits a line protocol.
 func OneLine(s string) string {
-	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f }), " ")
+	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }), " ")
 }

@@ -38,7 +38,7 @@ type Checksum struct {
 type Receipt struct {
 	ID          string    `json:"id"` // a UUIDv7 (RFC 9562): ids sort by the time of acceptance
 	State       State     `json:"state"`
-	File        string    `json:"file"`        // as asked
+	File        string    `json:"file"`        // as asked; what is not UTF-8 in it cannot be shown in JSON
 	Destination string    `json:"destination"` // always in the form s3://bucket/key
 	Bucket      string    `json:"bucket"`
 	Key         string    `json:"key"`

@@ -90,8 +90,14 @@ func (r Request) badContentType() string {
 
 func (r Request) badMetadata() string {
 	total := 0
+	seen := make(map[string]bool, len(r.Metadata))
 	for _, name := range slices.Sorted(maps.Keys(r.Metadata)) {
 		value := r.Metadata[name]
+		if lower := strings.ToLower(name); seen[lower] {
+			return "metadata has the name " + Quote(lower) + " twice: capitals make no difference in a header"
+		} else {
+			seen[lower] = true
+		}
 		if !isToken(name) {
 			return "metadata name " + Quote(name) + " is not one: use letters, digits and '-'"
 		}

@@ -3,6 +3,7 @@ package push_test
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/textproto"
@@ -262,5 +263,13 @@ func checkHeader(t *testing.T, name, value string) {
 	got, err := textproto.NewReader(bufio.NewReader(strings.NewReader(sent))).ReadMIMEHeader()
 	if err != nil || len(got) != 2 || got.Get(name) != value {
 		t.Errorf("the header %q arrives as %q, %v", sent, got, err)
+	}
+}
+
+func TestMetadataNamesDifferInMoreThanCapitals(t *testing.T) {
+	r := push.Request{File: "/a", Destination: "s3://bucket/k", Metadata: map[string]string{"Foo": "1", "foo": "2"}}
+	var e *push.Error
+	if _, err := r.Check(); !errors.As(err, &e) || e.Code != push.InvalidField {
+		t.Errorf("Check: %v", err)
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lsst-dm/s3daemon/push"
 )
 
 // open looks before it opens. O_PATH takes hold of whatever the path leads to
@@ -14,7 +16,7 @@ import (
 // is known to be a regular file in an allowed place, that very inode is opened
 // for reading through /proc/self/fd. Nothing can be swapped in between.
 func open(path string) (*os.File, error) {
-	fd, err := openRetry(path, unix.O_PATH|unix.O_CLOEXEC)
+	fd, err := hold(path)
 	if err != nil {
 		return nil, err
 	}
@@ -28,10 +30,18 @@ func open(path string) (*os.File, error) {
 	var buf [unix.PathMax]byte
 	n, err := unix.Readlink(self, buf[:])
 	if err != nil {
-		return nil, err
+		return nil, &push.Error{Code: push.Internal, Err: err,
+			Detail: "the daemon needs /proc to open files safely, and it is not mounted here"}
 	}
 	if dir := forbidden(filepath.Clean(string(buf[:n]))); dir != "" {
 		return nil, notAllowed(path, dir)
+	}
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(fd, &fs); err != nil {
+		return nil, err
+	}
+	if kind := views[int64(fs.Type)]; kind != "" {
+		return nil, notAllowed(path, "a file system of the kind "+kind)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return nil, notRegular(path, fileMode(st.Mode))
@@ -41,6 +51,44 @@ func open(path string) (*os.File, error) {
 		return nil, err
 	}
 	return os.NewFile(uintptr(reading), path), nil
+}
+
+// views are the file systems that show the kernel's and the processes' state,
+// by the numbers of statfs(2), wherever they are mounted.
+var views = map[int64]string{
+	unix.PROC_SUPER_MAGIC:    "proc",
+	unix.SYSFS_MAGIC:         "sysfs",
+	unix.DEBUGFS_MAGIC:       "debugfs",
+	unix.TRACEFS_MAGIC:       "tracefs",
+	unix.SECURITYFS_MAGIC:    "securityfs",
+	unix.CGROUP_SUPER_MAGIC:  "cgroup",
+	unix.CGROUP2_SUPER_MAGIC: "cgroup2",
+}
+
+// hold takes hold of what the path leads to without opening it. The links of
+// /proc that lead into a process (its descriptors, its root) are not followed:
+// their end may be anything that the daemon itself has open.
+func hold(path string) (int, error) {
+	for {
+		fd, err := unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{
+			Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_MAGICLINKS,
+		})
+		switch err {
+		case nil:
+			return fd, nil
+		case unix.EINTR, unix.EAGAIN:
+			continue
+		case unix.ENOSYS, unix.EPERM: // before Linux 5.6, or forbidden by a seccomp filter that does not know it
+			return openRetry(path, unix.O_PATH|unix.O_CLOEXEC)
+		case unix.ELOOP:
+			// Too many links, or one of those; only the first fails again.
+			if fd, err := openRetry(path, unix.O_PATH|unix.O_CLOEXEC); err == nil {
+				unix.Close(fd)
+				return -1, notAllowed(path, "/proc")
+			}
+		}
+		return -1, err
+	}
 }
 
 // openRetry is open(2), again where a signal interrupted it, which happens on

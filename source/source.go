@@ -3,8 +3,10 @@
 //
 //   - only regular files are opened; a FIFO would block for ever, and opening
 //     a device can move a tape or start a watchdog;
-//   - nothing in /proc, /sys or /dev is, whatever links lead there: those are
-//     views of this process and this host, not files somebody wrote;
+//   - nothing in /proc, /sys or /dev is, nor anything that is reached through
+//     them, whatever links lead there, nor what is mounted of their kinds
+//     elsewhere: those are views of this process and this host, not files
+//     somebody wrote;
 //   - the file that was checked is the file that is read.
 //
 // Errors are *push.Error values with a detail for the caller.
@@ -71,16 +73,19 @@ func (f *File) Size() int64 { return f.size }
 // it in words of their own.
 func (f *File) ReadAt(p []byte, off int64) (int, error) {
 	n, err := f.file.ReadAt(p, off)
-	if err != nil && !errors.Is(err, io.EOF) {
-		f.readErr.CompareAndSwap(nil, &err)
+	if err != nil && err != io.EOF {
+		first := err // its address escapes; that of err would on every call
+		f.readErr.CompareAndSwap(nil, &first)
 	}
 	return n, err
 }
 
 // Check reports, as a *push.Error, that reading the file failed
-// (FileUnreadable) or that it has changed since it was opened (FileChanged).
-// Call it after the last byte was read: only if it returns nil were the bytes
-// that were read the file's content at one moment.
+// (FileUnreadable) or that its size or modification time has changed since it
+// was opened (FileChanged). Call it after the last byte was read. A writer who
+// keeps the size and sets the modification time back is not noticed; a new
+// name, other permissions or a deletion are no change, since the bytes are the
+// same.
 func (f *File) Check() error {
 	if p := f.readErr.Load(); p != nil {
 		return explain(f.file.Name(), *p)

@@ -51,7 +51,12 @@ func newClient(ctx context.Context, cfg Config) (*s3.Client, error) {
 	}
 	client := s3.NewFromConfig(shared, func(o *s3.Options) {
 		o.HTTPClient = roundTripper{newTransport(cfg, roots)}
-		o.UsePathStyle = o.BaseEndpoint != nil // virtual hosts need DNS that custom stores seldom have
+		if o.BaseEndpoint != nil {
+			o.UsePathStyle = true // virtual hosts need DNS that custom stores seldom have
+			// A bucket named like one of S3 Express is just a name elsewhere,
+			// and sessions would be requests that take no slot.
+			o.DisableS3ExpressSessionAuth = aws.Bool(true)
+		}
 		o.Credentials = markedCredentials{o.Credentials}
 		o.Retryer = aws.NopRetryer{} // delivery.request retries, by retryPolicy
 		// We bring checksums of our own. The SDK's default is a trailer that

@@ -51,7 +51,7 @@ func (d *delivery) explain(attempts int, err error) *push.Error {
 		answer.Message = push.OneLine(answer.Message)
 		e.Store = &answer
 		e.Detail = fmt.Sprintf("the store refused %s: %s%s", d.dest, answerText(answer), d.advice(answer))
-	case isClientFault(err):
+	case neverSent(err):
 		e.Code = push.StoreRefused
 		e.Detail = fmt.Sprintf("no request for %s could be made: %s", d.dest, push.OneLine(rootText(err)))
 	default:

@@ -25,6 +25,11 @@ func refusal(status int, code string) error {
 	}}
 }
 
+// operation is an error as the SDK returns it for any failure of a request.
+func operation(err error) error {
+	return &smithy.OperationError{ServiceID: "S3", OperationName: "PutObject", Err: err}
+}
+
 func TestRetryPolicy(t *testing.T) {
 	reset := &net.OpError{Op: "write", Net: "tcp", Err: syscall.ECONNRESET}
 	for _, tc := range []struct {
@@ -46,6 +51,7 @@ func TestRetryPolicy(t *testing.T) {
 		{"409 OperationAborted", refusal(409, "OperationAborted"), true},
 		{"409 ConditionalRequestConflict", refusal(409, "ConditionalRequestConflict"), true},
 		{"200 with an error inside", refusal(200, "InternalError"), true},
+		{"200 that broke off", refusal(200, ""), true},
 		{"other bytes stored", push.Errorf(push.ChecksumMismatch, "m"), true},
 
 		{"501", refusal(501, "NotImplemented"), false},
@@ -55,8 +61,10 @@ func TestRetryPolicy(t *testing.T) {
 		{"301", refusal(301, "PermanentRedirect"), false},
 		{"file changed", push.Errorf(push.FileChanged, "m"), false},
 		{"stopped", context.Canceled, false},
-		{"not a request", &smithy.SerializationError{Err: errors.New("m")}, false},
-		{"no credentials", &credentialsError{errors.New("m")}, false},
+		{"not a request", operation(&smithy.SerializationError{Err: errors.New("m")}), false},
+		{"no endpoint for it", operation(errors.New("m")), false},
+		{"no credentials", operation(&credentialsError{errors.New("m")}), false},
+		{"sent in vain", operation(&smithyhttp.RequestSendError{Err: errors.New("m")}), true},
 	} {
 		p := retryPolicy{attempts: 3, jitter: func(d time.Duration) time.Duration { return d }}
 		if _, again := p.after(1, tc.err); again != tc.again {

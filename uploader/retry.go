@@ -9,6 +9,7 @@ import (
 
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/lsst-dm/s3daemon/push"
 )
@@ -62,25 +63,27 @@ func transient(err error) bool {
 	}
 	switch answer.Status {
 	case 0: // no answer at all
-		return !isClientFault(err) && !lacksCredentials(err)
+		return !neverSent(err)
 	case http.StatusRequestTimeout, http.StatusTooManyRequests:
 		return true
 	case http.StatusNotImplemented:
 		return false
 	}
-	return answer.Status >= 500
+	// Success with an error is an answer that broke off.
+	return answer.Status >= 500 || answer.Status < 300
 }
 
-// isClientFault reports whether the request never left because it could not be
-// built, which no later attempt changes.
-func isClientFault(err error) bool {
-	var params *smithy.InvalidParamsError
-	var serial *smithy.SerializationError
-	return errors.As(err, &params) || errors.As(err, &serial)
+// neverSent reports whether the request never left because the SDK could not
+// make it, which no later attempt changes.
+func neverSent(err error) bool {
+	var sent *smithyhttp.RequestSendError // that is: sending was tried, and failed
+	var answered *smithyhttp.ResponseError
+	var operation *smithy.OperationError
+	return errors.As(err, &operation) && !errors.As(err, &sent) && !errors.As(err, &answered)
 }
 
-// lacksCredentials reports whether the request never left because there was
-// nothing to sign it with. The SDK's providers have tried again by then.
+// lacksCredentials reports whether there was nothing to sign the request with.
+// The SDK's providers have tried again by then.
 func lacksCredentials(err error) bool {
 	var credentials *credentialsError
 	return errors.As(err, &credentials)

@@ -300,10 +300,10 @@ func TestFailuresSayWhy(t *testing.T) {
 			io.Copy(io.Discard, req.Body)
 			w.Header().Set("X-Amz-Checksum-Crc64nvme", "AAAAAAAAAAA=")
 		}, push.ChecksumMismatch, "", 3, "other bytes"},
-		{"no upload id", "s3://bucket/k", nil, "", "", 0, ""},
+		{"unusable name", "s3://arn:aws:x/k", nil, push.StoreRefused, "", 0, "no request"},
 	} {
 		for _, size := range []int{100, testPart + 1} {
-			if tc.code == "" || tc.code == push.ChecksumMismatch && size > 100 {
+			if tc.code == push.ChecksumMismatch && size > 100 {
 				continue // the second is TestPartsAreCompared
 			}
 			t.Run(fmt.Sprint(tc.name, " ", size), func(t *testing.T) {
@@ -329,7 +329,7 @@ func TestFailuresSayWhy(t *testing.T) {
 				if tc.store != "" && (e.Store == nil || e.Store.Code != tc.store || e.Store.RequestID == "") {
 					t.Errorf("the store's answer: %+v", e.Store)
 				}
-				if int(tries.Load()) != tc.tries || receipt.Attempts != tc.tries {
+				if int(tries.Load()) != tc.tries || receipt.Attempts != max(1, tc.tries) {
 					t.Errorf("%d tries, the receipt says %d, want %d", tries.Load(), receipt.Attempts, tc.tries)
 				}
 				if receipt.ID == "" || receipt.State != push.Failed {
