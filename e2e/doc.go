@@ -1,0 +1,18 @@
+// Package e2e tests s3daemon from outside: the built binaries run as processes
+// of their own, files are real, and the store is a versitygw with real
+// signatures, real multipart uploads and a file system below it. It has tests
+// only, and is a module of its own so that what they need (a whole S3 server
+// among it) never reaches the daemon's own list of dependencies.
+//
+// What a test has to work with, each in the file of that name:
+//
+//	d := startDaemon(t, "S3DAEMON_ATTEMPTS=2")   // daemon_test.go: a daemon, stopped and checked at the test's end
+//	p := storeProxy(t)                           // proxy_test.go: counts, and holds up, what goes to the store
+//	bucket := newBucket(t)                       // store_test.go: a bucket, looked through and removed at the end
+//	file := makeFile(t, "a.fits", 5<<20)         // files_test.go: a file whose bytes its name and size decide
+//	a := d.push(t, file, "s3://"+bucket+"/key")  // api_test.go: any answer is checked against openapi.yaml
+//	checkObject(t, bucket, "key", file)          // store_test.go: read back past the daemon, byte for byte
+//
+// Nothing here sleeps: where a test needs an upload to be under way, a proxy
+// holds it there until it is let go.
+package e2e

@@ -1,0 +1,217 @@
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// refusesConnections waits until nobody listens any more: the daemon is
+// draining.
+func refusesConnections(t testing.TB, d *daemon) {
+	t.Helper()
+	waitFor(t, "the daemon to take no more connections", func() bool {
+		conn, err := net.Dial("tcp", d.addrs[0])
+		if err == nil {
+			conn.Close()
+		}
+		return err != nil
+	})
+}
+
+// SIGTERM in the middle of uploads, small ones and large ones: every caller
+// gets his receipt, every object is whole, and the exit status is 0.
+func TestDrain(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
+		t.Run(sig.String(), func(t *testing.T) {
+			p := storeProxy(t)
+			d := startDaemon(t, "S3_ENDPOINT_URL="+p.url())
+			bucket := newBucket(t)
+			small, large := makeFile(t, "small", 5_000_000), makeFile(t, "large", 2*partSize+1)
+			var jobs []job
+			for i := range 25 {
+				file := small
+				if i%10 == 0 {
+					file = large
+				}
+				jobs = append(jobs, job{file, bucket, fmt.Sprintf("key-%d", i)})
+			}
+			p.hold()
+			wait := crowd(d, jobs)
+			defer wait()
+			defer p.release()
+			// Every push has begun: the small ones have sent something, the
+			// large ones ask for an upload's id, each on a connection.
+			waitFor(t, "all pushes to be under way", func() bool { return p.nowHeld() == len(jobs) })
+
+			d.signal(sig)
+			refusesConnections(t, d)
+			if !d.running() {
+				t.Fatal("the daemon did not wait for its pushes")
+			}
+			p.release()
+			all := wait()
+			if code := d.wait(); code != 0 {
+				t.Errorf("the daemon ended with %d (%v), want 0", code, d.waitErr)
+			}
+			checkCrowd(t, jobs, all)
+			for _, j := range jobs {
+				checkObject(t, j.bucket, j.key, j.file)
+			}
+		})
+	}
+}
+
+// A caller whose connection was open before SIGTERM is told to come back. A
+// second SIGTERM ends the daemon at once, pushes or not.
+func TestDrainRefusesLateCallers(t *testing.T) {
+	p := storeProxy(t)
+	d := startDaemon(t, "S3_ENDPOINT_URL="+p.url())
+	bucket, file := newBucket(t), makeFile(t, "file", 1_000_000)
+
+	// A connection of our own, which no client closes behind our back.
+	conn, err := net.Dial("tcp", d.addrs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(patience))
+	reader := bufio.NewReader(conn)
+	ask := func(req *http.Request) answer {
+		t.Helper()
+		// A client that speaks to this connection and no other.
+		one := &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+			if err := r.Write(conn); err != nil {
+				return nil, err
+			}
+			return http.ReadResponse(reader, r)
+		})}
+		a, err := d.send(one, req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	if a := ask(d.request(context.Background(), "GET", "/readyz", "", "")); a.status != http.StatusOK {
+		t.Fatalf("GET /readyz: %d", a.status)
+	}
+
+	p.hold()
+	wait := crowd(d, []job{{file, bucket, "key"}})
+	defer wait()
+	defer p.release()
+	waitFor(t, "the push to be under way", func() bool { return p.nowHeld() == 1 })
+	d.signal(syscall.SIGTERM)
+	refusesConnections(t, d)
+
+	body, err := json.Marshal(map[string]string{"file": file, "destination": "s3://" + bucket + "/late"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := ask(d.request(context.Background(), "POST", "/push", "application/json", string(body)))
+	a.refused(t, http.StatusServiceUnavailable, "shutting_down")
+	if a.header.Get("Retry-After") == "" {
+		t.Errorf("the answer has no Retry-After: %v", a.header)
+	}
+
+	if !d.running() {
+		t.Fatal("the daemon had ended before the second signal")
+	}
+	d.signal(syscall.SIGTERM)
+	if code := d.wait(); code == 0 {
+		t.Error("the second signal ended the daemon with exit status 0, though a push was cut off")
+	}
+	if one := wait()[0]; one.err == nil {
+		t.Errorf("the push that was cut off has the receipt %+v", one.receipt)
+	}
+	p.close() // what the dead daemon had sent must not arrive now
+	if objects := listObjects(t, bucket); len(objects) != 0 {
+		t.Errorf("the bucket has %v", objects)
+	}
+}
+
+// roundTrip makes a function a transport.
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// What does not end within the drain timeout is cut off, and its caller is
+// told so.
+func TestDrainTimeout(t *testing.T) {
+	p := storeProxy(t)
+	d := startDaemon(t, "S3_ENDPOINT_URL="+p.url(), "S3DAEMON_DRAIN_TIMEOUT=200ms")
+	bucket, file := newBucket(t), makeFile(t, "file", 1_000_000)
+	p.hold()
+	defer p.release()
+	answered := make(chan answer, 1)
+	go func() {
+		a, err := d.tryPush(context.Background(), file, "s3://"+bucket+"/key")
+		if err != nil {
+			t.Error(err)
+		}
+		answered <- a
+	}()
+	waitFor(t, "the push to be under way", func() bool { return p.nowHeld() == 1 })
+	d.signal(syscall.SIGTERM)
+	(<-answered).refused(t, http.StatusServiceUnavailable, "shutting_down")
+	if code := d.wait(); code != 1 {
+		t.Errorf("the daemon ended with %d, want 1: a push was cut off", code)
+	}
+	if out := string(d.out.bytes()); !strings.Contains(out, "S3DAEMON_DRAIN_TIMEOUT") {
+		t.Error("the log does not say that the drain timeout cut a push off")
+	}
+}
+
+// A daemon with nothing to do stops at once, and one that was killed starts
+// again.
+func TestKilledAndStartedAgain(t *testing.T) {
+	bucket, file := newBucket(t), makeFile(t, "file", 1000)
+	d := startDaemon(t)
+	d.push(t, file, "s3://"+bucket+"/one").done(t)
+	d.signal(syscall.SIGKILL)
+	if code := d.wait(); code != -1 {
+		t.Fatalf("SIGKILL ended the daemon with %d", code)
+	}
+	again := startDaemon(t, "S3DAEMON_LISTEN="+d.addrs[0])
+	again.push(t, file, "s3://"+bucket+"/two").done(t)
+	if got := again.addrs[0]; got != d.addrs[0] {
+		t.Errorf("the daemon listens on %s, want %s", got, d.addrs[0])
+	}
+}
+
+// A caller who hangs up does not cancel the push.
+func TestCallerHangsUp(t *testing.T) {
+	p := storeProxy(t)
+	d := startDaemon(t, "S3_ENDPOINT_URL="+p.url())
+	bucket := newBucket(t)
+	for name, file := range map[string]string{"small": makeFile(t, "small", 3_000_000), "large": makeFile(t, "large", 2*partSize+1)} {
+		t.Run(name, func(t *testing.T) {
+			done := d.metric("s3daemon_push_duration_seconds_count")
+			p.hold()
+			defer p.release()
+			ctx, hangUp := context.WithCancel(context.Background())
+			defer hangUp()
+			ended := make(chan error, 1)
+			go func() {
+				_, err := d.tryPush(ctx, file, "s3://"+bucket+"/"+name)
+				ended <- err
+			}()
+			waitFor(t, "the push to be under way", func() bool { return p.nowHeld() == 1 })
+			hangUp()
+			if err := <-ended; err == nil {
+				t.Fatal("the caller had an answer before the store had the file")
+			}
+			d.client.CloseIdleConnections()
+			p.release()
+			waitFor(t, "the push to be done", func() bool { return d.metric("s3daemon_push_duration_seconds_count") == done+1 })
+			checkObject(t, bucket, name, file)
+		})
+	}
+}

@@ -1,0 +1,84 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// storeDirEnv makes the test binary be the store instead of the tests: see
+// startStore.
+const storeDirEnv = "S3DAEMON_E2E_STORE_DIR"
+
+// full reports whether the heavy tests run at the size they are named after.
+func full() bool { return os.Getenv("S3DAEMON_E2E_FULL") == "1" }
+
+// tempDir holds all that outlives one test: the binaries and the store.
+// TestMain makes and removes it. Its path is short, for the sockets in it.
+var tempDir string
+
+// repoDir is the repository's root, as an absolute path.
+var repoDir string
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(storeDirEnv); dir != "" {
+		if err := serveStore(dir); err != nil {
+			fmt.Fprintln(os.Stderr, "e2e store:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	code, err := runTests(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func runTests(m *testing.M) (code int, err error) {
+	if repoDir, err = filepath.Abs(".."); err != nil {
+		return 0, err
+	}
+	if tempDir, err = os.MkdirTemp("", "s3d-e2e-"); err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(tempDir)
+	if theStore, err = startStore(filepath.Join(tempDir, "store")); err != nil {
+		return 0, fmt.Errorf("start the store: %w", err)
+	}
+	if code = m.Run(); code != 0 {
+		fmt.Fprintf(os.Stderr, "e2e: the store wrote:\n%s\n", tail(theStore.out.bytes(), 4000))
+	}
+	return code, theStore.stop()
+}
+
+// buildBinaries builds what a user would, once, and returns the directory.
+// Tests of the harness alone pass without it.
+var buildBinaries = sync.OnceValues(func() (string, error) {
+	dir := filepath.Join(tempDir, "bin")
+	cmd := exec.Command("go", "build", "-o", dir+"/", ".", "./send")
+	cmd.Dir = repoDir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%v: %w\n%s", cmd, err, out)
+	}
+	return dir, nil
+})
+
+// binaryPath returns the path of a built binary.
+func binaryPath(t testing.TB, name string) string {
+	t.Helper()
+	dir, err := buildBinaries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(dir, name)
+}
+
+// raceBuild reports whether the binaries have the race detector in them, which
+// costs memory of its own.
+func raceBuild() bool { return strings.Contains(os.Getenv("GOFLAGS"), "-race") }

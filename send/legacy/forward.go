@@ -1,0 +1,81 @@
+package legacy
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/lsst-dm/s3daemon/send/client"
+)
+
+const (
+	retryTime  = 5 * time.Second       // see the package comment, "The daemon going away"
+	firstPause = 20 * time.Millisecond // between two tries, then doubling
+	mostPause  = 250 * time.Millisecond
+)
+
+// forwarder asks the daemon for pushes, and sees it through a restart.
+type forwarder struct {
+	push func(ctx context.Context, file, destination string) error
+	log  *slog.Logger
+
+	mu    sync.Mutex
+	since time.Time // when the present outage was first noticed, zero outside one; guarded by mu
+}
+
+// forward asks the daemon until it has taken the push, which came at the time
+// ready, and returns what became of it. Only requests that the daemon surely
+// never took are repeated.
+func (f *forwarder) forward(ctx context.Context, file, destination string, ready time.Time) error {
+	var deadline time.Time
+	for pause := firstPause; ; pause = min(2*pause, mostPause) {
+		err := f.push(ctx, file, destination)
+		if !errors.Is(err, client.ErrNotTaken) {
+			f.up()
+			return err
+		}
+		if since := f.down(err); deadline.IsZero() {
+			deadline = lastTry(ready, since)
+		}
+		if !time.Now().Before(deadline) {
+			return err
+		}
+		select {
+		case <-time.After(min(pause, time.Until(deadline))):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// lastTry is when a request that came at the time ready, during an outage that
+// began at since, is tried for the last time.
+func lastTry(ready, since time.Time) time.Time {
+	if since.After(ready) {
+		ready = since
+	}
+	return ready.Add(retryTime)
+}
+
+// down notes that the daemon does not take pushes, and returns since when.
+func (f *forwarder) down(err error) time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.since.IsZero() {
+		f.since = time.Now()
+		f.log.Warn("the daemon takes no pushes; each client waits for it for a while", "wait", retryTime.String(), "error", client.Explain(err))
+	}
+	return f.since
+}
+
+// up notes that the daemon took a push.
+func (f *forwarder) up() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.since.IsZero() {
+		f.log.Info("the daemon takes pushes again", "seconds", time.Since(f.since).Seconds())
+		f.since = time.Time{}
+	}
+}

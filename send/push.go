@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/lsst-dm/s3daemon/send/client"
+	"github.com/lsst-dm/s3daemon/send/legacy"
+)
+
+// pushFile is the old client: silence and 0, or one line and 1.
+func pushFile(ctx context.Context, file, destination string, getenv func(string) string, stderr io.Writer) int {
+	err := ask(ctx, file, destination, getenv)
+	switch {
+	case err == nil:
+		return ok
+	case ctx.Err() != nil && errors.Is(err, context.Cause(ctx)):
+		fmt.Fprintln(stderr, "send: interrupted: the push may still be under way")
+		return failed
+	}
+	if reply, isReply := errors.AsType[*legacy.ReplyError](err); isReply {
+		// As the old client printed it.
+		fmt.Fprintln(stderr, reply.Text)
+		return failed
+	}
+	hint := ""
+	if _, isUnreachable := errors.AsType[*client.UnreachableError](err); isUnreachable {
+		hint = " (S3DAEMON_URL says where to look)"
+	}
+	fmt.Fprintf(stderr, "send: %s%s\n", client.Explain(err), hint)
+	return failed
+}
+
+func ask(ctx context.Context, file, destination string, getenv func(string) string) error {
+	file, err := absolute(file)
+	if err != nil {
+		return err
+	}
+	url, server, err := whom(getenv)
+	if err != nil {
+		return err
+	}
+	if url == "" {
+		return legacy.Ask(ctx, server, file, destination)
+	}
+	daemon, err := client.New(url)
+	if err != nil {
+		return fmt.Errorf("S3DAEMON_URL: %w", err)
+	}
+	return daemon.Push(ctx, file, destination)
+}
+
+// whom returns whom the user chose: the URL of a daemon, or the address of a
+// server of the line protocol where only the old variables name one.
+func whom(getenv func(string) string) (url, server string, err error) {
+	if url := getenv("S3DAEMON_URL"); url != "" {
+		return url, "", nil
+	}
+	old, err := oldServer(getenv)
+	switch {
+	case err != nil:
+		return "", "", err
+	case old.chosen:
+		return "", old.address(), nil
+	}
+	return client.DefaultURL, "", nil
+}
+
+// absolute puts the working directory before a relative path, and changes
+// nothing else: "link/../a" is not "a" where link leads elsewhere.
+func absolute(file string) (string, error) {
+	if file == "" {
+		return "", errors.New("FILE is empty: give the path of the file to push")
+	}
+	if strings.HasPrefix(file, "/") {
+		return file, nil
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", fmt.Errorf("find the working directory, which the relative path of FILE needs: %w", err)
+	}
+	return strings.TrimSuffix(dir, "/") + "/" + file, nil
+}
