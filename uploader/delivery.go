@@ -3,6 +3,7 @@
 package uploader
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/binary"
@@ -120,9 +121,20 @@ func (d *delivery) input() *s3.PutObjectInput {
 	return in
 }
 
+// inMemory is the largest file that is sent from memory, in bytes: it is read
+// once, and goes out in one packet with its headers where it fits.
+const inMemory = 32 << 10
+
 // PutObject sends a file of one part.
 func (d *delivery) PutObject(ctx context.Context, in *s3.PutObjectInput, opts ...func(*s3.Options)) (*s3.PutObjectOutput, error) {
 	in.ContentLength = aws.Int64(d.file.Size())
+	if d.file.Size() <= inMemory {
+		content := make([]byte, d.file.Size())
+		if _, err := d.file.ReadAt(content, 0); err != nil {
+			return nil, d.readError(err)
+		}
+		in.Body = bytes.NewReader(content)
+	}
 	var out *s3.PutObjectOutput
 	err := d.request(ctx, "PutObject", single, func(ctx context.Context) error {
 		body, sum, err := d.prepare(in.Body, in.ChecksumCRC64NVME)
@@ -131,7 +143,11 @@ func (d *delivery) PutObject(ctx context.Context, in *s3.PutObjectInput, opts ..
 		}
 		in.ChecksumCRC64NVME = sum
 		in.Body = body
-		out, err = d.up.client.PutObject(ctx, in, append(opts, unsignedBody)...)
+		if d.up.putter != nil {
+			out, err = d.up.putter.put(ctx, in)
+		} else {
+			out, err = d.up.client.PutObject(ctx, in, append(opts, unsignedBody)...)
+		}
 		if err != nil {
 			return err
 		}

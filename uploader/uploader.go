@@ -54,7 +54,8 @@ type Config struct {
 type Uploader struct {
 	endpoint string // for messages
 	client   *s3.Client
-	limit    int // of the pool
+	putter   *putter // nil where the SDK makes all requests
+	limit    int     // of the pool
 	slots    *slots
 	running  [2]chan struct{} // by kind: one token for each push that runs
 	plan     plan
@@ -80,6 +81,7 @@ func New(ctx context.Context, cfg Config) (*Uploader, error) {
 	u := &Uploader{
 		endpoint: endpointName(client.Options()),
 		client:   client,
+		putter:   newPutter(client.Options()),
 		limit:    cfg.MaxConnections,
 		slots:    newSlots(cfg.MaxConnections),
 		running:  [2]chan struct{}{make(chan struct{}, cfg.MaxConnections), make(chan struct{}, cfg.MaxConnections)},

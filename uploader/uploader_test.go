@@ -75,6 +75,9 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 		t.Fatal(err)
 	}
 	up.plan.minPart = testPart
+	if bySDK {
+		up.putter = nil
+	}
 	up.retry.jitter = func(time.Duration) time.Duration { return 0 }
 	r.Uploader, r.store = up, s
 	t.Cleanup(func() {
@@ -90,6 +93,20 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 		}
 	})
 	return r
+}
+
+// bySDK has rigs leave all requests to the SDK.
+var bySDK bool
+
+// TestWithoutPutter repeats what putter could make different.
+func TestWithoutPutter(t *testing.T) {
+	bySDK = true
+	defer func() { bySDK = false }()
+	t.Run("delivers", TestPushDelivers)
+	t.Run("odd keys", TestOddKeys)
+	t.Run("optional fields", TestOptionalFieldsReachTheStore)
+	t.Run("faults", TestFaultsAreRetried)
+	t.Run("failures", TestFailuresSayWhy)
 }
 
 type lockedWriter struct {
@@ -303,8 +320,8 @@ func TestFailuresSayWhy(t *testing.T) {
 		{"unusable name", "s3://arn:aws:x/k", nil, push.StoreRefused, "", 0, "no request"},
 	} {
 		for _, size := range []int{100, testPart + 1} {
-			if tc.code == push.ChecksumMismatch && size > 100 {
-				continue // the second is TestPartsAreCompared
+			if tc.code == push.ChecksumMismatch && size > 100 || tc.tries == 0 && size == 100 {
+				continue // the first is TestPartsAreCompared; a store may well have a bucket of that name
 			}
 			t.Run(fmt.Sprint(tc.name, " ", size), func(t *testing.T) {
 				r := newRig(t)
@@ -563,13 +580,15 @@ func TestDrain(t *testing.T) {
 // must end at once, told why, with their uploads aborted.
 func TestDrainCutsOff(t *testing.T) {
 	r := newRig(t, func(c *Config) { c.MaxConnections = 2 })
-	arrived := make(chan struct{}, 100)
+	begun := make(chan struct{}, 100)
 	var aborted atomic.Int32
 	stop := make(chan struct{})
 	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
 		switch {
+		case req.URL.Query().Has("uploads"):
+			next.ServeHTTP(w, req)
+			begun <- struct{}{}
 		case req.Method == http.MethodPut:
-			arrived <- struct{}{}
 			<-stop
 		case req.Method == http.MethodDelete:
 			aborted.Add(1)
@@ -588,8 +607,11 @@ func TestDrainCutsOff(t *testing.T) {
 			failed <- err
 		}()
 	}
-	<-arrived
-	for testutil.ToFloat64(r.metrics.waiting) < n-2 { // the others wait for their turn
+	<-begun
+	<-begun
+	// The others wait for their turn, and both that run have read the answer.
+	for testutil.ToFloat64(r.metrics.waiting) < n-2 ||
+		testutil.ToFloat64(r.metrics.requests.WithLabelValues("CreateMultipartUpload", "2xx")) < 2 {
 		runtime.Gosched()
 	}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -1,0 +1,161 @@
+package uploader
+
+import (
+	"context"
+	"encoding/xml"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/smithy-go"
+	"github.com/aws/smithy-go/encoding/httpbinding"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+)
+
+// putter makes PutObject requests without the SDK's operation stack, which
+// costs more CPU than all the rest of a small push together; bench/README.md
+// has the figures. Signer, credentials, connections and the types of errors
+// are the SDK's, so nobody can tell who made a request. It serves stores at an
+// endpoint of their own, by path and Signature Version 4; at Amazon's own
+// endpoints the SDK knows more (virtual hosts, access points, S3 Express), and
+// makes all requests.
+type putter struct {
+	options s3.Options
+	base    *url.URL
+	signer  *v4.Signer
+	skew    atomic.Int64 // what to add to our clock for the store's, in nanoseconds
+}
+
+// newPutter returns nil where the SDK is to make the requests.
+func newPutter(o s3.Options) *putter {
+	if o.BaseEndpoint == nil {
+		return nil
+	}
+	base, err := url.Parse(strings.TrimRight(*o.BaseEndpoint, "/"))
+	if err != nil || base.Host == "" {
+		return nil // the SDK will say what is wrong with it
+	}
+	return &putter{options: o, base: base, signer: v4.NewSigner(func(s *v4.SignerOptions) {
+		s.DisableURIPathEscaping = true // S3 signs the path as it is sent
+	})}
+}
+
+// unsignedPayload stands in the signature for the hash of a body whose
+// checksum is in a header.
+const unsignedPayload = "UNSIGNED-PAYLOAD"
+
+// put makes one PutObject request, of those members of the input that
+// delivery.input sets. Errors are of the kinds that the SDK returns.
+func (p *putter) put(ctx context.Context, in *s3.PutObjectInput) (*s3.PutObjectOutput, error) {
+	out, err := p.exchange(ctx, in)
+	if err != nil {
+		return nil, &smithy.OperationError{ServiceID: "S3", OperationName: "PutObject", Err: err}
+	}
+	return out, nil
+}
+
+func (p *putter) exchange(ctx context.Context, in *s3.PutObjectInput) (*s3.PutObjectOutput, error) {
+	req := p.request(ctx, in)
+	credentials, err := p.options.Credentials.Retrieve(ctx)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now().Add(time.Duration(p.skew.Load()))
+	if err := p.signer.SignHTTP(ctx, credentials, req, unsignedPayload, "s3", p.options.Region, now); err != nil {
+		return nil, err
+	}
+	resp, err := p.options.HTTPClient.Do(req)
+	if err != nil {
+		return nil, &smithyhttp.RequestSendError{Err: err}
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode/100 != 2 {
+		return nil, p.refusal(resp)
+	}
+	// To its end, so that the connection can be used again.
+	if _, err := io.Copy(io.Discard, io.LimitReader(resp.Body, maxAnswer)); err != nil {
+		return nil, &smithyhttp.RequestSendError{Err: err}
+	}
+	return &s3.PutObjectOutput{
+		ETag:              header(resp, "Etag"),
+		VersionId:         header(resp, "X-Amz-Version-Id"),
+		ChecksumCRC64NVME: header(resp, "X-Amz-Checksum-Crc64nvme"),
+	}, nil
+}
+
+// request builds the request, unsigned.
+func (p *putter) request(ctx context.Context, in *s3.PutObjectInput) *http.Request {
+	u := *p.base
+	path := "/" + *in.Bucket + "/" + *in.Key
+	u.Path = p.base.Path + path
+	u.RawPath = p.base.EscapedPath() + httpbinding.EscapePath(path, false)
+
+	h := make(http.Header, 12)
+	h["User-Agent"] = []string{"s3daemon"}
+	h["Content-Type"] = []string{"application/octet-stream"}
+	h["X-Amz-Content-Sha256"] = []string{unsignedPayload}
+	set := func(name string, value *string) {
+		if value != nil {
+			h[name] = []string{*value}
+		}
+	}
+	set("Content-Type", in.ContentType)
+	set("X-Amz-Checksum-Crc64nvme", in.ChecksumCRC64NVME)
+	set("X-Amz-Tagging", in.Tagging)
+	if in.StorageClass != "" {
+		h["X-Amz-Storage-Class"] = []string{string(in.StorageClass)}
+	}
+	for name, value := range in.Metadata {
+		h.Set("X-Amz-Meta-"+name, value)
+	}
+	req := &http.Request{
+		Method: http.MethodPut, URL: &u, Host: u.Host, Header: h, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Body: io.NopCloser(in.Body), ContentLength: *in.ContentLength,
+	}
+	if req.ContentLength == 0 {
+		req.Body = http.NoBody // else it would be one of unknown length
+	}
+	return req.WithContext(ctx)
+}
+
+// maxAnswer bounds what is read of an answer, in bytes.
+const maxAnswer = 64 << 10
+
+// refusal is the error that the SDK would make of the answer.
+func (p *putter) refusal(resp *http.Response) error {
+	var said struct{ Code, Message string }
+	// An answer without XML in it, as proxies give, has no code.
+	_ = xml.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(&said)
+	if said.Code == "RequestTimeTooSkewed" {
+		p.setClock(resp)
+	}
+	return &awshttp.ResponseError{
+		RequestID: resp.Header.Get("X-Amz-Request-Id"),
+		ResponseError: &smithyhttp.ResponseError{
+			Response: &smithyhttp.Response{Response: resp},
+			Err:      &smithy.GenericAPIError{Code: said.Code, Message: said.Message},
+		},
+	}
+}
+
+// setClock learns the store's time from an answer, for hosts whose clock is
+// wrong: the next attempt is signed with it.
+func (p *putter) setClock(resp *http.Response) {
+	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+		p.skew.Store(int64(time.Until(date)))
+	}
+}
+
+func header(resp *http.Response, name string) *string {
+	if values := resp.Header[name]; len(values) > 0 {
+		return aws.String(values[0])
+	}
+	return nil
+}

@@ -1,0 +1,93 @@
+package uploader
+
+import (
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lsst-dm/s3daemon/push"
+)
+
+// TestPutterAsksAsTheSDKDoes makes the same push both ways and compares what
+// reaches the store.
+func TestPutterAsksAsTheSDKDoes(t *testing.T) {
+	seen := func(sdk bool, size int, req push.Request) (string, http.Header) {
+		r := newRig(t)
+		if sdk {
+			r.putter = nil
+		}
+		var path string
+		var headers http.Header
+		r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+			path, headers = req.URL.EscapedPath(), req.Header.Clone()
+			next.ServeHTTP(w, req)
+		})
+		req.File, _ = r.file(t, "f", size)
+		if _, err := r.Push(t.Context(), req); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"Authorization", "X-Amz-Date"} {
+			if headers.Get(name) == "" {
+				t.Errorf("by the SDK %v: no %s", sdk, name)
+			}
+		}
+		// What says who asked, and when.
+		maps.DeleteFunc(headers, func(name string, _ []string) bool {
+			return slices.Contains([]string{"Authorization", "X-Amz-Date", "User-Agent", "Amz-Sdk-Invocation-Id", "Amz-Sdk-Request", "Accept-Encoding"}, name)
+		})
+		return path, headers
+	}
+	for _, size := range []int{0, 1, inMemory, inMemory + 1} {
+		for _, req := range []push.Request{
+			{Destination: "s3://bucket/plain"},
+			{Destination: "s3://bucket//a b+c%d/ü//?x=1&y#z/~*'()!$,;:@/"},
+			{Destination: "s3://bucket/k", ContentType: "text/plain; charset=utf-8", StorageClass: "STANDARD",
+				Metadata: map[string]string{"camera-Id": "R22  S11", "x": ""}, Tags: map[string]string{"a b": "c+d/e"}},
+		} {
+			wantPath, wantHeaders := seen(true, size, req)
+			path, headers := seen(false, size, req)
+			if path != wantPath {
+				t.Errorf("%s: path %s, the SDK's is %s", req.Destination, path, wantPath)
+			}
+			if !maps.EqualFunc(headers, wantHeaders, slices.Equal) {
+				t.Errorf("%s, %d bytes: headers\n%v\nthe SDK's are\n%v", req.Destination, size, headers, wantHeaders)
+			}
+		}
+	}
+}
+
+// TestClockOfTheHostIsWrong signs with a clock that is an hour off: the store
+// refuses once, and says what time it is.
+func TestClockOfTheHostIsWrong(t *testing.T) {
+	r := newRig(t)
+	r.putter.skew.Store(int64(time.Hour))
+	path, content := r.file(t, "f", 100)
+	receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
+	if err != nil || receipt.Attempts != 2 {
+		t.Fatalf("%v, receipt %+v\n%s", err, receipt, strings.TrimSpace(r.log.String()))
+	}
+	r.wantObject(t, "k", content)
+	if off := time.Duration(r.putter.skew.Load()).Abs(); off > time.Minute {
+		t.Errorf("the clock is still %v off", off)
+	}
+}
+
+// TestEndpointWithAPath has the store behind a prefix, as some gateways do.
+func TestEndpointWithAPath(t *testing.T) {
+	r := newRig(t)
+	base := *r.putter.base
+	base.Path = "/pre fix"
+	r.putter.base = &base
+	var path string
+	r.spoil(func(w http.ResponseWriter, req *http.Request, _ http.Handler) { path = req.URL.EscapedPath() })
+	file, _ := r.file(t, "f", 1)
+	if _, err := r.Push(t.Context(), push.Request{File: file, Destination: "s3://bucket/a b"}); err != nil {
+		t.Fatal(err)
+	}
+	if path != "/pre%20fix/bucket/a%20b" {
+		t.Errorf("asked for %s", path)
+	}
+}
