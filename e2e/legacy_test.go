@@ -73,11 +73,6 @@ func (l *legacyListener) stop() {
 	}
 }
 
-func (l *legacyListener) port() string {
-	_, port, _ := net.SplitHostPort(l.address)
-	return port
-}
-
 // checkDescriptors waits until the listener has none more open than before.
 func (l *legacyListener) checkDescriptors(before int) {
 	l.t.Helper()

@@ -28,7 +28,9 @@ func listen(ctx context.Context, args []string, getenv func(string) string, stde
 	}
 	// No keep-alive probes: they would be for clients that disappeared, which
 	// cost no more than their push, and arranging for them costs each client.
-	listener, err := (&net.ListenConfig{KeepAlive: -1}).Listen(ctx, "tcp", address)
+	lc := net.ListenConfig{KeepAlive: -1}
+	lc.SetMultipathTCP(false)
+	listener, err := lc.Listen(ctx, "tcp", address)
 	if err != nil {
 		return fmt.Errorf("listen for the old line protocol: %w", err)
 	}

@@ -56,8 +56,6 @@ import (
 	"net"
 	"os"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/lsst-dm/s3daemon/send/client"
@@ -154,34 +152,21 @@ func (s *server) serve(ctx context.Context, listener net.Listener) error {
 	defer stop()
 	defer listener.Close()
 
-	var clients sync.WaitGroup
-	type task struct { conn net.Conn; place *place }
-	next := make(chan task)
-	quit := make(chan struct{})
-	var idle atomic.Int32
-	err := s.accept(ctx, listener, func(conn net.Conn, place *place) {
-		select { case next <- task{conn, place}: return; default: }
-		clients.Go(func() {
-			t := task{conn, place}
-			for {
-				s.handle(ctx, t.conn, t.place)
-				<-s.room
-				if idle.Add(1) > 8 { return }
-				select { case t = <-next: idle.Add(-1); case <-quit: return }
-			}
-		})
+	crew := newCrew(func(v visitor) {
+		defer func() { <-s.room }()
+		s.handle(ctx, v)
 	})
-	close(quit)
+	err := s.accept(ctx, listener, crew.take)
 	// Nobody enters the lobby any more, so this reaches everybody in it.
 	s.senders.hurry(time.Now().Add(lastLook))
-	clients.Wait()
+	crew.wait()
 	return err
 }
 
-// accept starts a client for each connection, until ctx is cancelled (nil) or
-// the listener fails. Each has a place in s.room, which start has to see given
-// back when the connection is closed.
-func (s *server) accept(ctx context.Context, listener net.Listener, start func(net.Conn, *place)) error {
+// accept hands over each connection, until ctx is cancelled (nil) or the
+// listener fails. Each has a place in s.room, which take has to see given back
+// when the connection is closed.
+func (s *server) accept(ctx context.Context, listener net.Listener, take func(visitor)) error {
 	const firstPause, longestPause = 5 * time.Millisecond, time.Second
 	pause := firstPause
 	for {
@@ -194,7 +179,7 @@ func (s *server) accept(ctx context.Context, listener net.Listener, start func(n
 		if err == nil {
 			pause = firstPause
 			conn.SetReadDeadline(time.Now().Add(lineTime))
-			start(conn, s.senders.enter(ctx, conn))
+			take(visitor{conn, s.senders.enter(ctx, conn)})
 			continue
 		}
 		<-s.room
@@ -215,10 +200,11 @@ func (s *server) accept(ctx context.Context, listener net.Listener, start func(n
 }
 
 // handle serves one client from its line to its close.
-func (s *server) handle(ctx context.Context, conn net.Conn, place *place) {
+func (s *server) handle(ctx context.Context, v visitor) {
+	conn := v.conn
 	defer conn.Close()
 	line, more, err := readLine(conn, maxLineBytes)
-	s.senders.leave(place)
+	s.senders.leave(v.place)
 	ready := time.Now()
 	switch {
 	case err == nil:

@@ -6,12 +6,11 @@ newline, then whatever comes until the server closes. A reply that begins with
 "Success" is exit 0 and silence; any other goes to standard error, with exit 1.
 
 S3DAEMON_HOST and S3DAEMON_PORT name the server. PIECES=N sends the request N
-bytes at a time, one packet each. COUNT=N asks N times, all at once.
+bytes at a time, one packet each.
 """
 import os
 import socket
 import sys
-import threading
 
 
 def ask(request, piece):
@@ -35,21 +34,11 @@ def main():
         return 1
     request = os.fsencode(sys.argv[1]) + b" " + os.fsencode(sys.argv[2]) + b"\n"
     piece = int(os.environ.get("PIECES", len(request)))
-    failures = []
-
-    def one():
-        reply = ask(request, piece)
-        if not reply.startswith(b"Success"):
-            failures.append(reply)
-
-    threads = [threading.Thread(target=one) for _ in range(int(os.environ.get("COUNT", "1")))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for reply in failures:
-        sys.stderr.buffer.write(reply)
-    return 1 if failures else 0
+    reply = ask(request, piece)
+    if reply.startswith(b"Success"):
+        return 0
+    sys.stderr.buffer.write(reply)
+    return 1
 
 
 sys.exit(main())
