@@ -9,14 +9,17 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 
 	"github.com/lsst-dm/s3daemon/internal/store"
 	"github.com/lsst-dm/s3daemon/push"
+	"github.com/lsst-dm/s3daemon/send/legacy"
 )
 
 // demo shows the main job with nothing installed: a store in memory, the real
@@ -53,20 +56,44 @@ func demo(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	fmt.Fprintf(stdout, "2. The daemon listens on http://%s, in front of that store.\n", address)
 
+	legacyAddress, legacyEnded, err := startListener(ctx, address)
+	if err != nil {
+		stop()
+		return errors.Join(err, <-ended)
+	}
+	fmt.Fprintf(stdout, "3. The listener of the old line protocol is on %s, in front of the daemon.\n", legacyAddress)
+
 	err = demoPush(ctx, stdout, s, address)
 	if err == nil && !*once {
+		host, port, _ := net.SplitHostPort(legacyAddress)
 		fmt.Fprintf(stdout, `
 Now you:
 
    curl -d file=/etc/hosts -d destination=s3://demo/hosts http://%s/push
    curl http://%[1]s/metrics
+   echo /etc/hosts any/demo/hosts | nc %s %s
 
 Ctrl-C ends it. What was pushed is in memory only, and then gone.
-`, address)
+`, address, host, port)
 		<-ctx.Done()
 	}
 	stop()
-	return errors.Join(err, <-ended)
+	return errors.Join(err, <-legacyEnded, <-ended)
+}
+
+// startListener starts what send -listen is, in front of the daemon, on the
+// protocol's port or on a free one where that is taken.
+func startListener(ctx context.Context, daemon string) (string, <-chan error, error) {
+	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(legacy.DefaultPort)))
+	if errors.Is(err, syscall.EADDRINUSE) {
+		l, err = net.Listen("tcp", "127.0.0.1:0")
+	}
+	if err != nil {
+		return "", nil, fmt.Errorf("start the listener of the old line protocol: %w", err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- legacy.Serve(ctx, l, legacy.Config{URL: "http://" + daemon}) }()
+	return l.Addr().String(), ended, nil
 }
 
 // useStore makes the store the one that the environment describes, whatever
@@ -132,13 +159,13 @@ func demoPush(ctx context.Context, stdout io.Writer, s *store.Store, address str
 	if err := os.WriteFile(file, content, 0o644); err != nil {
 		return err
 	}
-	fmt.Fprintf(stdout, "3. A file of 1 MiB is written: %s\n", file)
+	fmt.Fprintf(stdout, "4. A file of 1 MiB is written: %s\n", file)
 
 	body, err := json.Marshal(push.Request{File: file, Destination: "s3://demo/first light.fits", Label: "demo"})
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(stdout, "4. POST http://%s/push %s\n", address, body)
+	fmt.Fprintf(stdout, "5. POST http://%s/push %s\n", address, body)
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+address+"/push", bytes.NewReader(body))
 	if err != nil {
 		return err
@@ -164,6 +191,6 @@ func demoPush(ctx context.Context, stdout io.Writer, s *store.Store, address str
 	if !bytes.Equal(stored, content) {
 		return fmt.Errorf("the object has %d bytes that are not the file's %d", len(stored), len(content))
 	}
-	fmt.Fprintf(stdout, "5. The object s3://demo/first light.fits was read back: %d bytes, the file's own.\n", len(stored))
+	fmt.Fprintf(stdout, "6. The object s3://demo/first light.fits was read back: %d bytes, the file's own.\n", len(stored))
 	return nil
 }

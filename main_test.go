@@ -279,7 +279,7 @@ func TestDemoServes(t *testing.T) {
 		write.Close()
 		ended <- err
 	}()
-	pushed := false
+	pushed, legacyPushed := false, false
 	for lines := bufio.NewScanner(read); lines.Scan(); {
 		if words := strings.Fields(lines.Text()); len(words) == 6 && words[0] == "curl" && words[1] == "-d" {
 			resp, err := http.Post(words[5], "application/x-www-form-urlencoded", strings.NewReader(words[2]+"&"+words[4]))
@@ -287,13 +287,23 @@ func TestDemoServes(t *testing.T) {
 				t.Errorf("%q: %v, %v", lines.Text(), resp, err)
 			}
 			pushed = true
+		} else if len(words) == 7 && words[0] == "echo" {
+			conn, err := net.Dial("tcp", net.JoinHostPort(words[5], words[6]))
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			fmt.Fprintf(conn, "%s %s\n", words[1], words[2])
+			reply, err := io.ReadAll(conn)
+			conn.Close()
+			legacyPushed = err == nil && string(reply) == "Success"
 		}
 		if strings.HasPrefix(lines.Text(), "Ctrl-C") {
 			stop()
 		}
 	}
-	if err := <-ended; err != nil || !pushed {
-		t.Errorf("the demo ended with %v, pushed %v", err, pushed)
+	if err := <-ended; err != nil || !pushed || !legacyPushed {
+		t.Errorf("the demo ended with %v, pushed %v and by the old port %v", err, pushed, legacyPushed)
 	}
 }
 

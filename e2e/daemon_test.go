@@ -107,7 +107,7 @@ func clientOf(addr string) *http.Client {
 	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
 		network, addr = "unix", path
 	}
-	return &http.Client{Transport: &http.Transport{
+	return &http.Client{Timeout: answerLimit, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, network, addr)
 		},

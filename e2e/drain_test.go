@@ -150,9 +150,11 @@ func TestDrainTimeout(t *testing.T) {
 	bucket, file := newBucket(t), makeFile(t, "file", 1_000_000)
 	p.hold()
 	defer p.release()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
 	answered := make(chan answer, 1)
 	go func() {
-		a, err := d.tryPush(context.Background(), file, "s3://"+bucket+"/key")
+		a, err := d.tryPush(ctx, file, "s3://"+bucket+"/key")
 		if err != nil {
 			t.Error(err)
 		}

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -44,6 +45,18 @@ func crowd(d *daemon, jobs []job) func() []done {
 	return func() []done {
 		callers.Wait()
 		return all
+	}
+}
+
+// checkFilesClosed fails the test where the daemon still has one of the files
+// open: an answer is given after its file is closed. (Counting descriptors
+// alone would not show it, since the garbage collector closes files too.)
+func checkFilesClosed(t testing.TB, d *daemon, jobs []job) {
+	t.Helper()
+	for _, j := range jobs {
+		if open := d.openFiles(filepath.Dir(j.file)); len(open) > 0 {
+			t.Fatalf("all pushes are answered, and the daemon has %d descriptors of %s open", len(open), open[0])
+		}
 	}
 }
 
@@ -125,6 +138,7 @@ func TestCrowd(t *testing.T) {
 		}
 		begun := time.Now()
 		all := crowd(d, jobs)()
+		checkFilesClosed(t, d, jobs[:len(files)])
 		t.Logf("%d pushes of 5 MB took %.1f s", len(jobs), time.Since(begun).Seconds())
 		checkCrowd(t, jobs, all)
 		for i := 0; i < len(jobs); i += len(jobs)/20 + 1 {
@@ -151,6 +165,7 @@ func TestCrowd(t *testing.T) {
 		one := crowd(d, []job{{little, bucket, "little"}})()[0]
 		sent := p.bytesSent() - already
 		all := wait()
+		checkFilesClosed(t, d, jobs[:len(files)])
 		took := time.Since(begun)
 		t.Logf("%d pushes of %d MB took %.1f s; one of 1 KB in the middle took %.3f s", len(jobs), largeSize/1e6, took.Seconds(), one.took.Seconds())
 		if one.err != nil {
@@ -197,6 +212,41 @@ func TestPoolOfAnotherSize(t *testing.T) {
 	checkCrowd(t, jobs, crowd(d, jobs)())
 	if most := p.mostOpen(); most != 3 {
 		t.Errorf("the store saw %d connections at once, want 3", most)
+	}
+}
+
+// While every part of a large file that may be under way is stuck, a small file
+// goes out beside them.
+func TestSmallFileBesideStuckParts(t *testing.T) {
+	const pool = 8
+	p := storeProxy(t)
+	d := startDaemon(t, "S3_ENDPOINT_URL="+p.url(), fmt.Sprintf("S3DAEMON_MAX_CONNECTIONS=%d", pool))
+	bucket := newBucket(t)
+	small, large := makeFile(t, "small", 1000), sparseFile(t, "large", 2*pool*partSize)
+	jobs := []job{{large, bucket, "large"}}
+	p.holdAfter(100_000) // the request for the upload's id passes
+	wait := crowd(d, jobs)
+	defer wait()
+	defer p.release()
+	waitFor(t, "the parts to be stuck", func() bool {
+		return p.nowHeld() > 1 && p.nowHeld() == int(d.metric("s3daemon_slots_in_use"))
+	})
+	p.holdThese()
+
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	a, err := d.tryPush(ctx, small, "s3://"+bucket+"/small")
+	if err != nil {
+		t.Fatalf("beside %d stuck parts, in a pool of %d: %v", p.nowHeld(), pool, err)
+	}
+	a.done(t)
+	checkObject(t, bucket, "small", small)
+
+	p.release()
+	checkCrowd(t, jobs, wait())
+	checkObject(t, bucket, "large", large)
+	if most := p.mostOpen(); most > pool {
+		t.Errorf("the store saw %d connections at once, want at most %d", most, pool)
 	}
 }
 

@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -16,6 +17,22 @@ func (d *daemon) descriptors() int {
 		d.t.Fatal(err)
 	}
 	return len(entries)
+}
+
+// openFiles returns which of the files under a directory the daemon has open.
+func (d *daemon) openFiles(dir string) (open []string) {
+	d.t.Helper()
+	links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", d.cmd.Process.Pid))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	for _, l := range links {
+		// A descriptor may be closed between the two calls.
+		if path, err := os.Readlink(l); err == nil && strings.HasPrefix(path, dir+"/") {
+			open = append(open, path)
+		}
+	}
+	return open
 }
 
 // memory returns a figure of the daemon's, in bytes: VmHWM is the most that

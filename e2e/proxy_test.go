@@ -16,11 +16,13 @@ type proxy struct {
 	mu       sync.Mutex // guards what follows
 	pairs    map[*pair]struct{}
 	closed   bool
-	most     int           // connections that were open at once
-	accepted int           // connections altogether
-	sent     int64         // bytes passed on to the store
-	gate     chan struct{} // while not nil, bytes for the store wait for its closing
-	held     int           // connections with bytes that wait there
+	most     int             // connections that were open at once
+	accepted int             // connections altogether
+	sent     int64           // bytes passed on to the store
+	free     int64           // with a gate: how far sent may go before it holds
+	gate     chan struct{}   // while not nil, bytes for the store wait for its closing
+	stuck    []chan struct{} // gates of what holdThese left behind
+	held     int             // connections with bytes that wait there
 }
 
 // pair is a connection of the daemon's and the one to the store that serves it.
@@ -68,22 +70,38 @@ func (p *proxy) nowHeld() int { p.mu.Lock(); defer p.mu.Unlock(); return p.held 
 
 // hold keeps every further byte from the store until release: a request that
 // begins now has begun for the daemon, and cannot end.
-func (p *proxy) hold() {
+func (p *proxy) hold() { p.holdAfter(0) }
+
+// holdAfter is a hold that begins when n more bytes, or somewhat more, have
+// passed.
+func (p *proxy) holdAfter(n int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.free = p.sent + n
 	if p.gate == nil {
 		p.gate = make(chan struct{})
 	}
 }
 
-// release ends a hold.
-func (p *proxy) release() {
+// holdThese keeps back what is held now, until release, and lets all else pass.
+func (p *proxy) holdThese() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.gate != nil {
-		close(p.gate)
+		p.stuck = append(p.stuck, p.gate)
 		p.gate = nil
 	}
+}
+
+// release ends every hold.
+func (p *proxy) release() {
+	p.holdThese()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, gate := range p.stuck {
+		close(gate)
+	}
+	p.stuck = nil
 }
 
 // close refuses new connections, cuts the open ones and waits for the end of
@@ -174,7 +192,7 @@ func (p *proxy) forward(store io.Writer, daemon io.Reader) {
 func (p *proxy) pass(n int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for p.gate != nil {
+	for p.gate != nil && p.sent >= p.free {
 		gate := p.gate
 		p.held++
 		p.mu.Unlock()

@@ -84,12 +84,21 @@ func TestProxy(t *testing.T) {
 	if line := <-answered; line != "held\n" {
 		t.Errorf("after the hold came %q", line)
 	}
+	p.holdAfter(3)
+	go fmt.Fprintln(second, "on")
+	go fmt.Fprintln(third, "on")
+	waitFor(t, "a line to pass and one to be held", func() bool { return p.nowHeld() == 1 && p.bytesSent() == 18+5+3 })
+	fourth := dial()
+	p.holdThese()
+	if line := ask(fourth); line != "hello\n" || p.nowHeld() != 1 {
+		t.Errorf("beside the line that is held came %q, and %d are held", line, p.nowHeld())
+	}
 
 	p.close()
 	if p.open() != 0 {
 		t.Errorf("%d connections are open after close", p.open())
 	}
-	if _, err := third.Read(make([]byte, 1)); err == nil {
+	if _, err := fourth.Read(make([]byte, 1)); err == nil {
 		t.Error("a connection outlived the proxy")
 	}
 	if conn, err := net.Dial("tcp", p.listener.Addr().String()); err == nil {

@@ -11,6 +11,10 @@ import (
 // ends tests that would hang: nothing is measured by it.
 const patience = time.Minute
 
+// answerLimit is the same for the answer to a push, which may be a large one on
+// a slow disk.
+const answerLimit = 15 * time.Minute
+
 // errNotYet says that a poll's condition does not hold yet.
 var errNotYet = errors.New("not yet")
 
