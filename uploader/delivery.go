@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -40,6 +41,8 @@ type delivery struct {
 	dest push.Destination
 	file *source.File
 	turn turn
+
+	unclear bool // whether the upload was completed is not known
 
 	mu       sync.Mutex
 	attempts int // the most that one request needed; guarded by mu
@@ -207,14 +210,31 @@ func (d *delivery) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteM
 			return err
 		}
 		out, err = d.up.client.CompleteMultipartUpload(ctx, in, opts...)
+		if err != nil && unclear(err) {
+			d.unclear = true
+			err = &unclearError{err}
+		}
 		return err
 	})
 	return out, err
 }
 
+// unclear reports whether the store may have carried out, or may still be
+// carrying out, the request that ended so.
+func unclear(err error) bool {
+	answer := answerOf(err)
+	refused := answer.Status >= 300 && answer.Status < 500 || answer.Code == "SlowDown"
+	return !refused && !neverSent(err) && !errors.Is(err, syscall.ECONNREFUSED)
+}
+
 // AbortMultipartUpload drops the parts of a failed upload. It has a context and
-// a limit of its own: the push's own context may be what ended the upload.
+// a limit of its own: the push's own context may be what ended the upload. It
+// does nothing where the upload may have been completed: on some stores an
+// abort that meets a slow completion destroys the object.
 func (d *delivery) AbortMultipartUpload(ctx context.Context, in *s3.AbortMultipartUploadInput, opts ...func(*s3.Options)) (*s3.AbortMultipartUploadOutput, error) {
+	if d.unclear {
+		return new(s3.AbortMultipartUploadOutput), nil
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
 	defer cancel()
 	var out *s3.AbortMultipartUploadOutput

@@ -30,6 +30,14 @@ func (m markedCredentials) Retrieve(ctx context.Context) (aws.Credentials, error
 	return c, nil
 }
 
+// unclearError marks a completion of an upload of which it is not known
+// whether the store carried it out. It is not repeated: on some stores a second
+// completion that meets a slow first one destroys the object.
+type unclearError struct{ err error }
+
+func (e *unclearError) Error() string { return e.err.Error() }
+func (e *unclearError) Unwrap() error { return e.err }
+
 // explain turns the error that ended a request, after that many attempts, into
 // one for the caller.
 func (d *delivery) explain(attempts int, err error) *push.Error {
@@ -38,6 +46,7 @@ func (d *delivery) explain(attempts int, err error) *push.Error {
 		return known
 	}
 	e := &push.Error{Err: err}
+	var open *unclearError
 	answer := answerOf(err)
 	switch {
 	case d.up.stopped.Err() != nil && errors.Is(err, context.Canceled):
@@ -54,6 +63,9 @@ func (d *delivery) explain(attempts int, err error) *push.Error {
 	case neverSent(err):
 		e.Code = push.StoreRefused
 		e.Detail = fmt.Sprintf("no request for %s could be made: %s", d.dest, push.OneLine(rootText(err)))
+	case errors.As(err, &open):
+		e.Code = push.StoreUnreachable
+		e.Detail = fmt.Sprintf("all parts of %s were sent, and the store at %s did not say whether it joined them: %s: push the file again", d.dest, d.up.endpoint, push.OneLine(rootText(err)))
 	default:
 		e.Code = push.StoreUnreachable
 		e.Detail = fmt.Sprintf("the store at %s could not be reached in %s: %s", d.up.endpoint, counted(attempts, "attempt"), push.OneLine(rootText(err)))
@@ -64,6 +76,9 @@ func (d *delivery) explain(attempts int, err error) *push.Error {
 // answerText says in words what the store answered.
 func answerText(a push.StoreAnswer) string {
 	text := fmt.Sprintf("%d %s", a.Status, http.StatusText(a.Status))
+	if a.Status < 300 {
+		text += " with an error inside"
+	}
 	if a.Code != "" && a.Code != http.StatusText(a.Status) {
 		text += ", " + a.Code
 	}

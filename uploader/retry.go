@@ -52,7 +52,8 @@ func transient(err error) bool {
 	if errors.As(err, &known) {
 		return known.Code == push.ChecksumMismatch
 	}
-	if errors.Is(err, context.Canceled) {
+	var open *unclearError
+	if errors.Is(err, context.Canceled) || errors.As(err, &open) {
 		return false
 	}
 	answer := answerOf(err)
