@@ -51,7 +51,7 @@ func TestPythonExample(t *testing.T) {
 	r := startRunning(t)
 	code, _, _ := strings.Cut(r.example(t, "python"), "\nprint(")
 	r.wantExample(t, func(file, destination string) *exec.Cmd {
-		return exec.Command(python, "-c", code+"\nimport sys\nprint(push(sys.argv[1], sys.argv[2])[\"etag\"])", file, destination)
+		return exec.Command(python, "-c", code+"\nimport sys\nprint(push(sys.argv[1], sys.argv[2])[\"id\"])", file, destination)
 	})
 }
 

@@ -93,8 +93,8 @@ func (r Request) badMetadata() string {
 	seen := make(map[string]bool, len(r.Metadata))
 	for _, name := range slices.Sorted(maps.Keys(r.Metadata)) {
 		value := r.Metadata[name]
-		if lower := strings.ToLower(name); seen[lower] {
-			return "metadata has the name " + Quote(lower) + " twice: capitals make no difference in a header"
+		if lower := strings.ReplaceAll(strings.ToLower(name), "_", "-"); seen[lower] {
+			return "metadata has the name " + Quote(lower) + " twice: in a header neither capitals make a difference nor, to many servers, '_' and '-'"
 		} else {
 			seen[lower] = true
 		}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -36,6 +37,9 @@ func newClient(ctx context.Context, cfg Config) (*s3.Client, error) {
 	}
 	if shared.Region == "" {
 		shared.Region = fallbackRegion
+	}
+	if strings.Trim(shared.Region, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") != "" {
+		return nil, fmt.Errorf("the AWS region %q is not one: set AWS_REGION to a name such as us-east-1", shared.Region)
 	}
 	// The chain puts AWS_CA_BUNDLE into the HTTP client that it builds. Ours
 	// takes its place only now: given to LoadDefaultConfig, it would make the

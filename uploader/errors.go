@@ -82,7 +82,7 @@ func answerText(a push.StoreAnswer) string {
 	if a.Code != "" && a.Code != http.StatusText(a.Status) {
 		text += ", " + a.Code
 	}
-	if a.Message != "" && a.Message != a.Code {
+	if a.Message != "" {
 		text += ": " + a.Message
 	}
 	return text

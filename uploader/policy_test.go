@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"syscall"
 	"testing"
 	"time"
@@ -79,17 +80,32 @@ func TestRetryPolicy(t *testing.T) {
 func TestBackoffGrowsToItsCap(t *testing.T) {
 	p := retryPolicy{attempts: 1000, jitter: func(d time.Duration) time.Duration { return d }}
 	want := []time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 10 * time.Second, 10 * time.Second}
+	overload := refusal(503, "SlowDown")
 	for i, w := range want {
-		if got, _ := p.after(i+1, io.ErrUnexpectedEOF); got != w {
+		if got, _ := p.after(i+1, overload); got != w {
 			t.Errorf("after attempt %d at most %v, want %v", i+1, got, w)
 		}
 	}
-	if got, _ := p.after(999, io.ErrUnexpectedEOF); got != backoffCap {
+	if got, _ := p.after(999, overload); got != backoffCap {
 		t.Errorf("after attempt 999 at most %v", got)
+	}
+	// A connection that broke off is replaced at once, the first time.
+	for err, w := range map[error]time.Duration{
+		io.ErrUnexpectedEOF:                                   0,
+		&net.OpError{Op: "write", Err: syscall.EPIPE}:         0,
+		&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}:   backoffBase,
+		&net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}: backoffBase,
+	} {
+		if got, again := p.after(1, err); got != w || !again {
+			t.Errorf("after %v at first: %v, %v", err, got, again)
+		}
+		if got, _ := p.after(2, err); got != 2*backoffBase {
+			t.Errorf("after %v for the second time: %v", err, got)
+		}
 	}
 	full := newRetryPolicy(5)
 	for range 1000 {
-		if got, _ := full.after(1, io.ErrUnexpectedEOF); got < 0 || got >= backoffBase {
+		if got, _ := full.after(1, overload); got < 0 || got >= backoffBase {
 			t.Fatalf("jitter gave %v, outside [0, %v)", got, backoffBase)
 		}
 	}

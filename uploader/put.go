@@ -99,7 +99,6 @@ func (p *putter) request(ctx context.Context, in *s3.PutObjectInput) *http.Reque
 
 	h := make(http.Header, 12)
 	h["User-Agent"] = []string{"s3daemon"}
-	h["Content-Type"] = []string{"application/octet-stream"}
 	h["X-Amz-Content-Sha256"] = []string{unsignedPayload}
 	set := func(name string, value *string) {
 		if value != nil {

@@ -3,8 +3,11 @@ package uploader
 import (
 	"context"
 	"errors"
+	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
+	"syscall"
 	"time"
 
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
@@ -39,11 +42,25 @@ func (p retryPolicy) after(n int, err error) (time.Duration, bool) {
 	if n >= p.attempts || !transient(err) {
 		return 0, false
 	}
+	if n == 1 && brokenOff(err) {
+		return 0, true
+	}
 	most := backoffCap
 	if n < 16 {
 		most = min(backoffCap, backoffBase<<(n-1))
 	}
 	return p.jitter(most), true
+}
+
+// brokenOff reports whether a connection ended in the midst of the request. The
+// likeliest cause is that the store had given it up while it was idle, and
+// another one will do at once.
+func brokenOff(err error) bool {
+	var network *net.OpError
+	if errors.As(err, &network) && network.Op == "dial" {
+		return false
+	}
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 // transient reports whether the same request may succeed later.
@@ -97,6 +114,9 @@ func answerOf(err error) push.StoreAnswer {
 	var api smithy.APIError
 	if errors.As(err, &api) {
 		answer.Code, answer.Message = api.ErrorCode(), api.ErrorMessage()
+		if answer.Message == answer.Code || answer.Message == "UnknownError" { // the SDK's filler
+			answer.Message = ""
+		}
 	}
 	var response *awshttp.ResponseError
 	if errors.As(err, &response) {

@@ -316,13 +316,14 @@ func asPushError(err error) *push.Error {
 	return &push.Error{Code: push.Internal, Detail: "the daemon failed in a way nobody foresaw: its log has the cause", Err: err}
 }
 
-// encodeTags writes tags as the x-amz-tagging header wants them: a query.
+// encodeTags writes tags as the x-amz-tagging header wants them: a query, with
+// spaces as %20, since Ceph takes a plus for a plus.
 func encodeTags(tags map[string]string) string {
 	values := make(url.Values, len(tags))
 	for name, value := range tags {
 		values.Set(name, value)
 	}
-	return values.Encode()
+	return strings.ReplaceAll(values.Encode(), "+", "%20")
 }
 
 func unquote(etag string) string { return strings.Trim(etag, `"`) }

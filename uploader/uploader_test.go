@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -211,7 +212,7 @@ func TestOptionalFieldsReachTheStore(t *testing.T) {
 	path, _ := r.file(t, "f", 10)
 	_, err := r.Push(t.Context(), push.Request{
 		File: path, Destination: "s3://bucket/k", ContentType: "image/fits", StorageClass: "STANDARD_IA",
-		Metadata: map[string]string{"camera": "R22 S11"}, Tags: map[string]string{"night": "2026-11-23", "a&b": "c=d"},
+		Metadata: map[string]string{"camera": "R22 S11"}, Tags: map[string]string{"night": "2026-11-23", "a&b": "c=d e"},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -219,7 +220,7 @@ func TestOptionalFieldsReachTheStore(t *testing.T) {
 	got := <-headers
 	for name, want := range map[string]string{
 		"Content-Type": "image/fits", "X-Amz-Meta-Camera": "R22 S11", "X-Amz-Storage-Class": "STANDARD_IA",
-		"X-Amz-Tagging": "a%26b=c%3Dd&night=2026-11-23", "X-Amz-Content-Sha256": "UNSIGNED-PAYLOAD", "Content-Length": "10",
+		"X-Amz-Tagging": "a%26b=c%3Dd%20e&night=2026-11-23", "X-Amz-Content-Sha256": "UNSIGNED-PAYLOAD", "Content-Length": "10",
 		"Expect": "", "Transfer-Encoding": "", "Content-Encoding": "",
 	} {
 		if got.Get(name) != want {
@@ -683,6 +684,42 @@ func TestNoCredentials(t *testing.T) {
 	_, err = up.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
 	var e *push.Error
 	if !errors.As(err, &e) || e.Code != push.NoCredentials || !strings.Contains(e.Detail, "AWS_ACCESS_KEY_ID") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestETagOfParts has a store that leaves the ETag out when it completes an
+// upload, as Ceph 16 does: the receipt must have the one that it then shows.
+func TestETagOfParts(t *testing.T) {
+	r := newRig(t)
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		if req.Method == http.MethodPost && req.URL.Query().Has("uploadId") {
+			next.ServeHTTP(discard{make(http.Header)}, req)
+			io.WriteString(w, "<CompleteMultipartUploadResult><ETag></ETag></CompleteMultipartUploadResult>")
+			return
+		}
+		next.ServeHTTP(w, req)
+	})
+	path, content := r.file(t, "f", 2*testPart+1)
+	receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := md5.New()
+	for part := range slices.Chunk(content, testPart) {
+		sum := md5.Sum(part)
+		all.Write(sum[:])
+	}
+	if want := hex.EncodeToString(all.Sum(nil)) + "-3"; receipt.ETag != want {
+		t.Errorf("etag %q, want %q", receipt.ETag, want)
+	}
+}
+
+func TestRegionThatIsNone(t *testing.T) {
+	t.Setenv("AWS_REGION", "us east/1")
+	t.Setenv("AWS_CONFIG_FILE", os.DevNull)
+	_, err := New(t.Context(), Config{MaxConnections: 1, Attempts: 1, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
+	if err == nil || !strings.Contains(err.Error(), "AWS_REGION") {
 		t.Errorf("error %v", err)
 	}
 }

@@ -1,0 +1,46 @@
+package uploader
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+	"io"
+	"sync"
+
+	"github.com/minio/crc64nvme"
+)
+
+// buffers are for hashing; what a part needs of memory is this and no more.
+var buffers = sync.Pool{New: func() any { return new([256 << 10]byte) }}
+
+// checksum reads r from its start to its end and returns the CRC64NVME as S3
+// writes it: base64 of the eight bytes, most significant first.
+func checksum(r io.ReadSeeker) (string, error) {
+	if _, err := r.Seek(0, io.SeekStart); err != nil {
+		return "", err
+	}
+	size, err := r.Seek(0, io.SeekEnd)
+	if err != nil {
+		return "", err
+	}
+	if _, err := r.Seek(0, io.SeekStart); err != nil {
+		return "", err
+	}
+	buf := buffers.Get().(*[256 << 10]byte)
+	defer buffers.Put(buf)
+	var crc uint64
+	for {
+		n, err := r.Read(buf[:])
+		crc = crc64nvme.Update(crc, buf[:n])
+		size -= int64(n)
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+	if size != 0 {
+		return "", io.ErrUnexpectedEOF // the file was cut short
+	}
+	return base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint64(nil, crc)), nil
+}

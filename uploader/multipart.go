@@ -1,0 +1,129 @@
+//lint:file-ignore SA1019 the manager is deprecated and chosen all the same, see below
+
+package uploader
+
+// The manager is marked deprecated in favour of transfermanager, which reads
+// every part into memory even where the body is a file; the manager reads a
+// file in place.
+
+import (
+	"context"
+	"crypto/md5"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/feature/s3/manager"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+)
+
+var _ manager.UploadAPIClient = (*delivery)(nil)
+
+// abortTimeout bounds the clean-up after a failed multipart upload, which runs
+// even when the daemon is being stopped.
+const abortTimeout = 3 * time.Second
+
+func (d *delivery) inParts(ctx context.Context) (outcome, error) {
+	uploads := manager.NewUploader(d, func(m *manager.Uploader) {
+		m.PartSize = d.up.plan.partSize(d.file.Size())
+		m.Concurrency = d.up.limit // the slots decide how many parts really go
+		m.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
+	})
+	out, err := uploads.Upload(ctx, d.input())
+	if err != nil {
+		return outcome{}, err
+	}
+	return newOutcome(out.ETag, out.VersionID, out.ChecksumCRC64NVME), nil
+}
+
+// CreateMultipartUpload begins an upload in parts. Its checksum is to be one of
+// the whole object, so that a reader can compare it whatever the part size was.
+func (d *delivery) CreateMultipartUpload(ctx context.Context, in *s3.CreateMultipartUploadInput, opts ...func(*s3.Options)) (*s3.CreateMultipartUploadOutput, error) {
+	in.ChecksumAlgorithm = types.ChecksumAlgorithmCrc64nvme
+	in.ChecksumType = types.ChecksumTypeFullObject
+	var out *s3.CreateMultipartUploadOutput
+	err := d.request(ctx, "CreateMultipartUpload", single, func(ctx context.Context) (err error) {
+		out, err = d.up.client.CreateMultipartUpload(ctx, in, opts...)
+		if err == nil && aws.ToString(out.UploadId) == "" {
+			err = errors.New("the store's answer to CreateMultipartUpload has no upload id")
+		}
+		return err
+	})
+	return out, err
+}
+
+// CompleteMultipartUpload ends an upload in parts.
+func (d *delivery) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteMultipartUploadInput, opts ...func(*s3.Options)) (*s3.CompleteMultipartUploadOutput, error) {
+	// The store must not join other parts than the ones of this file.
+	in.MpuObjectSize = aws.Int64(d.file.Size())
+	in.ChecksumType = types.ChecksumTypeFullObject
+	var out *s3.CompleteMultipartUploadOutput
+	err := d.request(ctx, "CompleteMultipartUpload", single, func(ctx context.Context) (err error) {
+		// Once the object stands a changed file can only be reported; before
+		// this line it still leaves no object behind.
+		if err := d.file.Check(); err != nil {
+			return err
+		}
+		out, err = d.up.client.CompleteMultipartUpload(ctx, in, opts...)
+		if err != nil && unclear(err) {
+			d.unclear = true
+			err = &unclearError{err}
+		}
+		return err
+	})
+	if err == nil && aws.ToString(out.ETag) == "" { // Ceph 16 leaves it out
+		out.ETag = joinedETag(in.MultipartUpload.Parts)
+	}
+	return out, err
+}
+
+// joinedETag returns the ETag that S3 gives an object of these parts: the MD5
+// of their MD5s and their number. It is nil if their ETags are no MD5s, as with
+// encryption.
+func joinedETag(parts []types.CompletedPart) *string {
+	all := md5.New()
+	for _, p := range parts {
+		sum, err := hex.DecodeString(unquote(aws.ToString(p.ETag)))
+		if err != nil || len(sum) != md5.Size {
+			return nil
+		}
+		all.Write(sum)
+	}
+	return aws.String(fmt.Sprintf("%x-%d", all.Sum(nil), len(parts)))
+}
+
+// unclear reports whether the store may have carried out, or may still be
+// carrying out, the request that ended so.
+func unclear(err error) bool {
+	answer := answerOf(err)
+	refused := answer.Status >= 300 && answer.Status < 500 || answer.Code == "SlowDown"
+	return !refused && !neverSent(err) && !errors.Is(err, syscall.ECONNREFUSED)
+}
+
+// AbortMultipartUpload drops the parts of a failed upload. It has a context and
+// a limit of its own: the push's own context may be what ended the upload. It
+// does nothing where the upload may have been completed: on some stores an
+// abort that meets a slow completion destroys the object.
+func (d *delivery) AbortMultipartUpload(ctx context.Context, in *s3.AbortMultipartUploadInput, opts ...func(*s3.Options)) (*s3.AbortMultipartUploadOutput, error) {
+	if d.unclear {
+		d.up.log.Warn("parts may be left behind: whether the upload was completed is not known",
+			"bucket", d.dest.Bucket, "key", d.dest.Key, "upload_id", aws.ToString(in.UploadId))
+		return new(s3.AbortMultipartUploadOutput), nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
+	defer cancel()
+	var out *s3.AbortMultipartUploadOutput
+	err := d.request(ctx, "AbortMultipartUpload", single, func(ctx context.Context) (err error) {
+		out, err = d.up.client.AbortMultipartUpload(ctx, in, opts...)
+		return err
+	})
+	if err != nil && answerOf(err).Code != "NoSuchUpload" {
+		d.up.log.Warn("parts are left behind: the upload could not be aborted",
+			"bucket", d.dest.Bucket, "key", d.dest.Key, "upload_id", aws.ToString(in.UploadId), "error", err.Error())
+	}
+	return out, err
+}
