@@ -81,6 +81,7 @@ const (
 	maxSenders   = 4096
 	senderGrace  = time.Second            // before a sender may be dropped for another
 	lastLook     = 250 * time.Millisecond // for lines that are already on this host when draining begins
+	lastAccept   = 50 * time.Millisecond  // for clients that are connected already when draining begins
 	lingerTime   = time.Second            // for the client to take the reply and close
 	writeTime    = 5 * time.Second        // for the reply, which fits the socket's buffer anyway
 )
@@ -148,7 +149,7 @@ func newServer(cfg Config) (*server, error) {
 }
 
 func (s *server) serve(ctx context.Context, listener net.Listener) error {
-	stop := context.AfterFunc(ctx, func() { listener.Close() })
+	stop := context.AfterFunc(ctx, func() { lastCall(listener) })
 	defer stop()
 	defer listener.Close()
 
@@ -157,10 +158,20 @@ func (s *server) serve(ctx context.Context, listener net.Listener) error {
 		s.handle(ctx, v)
 	})
 	err := s.accept(ctx, listener, crew.take)
+	listener.Close()
 	// Nobody enters the lobby any more, so this reaches everybody in it.
 	s.senders.hurry(time.Now().Add(lastLook))
 	crew.wait()
 	return err
+}
+
+// lastCall ends the accepting, but not before those who are connected already
+// and wait in the kernel's queue are in: closing the listener would reset them.
+func lastCall(listener net.Listener) {
+	l, ok := listener.(interface{ SetDeadline(time.Time) error })
+	if !ok || l.SetDeadline(time.Now().Add(lastAccept)) != nil {
+		listener.Close()
+	}
 }
 
 // accept hands over each connection, until ctx is cancelled (nil) or the
@@ -172,8 +183,12 @@ func (s *server) accept(ctx context.Context, listener net.Listener, take func(vi
 	for {
 		select {
 		case s.room <- struct{}{}:
-		case <-ctx.Done():
-			return nil
+		default:
+			select {
+			case s.room <- struct{}{}:
+			case <-ctx.Done():
+				return nil
+			}
 		}
 		conn, err := listener.Accept()
 		if err == nil {
