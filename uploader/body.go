@@ -2,6 +2,7 @@ package uploader
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -18,22 +19,24 @@ const inMemory = 32 << 10
 
 // PutObject sends a file of one part.
 func (d *delivery) PutObject(ctx context.Context, in *s3.PutObjectInput, opts ...func(*s3.Options)) (*s3.PutObjectOutput, error) {
-	in.ContentLength = aws.Int64(d.file.Size())
-	if d.file.Size() <= inMemory {
-		content := make([]byte, d.file.Size())
-		if _, err := d.file.ReadAt(content, 0); err != nil {
-			return nil, d.readError(err)
-		}
-		in.Body = bytes.NewReader(content)
+	content, err := d.content()
+	if err != nil {
+		return nil, err
 	}
+	in.ContentLength = aws.Int64(d.file.Size())
 	var out *s3.PutObjectOutput
-	err := d.request(ctx, "PutObject", single, func(ctx context.Context) error {
-		body, sum, err := d.prepare(in.Body, in.ChecksumCRC64NVME)
+	err = d.request(ctx, "PutObject", single, func(ctx context.Context) error {
+		// The transport may still read the body of an attempt that has been
+		// answered early, so each has a reader of its own.
+		body, sum, err := d.prepare(io.NewSectionReader(content, 0, d.file.Size()), in.ChecksumCRC64NVME)
 		if err != nil {
 			return err
 		}
-		in.ChecksumCRC64NVME = sum
-		in.Body = body
+		in.ChecksumCRC64NVME, in.Body = sum, body
+		if small, ok := content.(*bytes.Reader); ok {
+			again := *small
+			in.Body = &again
+		}
 		if d.up.putter != nil {
 			out, err = d.up.putter.put(ctx, in)
 		} else {
@@ -42,12 +45,34 @@ func (d *delivery) PutObject(ctx context.Context, in *s3.PutObjectInput, opts ..
 		if err != nil {
 			return err
 		}
-		return d.compare(sum, out.ChecksumCRC64NVME)
+		return cmp.Or(d.compare(sum, out.ChecksumCRC64NVME), d.acknowledged(out.ETag))
 	})
 	if err == nil && out.ChecksumCRC64NVME == nil {
 		out.ChecksumCRC64NVME = in.ChecksumCRC64NVME // for the receipt: what was sent is what we summed
 	}
 	return out, err
+}
+
+// content returns the file's bytes: in memory if they are few, else the file.
+func (d *delivery) content() (io.ReaderAt, error) {
+	if d.file.Size() > inMemory {
+		return d.file, nil
+	}
+	content := make([]byte, d.file.Size())
+	if _, err := d.file.ReadAt(content, 0); err != nil {
+		return nil, d.readError(err)
+	}
+	return bytes.NewReader(content), nil
+}
+
+// acknowledged checks that an answer of success is one of an S3 store, which
+// gives every object and every part an ETag. Proxies, portals and other
+// programs' ports say 200 to anything.
+func (d *delivery) acknowledged(etag *string) error {
+	if aws.ToString(etag) != "" {
+		return nil
+	}
+	return push.Errorf(push.StoreRefused, "what answers at %s is no S3 store: it said yes without an ETag; correct S3_ENDPOINT_URL", d.up.endpoint)
 }
 
 // UploadPart sends one part.
@@ -64,7 +89,7 @@ func (d *delivery) UploadPart(ctx context.Context, in *s3.UploadPartInput, opts 
 		if err != nil {
 			return err
 		}
-		return d.compare(sum, out.ChecksumCRC64NVME)
+		return cmp.Or(d.compare(sum, out.ChecksumCRC64NVME), d.acknowledged(out.ETag))
 	})
 	return out, err
 }

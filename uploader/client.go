@@ -23,17 +23,12 @@ import (
 // most stores that are not Amazon's; they take any.
 const fallbackRegion = "us-east-1"
 
-// answerTimeout bounds the wait for the head of an answer once the whole
-// request has been written. Completing a large multipart upload takes some
-// stores minutes.
-const answerTimeout = 5 * time.Minute
-
 // newClient makes the S3 client that all pushes share. Credentials, region, CA
 // bundle and proxies come from the SDK's default chain.
 func newClient(ctx context.Context, cfg Config) (*s3.Client, error) {
 	shared, err := config.LoadDefaultConfig(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("load the AWS configuration: %w", err)
+		return nil, fmt.Errorf("load the AWS configuration (AWS_PROFILE, AWS_CONFIG_FILE, AWS_SHARED_CREDENTIALS_FILE, AWS_CA_BUNDLE and their kin): %w", err)
 	}
 	if shared.Region == "" {
 		shared.Region = fallbackRegion
@@ -83,12 +78,6 @@ func unsignedBody(o *s3.Options) {
 	o.APIOptions = append(o.APIOptions, v4.SwapComputePayloadSHA256ForUnsignedPayloadMiddleware)
 }
 
-// roundTripper is the HTTP client that the SDK asks for, without the redirects
-// and cookies of http.Client: a redirect is an answer that the caller sees.
-type roundTripper struct{ *http.Transport }
-
-func (r roundTripper) Do(req *http.Request) (*http.Response, error) { return r.RoundTrip(req) }
-
 // newTransport makes the keep-alive pool: one connection for each slot, never
 // more, and none given up for being idle. It speaks HTTP/1.1 only, since
 // HTTP/2 would put all uploads on one TCP connection.
@@ -102,17 +91,17 @@ func newTransport(cfg Config, roots *x509.CertPool) *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	return &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           dialer.DialContext,
-		TLSHandshakeTimeout:   cfg.ConnectTimeout,
-		TLSClientConfig:       &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}},
-		Protocols:             protocols,
-		MaxConnsPerHost:       cfg.MaxConnections,
-		MaxIdleConnsPerHost:   cfg.MaxConnections,
-		MaxIdleConns:          cfg.MaxConnections,
-		IdleConnTimeout:       0,
-		ResponseHeaderTimeout: answerTimeout,
-		DisableCompression:    true,
-		WriteBufferSize:       64 << 10,
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            dialer.DialContext,
+		TLSHandshakeTimeout:    cfg.ConnectTimeout,
+		MaxResponseHeaderBytes: 64 << 10,
+		TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}},
+		Protocols:              protocols,
+		MaxConnsPerHost:        cfg.MaxConnections,
+		MaxIdleConnsPerHost:    cfg.MaxConnections,
+		MaxIdleConns:           cfg.MaxConnections,
+		IdleConnTimeout:        0,
+		DisableCompression:     true,
+		WriteBufferSize:        64 << 10,
 	}
 }

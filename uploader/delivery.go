@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"io"
+	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -99,10 +101,7 @@ func (d *delivery) request(ctx context.Context, operation string, k kind, attemp
 		if err := d.up.slots.acquire(ctx, &d.turn, k); err != nil {
 			return d.explain(n, err)
 		}
-		begun := time.Now()
-		err := attempt(ctx)
-		d.up.slots.release(&d.turn, k)
-		d.up.metrics.request(operation, err, time.Since(begun))
+		err := d.attempt(ctx, operation, k, attempt)
 		d.count(n)
 		if err == nil {
 			return nil
@@ -125,8 +124,29 @@ func (d *delivery) request(ctx context.Context, operation string, k kind, attemp
 	}
 }
 
+// attempt makes one attempt with the slot that was acquired, and gives it back.
+func (d *delivery) attempt(ctx context.Context, operation string, k kind, attempt func(context.Context) error) error {
+	defer d.up.slots.release(&d.turn, k)
+	begun := time.Now()
+	err := attempt(ctx)
+	d.up.metrics.request(operation, err, time.Since(begun))
+	return err
+}
+
 func (d *delivery) count(attempts int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.attempts = max(d.attempts, attempts)
 }
+
+// encodeTags writes tags as the x-amz-tagging header wants them: a query, with
+// spaces as %20, since Ceph takes a plus for a plus.
+func encodeTags(tags map[string]string) string {
+	values := make(url.Values, len(tags))
+	for name, value := range tags {
+		values.Set(name, value)
+	}
+	return strings.ReplaceAll(values.Encode(), "+", "%20")
+}
+
+func unquote(etag string) string { return strings.Trim(etag, `"`) }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 
@@ -16,7 +17,12 @@ import (
 // as plain text among the errors of the request.
 type credentialsError struct{ err error }
 
-func (e *credentialsError) Error() string { return "get credentials: " + e.err.Error() }
+// Error leaves out what an external program printed: it may be the secret.
+func (e *credentialsError) Error() string {
+	text, _, _ := strings.Cut(e.err.Error(), "process output")
+	return "get credentials: " + text
+}
+
 func (e *credentialsError) Unwrap() error { return e.err }
 
 // markedCredentials makes the provider's errors credentialsErrors.
@@ -57,7 +63,6 @@ func (d *delivery) explain(attempts int, err error) *push.Error {
 		e.Detail = "the daemon has no credentials for the store: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for it, or another source that the AWS SDK knows"
 	case answer.Status != 0:
 		e.Code = push.StoreRefused
-		answer.Message = push.OneLine(answer.Message)
 		e.Store = &answer
 		e.Detail = fmt.Sprintf("the store refused %s: %s%s", d.dest, answerText(answer), d.advice(answer))
 	case neverSent(err):
@@ -68,7 +73,7 @@ func (d *delivery) explain(attempts int, err error) *push.Error {
 		e.Detail = fmt.Sprintf("all parts of %s were sent, and the store at %s did not say whether it joined them: %s: push the file again", d.dest, d.up.endpoint, push.OneLine(rootText(err)))
 	default:
 		e.Code = push.StoreUnreachable
-		e.Detail = fmt.Sprintf("the store at %s could not be reached in %s: %s", d.up.endpoint, counted(attempts, "attempt"), push.OneLine(rootText(err)))
+		e.Detail = fmt.Sprintf("there was no usable answer from the store at %s in %s: %s", d.up.endpoint, counted(attempts, "attempt"), push.OneLine(rootText(err)))
 	}
 	return e
 }
@@ -99,6 +104,11 @@ func (d *delivery) advice(a push.StoreAnswer) string {
 		return " (the daemon's AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not the store's)"
 	case "PermanentRedirect", "AuthorizationHeaderMalformed":
 		return " (set AWS_REGION to the bucket's region)"
+	case "RequestTimeTooSkewed":
+		return " (set this host's clock)"
+	}
+	if a.Status/100 == 3 {
+		return " (set S3_ENDPOINT_URL and AWS_REGION to where the bucket is)"
 	}
 	if a.Status >= 500 || a.Status == http.StatusTooManyRequests {
 		return " (push it again later)"

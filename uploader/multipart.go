@@ -23,9 +23,12 @@ import (
 
 var _ manager.UploadAPIClient = (*delivery)(nil)
 
-// abortTimeout bounds the clean-up after a failed multipart upload, which runs
-// even when the daemon is being stopped.
-const abortTimeout = 3 * time.Second
+// abortTimeout bounds the clean-up after a failed multipart upload, with the
+// wait for a slot.
+const abortTimeout = time.Minute
+
+// stoppedAbortTimeout bounds it when the daemon is being stopped.
+const stoppedAbortTimeout = 2 * time.Second
 
 func (d *delivery) inParts(ctx context.Context) (outcome, error) {
 	uploads := manager.NewUploader(d, func(m *manager.Uploader) {
@@ -37,7 +40,7 @@ func (d *delivery) inParts(ctx context.Context) (outcome, error) {
 	if err != nil {
 		return outcome{}, err
 	}
-	return newOutcome(out.ETag, out.VersionID, out.ChecksumCRC64NVME), nil
+	return newOutcome(out.ETag, out.VersionID, nil), nil // nobody has compared the whole object's checksum
 }
 
 // CreateMultipartUpload begins an upload in parts. Its checksum is to be one of
@@ -69,16 +72,45 @@ func (d *delivery) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteM
 			return err
 		}
 		out, err = d.up.client.CompleteMultipartUpload(ctx, in, opts...)
+		if err == nil && aws.ToString(out.ETag) == "" && aws.ToString(out.Key) == "" {
+			err = errNoAnswer
+		}
 		if err != nil && unclear(err) {
 			d.unclear = true
 			err = &unclearError{err}
 		}
 		return err
 	})
+	if d.unclear {
+		return d.resolve(ctx, in, err)
+	}
 	if err == nil && aws.ToString(out.ETag) == "" { // Ceph 16 leaves it out
 		out.ETag = joinedETag(in.MultipartUpload.Parts)
 	}
 	return out, err
+}
+
+// errNoAnswer marks a success that says nothing of an object.
+var errNoAnswer = errors.New("the answer to CompleteMultipartUpload names no object")
+
+// resolve asks for the object whose completion ended unclearly. If the store
+// shows one of the file's size and with the ETag that these parts make, it was
+// completed; else the cause stands.
+func (d *delivery) resolve(ctx context.Context, in *s3.CompleteMultipartUploadInput, cause error) (*s3.CompleteMultipartUploadOutput, error) {
+	want := joinedETag(in.MultipartUpload.Parts)
+	if want == nil {
+		return nil, cause
+	}
+	var head *s3.HeadObjectOutput
+	err := d.request(ctx, "HeadObject", single, func(ctx context.Context) (err error) {
+		head, err = d.up.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: in.Bucket, Key: in.Key})
+		return err
+	})
+	if err != nil || aws.ToInt64(head.ContentLength) != d.file.Size() || unquote(aws.ToString(head.ETag)) != *want {
+		return nil, cause
+	}
+	d.unclear = false
+	return &s3.CompleteMultipartUploadOutput{ETag: head.ETag, VersionId: head.VersionId}, nil
 }
 
 // joinedETag returns the ETag that S3 gives an object of these parts: the MD5
@@ -114,7 +146,11 @@ func (d *delivery) AbortMultipartUpload(ctx context.Context, in *s3.AbortMultipa
 			"bucket", d.dest.Bucket, "key", d.dest.Key, "upload_id", aws.ToString(in.UploadId))
 		return new(s3.AbortMultipartUploadOutput), nil
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
+	limit := abortTimeout
+	if ctx.Err() != nil {
+		limit = stoppedAbortTimeout
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
 	var out *s3.AbortMultipartUploadOutput
 	err := d.request(ctx, "AbortMultipartUpload", single, func(ctx context.Context) (err error) {

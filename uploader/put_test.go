@@ -82,7 +82,10 @@ func TestEndpointWithAPath(t *testing.T) {
 	base.Path = "/pre fix"
 	r.putter.base = &base
 	var path string
-	r.spoil(func(w http.ResponseWriter, req *http.Request, _ http.Handler) { path = req.URL.EscapedPath() })
+	r.spoil(func(w http.ResponseWriter, req *http.Request, _ http.Handler) {
+		path = req.URL.EscapedPath()
+		w.Header().Set("Etag", `"x"`)
+	})
 	file, _ := r.file(t, "f", 1)
 	if _, err := r.Push(t.Context(), push.Request{File: file, Destination: "s3://bucket/a b"}); err != nil {
 		t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"strings"
 	"syscall"
 	"time"
 
@@ -70,7 +71,7 @@ func transient(err error) bool {
 		return known.Code == push.ChecksumMismatch
 	}
 	var open *unclearError
-	if errors.Is(err, context.Canceled) || errors.As(err, &open) {
+	if errors.Is(err, context.Canceled) || errors.As(err, &open) || lacksCredentials(err) {
 		return false
 	}
 	answer := answerOf(err)
@@ -122,5 +123,17 @@ func answerOf(err error) push.StoreAnswer {
 	if errors.As(err, &response) {
 		answer.Status, answer.RequestID = response.HTTPStatusCode(), response.ServiceRequestID()
 	}
+	for _, text := range []*string{&answer.Code, &answer.Message, &answer.RequestID} {
+		*text = shortened(push.OneLine(*text))
+	}
 	return answer
+}
+
+// shortened cuts what the store says to a length that a message can carry.
+func shortened(s string) string {
+	const most = 500
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "..."
 }

@@ -24,10 +24,11 @@ package uploader
 import (
 	"context"
 	"errors"
+	"fmt"
+	"sync/atomic"
 
 	"log/slog"
 	"net/url"
-	"strings"
 	"sync"
 	"time"
 
@@ -68,6 +69,7 @@ type Uploader struct {
 
 	mu       sync.Mutex
 	draining bool           // guarded by mu
+	cutOff   atomic.Int64   // pushes that failed because the daemon stopped
 	accepted sync.WaitGroup // pushes accepted and not ended; Add only with mu held and draining false
 }
 
@@ -123,8 +125,8 @@ func (u *Uploader) readyLocked() error {
 }
 
 // Push delivers one file and returns when the store has it, or the push has
-// failed with a *push.Error. The context gives values only: once Push is
-// called, a caller who goes away does not cancel it.
+// failed with a *push.Error. The context does not matter: once Push is called,
+// a caller who goes away does not cancel it.
 //
 // A request that names no file or object that could be pushed is refused: the
 // receipt is empty. What is accepted has a receipt with an id, whether it is
@@ -132,17 +134,13 @@ func (u *Uploader) readyLocked() error {
 // confirmed the object.
 func (u *Uploader) Push(_ context.Context, req push.Request) (push.Receipt, error) {
 	if err := u.enter(); err != nil {
-		return push.Receipt{}, err
+		return push.Receipt{}, u.refuse(req, err)
 	}
 	defer u.accepted.Done()
 
 	d, err := u.accept(req)
 	if err != nil {
-		refusal := asPushError(err)
-		u.metrics.refused(refusal.Code)
-		u.log.Warn("push refused", "file", req.File, "destination", req.Destination, "label", req.Label,
-			"code", refusal.Code, "detail", refusal.Detail)
-		return push.Receipt{}, refusal
+		return push.Receipt{}, u.refuse(req, err)
 	}
 	receipt := push.Receipt{
 		ID: uuid.Must(uuid.NewV7()).String(), State: push.Queued, File: req.File, Label: req.Label,
@@ -156,6 +154,9 @@ func (u *Uploader) Push(_ context.Context, req push.Request) (push.Receipt, erro
 	receipt.State = push.Done
 	if failure != nil {
 		receipt.State = push.Failed
+		if failure.Code == push.ShuttingDown {
+			u.cutOff.Add(1)
+		}
 	}
 	u.metrics.ended(receipt, failure)
 	u.logEnd(receipt, failure)
@@ -256,54 +257,38 @@ func (u *Uploader) Close() {
 	u.draining = true
 }
 
+// cutOffTimeout is for the ends of pushes that are cut off: an abort of each
+// upload in parts, and an answer to each caller.
+const cutOffTimeout = 3 * time.Second
+
 // Drain refuses new pushes and waits until the accepted ones have ended. When
 // the context ends first they are cut off: each fails with ShuttingDown, and
-// Drain returns the context's error once they have.
+// Drain returns an error that says how many. It does not wait for long for one
+// that will not end even then, because the disk that its file is on hangs.
 func (u *Uploader) Drain(ctx context.Context) error {
 	u.Close()
+	defer u.client.Options().HTTPClient.(roundTripper).CloseIdleConnections()
+	defer u.stop()
 	ended := make(chan struct{})
 	go func() {
 		u.accepted.Wait()
 		close(ended)
 	}()
-	defer u.stop()
 	select {
 	case <-ended:
 		return nil
 	case <-ctx.Done():
 	}
 	u.stop()
-	<-ended
-	return ctx.Err()
-}
-
-// logEnd writes the one line of a push.
-func (u *Uploader) logEnd(r push.Receipt, failure *push.Error) {
-	attrs := []slog.Attr{
-		slog.String("id", r.ID), slog.String("file", r.File), slog.String("destination", r.Destination),
-		slog.Int64("size", r.Size), slog.Float64("seconds", r.Seconds), slog.Float64("waited_seconds", waited(r)),
-		slog.Int("parts", r.Parts), slog.Int("attempts", r.Attempts),
+	select {
+	case <-ended:
+	case <-time.After(cutOffTimeout):
+		return fmt.Errorf("%d pushes were cut off, and some have not ended even so", u.cutOff.Load())
 	}
-	if r.Label != "" {
-		attrs = append(attrs, slog.String("label", r.Label))
+	if n := u.cutOff.Load(); n > 0 {
+		return fmt.Errorf("%d pushes were cut off", n)
 	}
-	level, message := slog.LevelInfo, "push done"
-	if failure != nil {
-		level, message = slog.LevelWarn, "push failed"
-		attrs = append(attrs, slog.String("code", string(failure.Code)), slog.String("detail", failure.Detail))
-		if failure.Err != nil {
-			attrs = append(attrs, slog.String("error", failure.Err.Error()))
-		}
-	}
-	u.log.LogAttrs(context.Background(), level, message, attrs...)
-}
-
-// waited returns how long the push waited for its turn, in seconds.
-func waited(r push.Receipt) float64 {
-	if r.StartedAt.IsZero() {
-		return r.Seconds
-	}
-	return r.StartedAt.Sub(r.AcceptedAt).Seconds()
+	return nil
 }
 
 // asPushError returns err as a *push.Error; one that nobody explained is a
@@ -315,15 +300,3 @@ func asPushError(err error) *push.Error {
 	}
 	return &push.Error{Code: push.Internal, Detail: "the daemon failed in a way nobody foresaw: its log has the cause", Err: err}
 }
-
-// encodeTags writes tags as the x-amz-tagging header wants them: a query, with
-// spaces as %20, since Ceph takes a plus for a plus.
-func encodeTags(tags map[string]string) string {
-	values := make(url.Values, len(tags))
-	for name, value := range tags {
-		values.Set(name, value)
-	}
-	return strings.ReplaceAll(values.Encode(), "+", "%20")
-}
-
-func unquote(etag string) string { return strings.Trim(etag, `"`) }

@@ -315,7 +315,7 @@ func TestFailuresSayWhy(t *testing.T) {
 		{"region", "s3://bucket/k", refuse(301, "PermanentRedirect"), push.StoreRefused, "PermanentRedirect", 1, "AWS_REGION"},
 		{"overloaded for ever", "s3://bucket/k", refuse(503, "SlowDown"), push.StoreRefused, "SlowDown", 3, "later"},
 		{"never an answer", "s3://bucket/k", func(http.ResponseWriter, *http.Request, http.Handler) { panic(http.ErrAbortHandler) },
-			push.StoreUnreachable, "", 3, "could not be reached in 3 attempts"},
+			push.StoreUnreachable, "", 3, "no usable answer from the store"},
 		{"other bytes", "s3://bucket/k", func(w http.ResponseWriter, req *http.Request, _ http.Handler) {
 			io.Copy(io.Discard, req.Body)
 			w.Header().Set("X-Amz-Checksum-Crc64nvme", "AAAAAAAAAAA=")
@@ -657,7 +657,7 @@ func TestDrainCutsOff(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := r.Drain(ctx); !errors.Is(err, context.Canceled) {
+	if err := r.Drain(ctx); err == nil || !strings.HasPrefix(err.Error(), "5 pushes") {
 		t.Errorf("drain: %v", err)
 	}
 	for range n {
@@ -695,7 +695,7 @@ func TestETagOfParts(t *testing.T) {
 	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
 		if req.Method == http.MethodPost && req.URL.Query().Has("uploadId") {
 			next.ServeHTTP(discard{make(http.Header)}, req)
-			io.WriteString(w, "<CompleteMultipartUploadResult><ETag></ETag></CompleteMultipartUploadResult>")
+			io.WriteString(w, "<CompleteMultipartUploadResult><Key>k</Key><ETag></ETag></CompleteMultipartUploadResult>")
 			return
 		}
 		next.ServeHTTP(w, req)

@@ -1,0 +1,264 @@
+package uploader
+
+import (
+	"bufio"
+	"crypto/md5"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/lsst-dm/s3daemon/push"
+)
+
+// hijack answers a request by writing to its connection, whose reader it hands
+// to the answer, and closes it.
+func hijack(t *testing.T, w http.ResponseWriter, answer func(net.Conn, *bufio.Reader)) {
+	conn, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	answer(conn, buffered.Reader)
+	conn.Close()
+}
+
+// TestEarlyRefusal has an overloaded store say so before it has read the body,
+// which the transport then still reads: the next attempt must not be harmed.
+func TestEarlyRefusal(t *testing.T) {
+	for _, size := range []int{1000, 4 * testPart} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			r := newRig(t)
+			r.plan.minPart = 8 * testPart // one PutObject
+			var n atomic.Int32
+			r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+				if n.Add(1) > 2 {
+					next.ServeHTTP(w, req)
+					return
+				}
+				hijack(t, w, func(conn net.Conn, body *bufio.Reader) {
+					io.WriteString(conn, "HTTP/1.1 503 Slow Down\r\nContent-Length: 42\r\nConnection: close\r\n\r\n<Error><Code>SlowDown</Code></Error>......")
+					io.CopyN(io.Discard, body, int64(size/2))
+				})
+			})
+			path, content := r.file(t, "f", size)
+			receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
+			if err != nil || receipt.Attempts != 3 {
+				t.Fatalf("%v, %d attempts", err, receipt.Attempts)
+			}
+			r.wantObject(t, "k", content)
+		})
+	}
+}
+
+// TestNotAStore has what proxies, portals and other programs' ports answer with
+// success: none of it may be taken for a delivery.
+func TestNotAStore(t *testing.T) {
+	html := func(w http.ResponseWriter, req *http.Request, _ http.Handler) {
+		io.Copy(io.Discard, req.Body)
+		io.WriteString(w, "<html>Welcome</html>")
+	}
+	status := func(code int) func(http.ResponseWriter, *http.Request, http.Handler) {
+		return func(w http.ResponseWriter, req *http.Request, _ http.Handler) {
+			io.Copy(io.Discard, req.Body)
+			w.Header().Set("Etag", `"x"`)
+			w.WriteHeader(code)
+		}
+	}
+	only := func(match string, f func(http.ResponseWriter, *http.Request, http.Handler)) func(http.ResponseWriter, *http.Request, http.Handler) {
+		return func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+			if strings.Contains(req.Method+" "+req.URL.RawQuery, match) {
+				f(w, req, next)
+				return
+			}
+			next.ServeHTTP(w, req)
+		}
+	}
+	empty := func(w http.ResponseWriter, req *http.Request, _ http.Handler) { io.Copy(io.Discard, req.Body) }
+	for _, tc := range []struct {
+		name  string
+		size  int
+		fault func(http.ResponseWriter, *http.Request, http.Handler)
+	}{
+		{"HTML", 100, html},
+		{"HTML for all of an upload in parts", testPart + 1, html},
+		{"204", 100, status(204)},
+		{"301", 100, status(301)},
+		{"no ETag of a part", testPart + 1, only("partNumber=1", html)},
+		{"HTML at the end", testPart + 1, only("POST uploadId", html)},
+		{"nothing at the end", testPart + 1, only("POST uploadId", empty)},
+		{"101", 100, func(w http.ResponseWriter, req *http.Request, _ http.Handler) {
+			hijack(t, w, func(conn net.Conn, _ *bufio.Reader) {
+				io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
+			})
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := newRig(t, func(c *Config) { c.Attempts = 1 })
+			r.spoil(tc.fault)
+			path, _ := r.file(t, "f", tc.size)
+			receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
+			var e *push.Error
+			if !errors.As(err, &e) || e.Code != push.StoreRefused && e.Code != push.StoreUnreachable || receipt.State == push.Done {
+				t.Errorf("%v, receipt %+v", err, receipt)
+			}
+		})
+	}
+}
+
+// TestAnsweredUnread has a store say yes at once and read nothing.
+func TestAnsweredUnread(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Attempts = 1 })
+	r.plan.minPart = 32 * testPart
+	stop := make(chan struct{})
+	defer close(stop)
+	r.spoil(func(w http.ResponseWriter, req *http.Request, _ http.Handler) {
+		hijack(t, w, func(conn net.Conn, _ *bufio.Reader) {
+			io.WriteString(conn, "HTTP/1.1 200 OK\r\nEtag: \"x\"\r\nContent-Length: 0\r\n\r\n")
+			<-stop
+		})
+	})
+	path, _ := r.file(t, "f", 16*testPart) // more than the sockets' buffers take
+	_, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
+	var e *push.Error
+	if !errors.As(err, &e) || e.Code != push.StoreUnreachable || !errors.Is(err, errNotRead) {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestStalledStore has stores that stand still, at each phase of a request: it
+// ends, and the slot is free again.
+func TestStalledStore(t *testing.T) {
+	usual := phases
+	t.Cleanup(func() { phases = usual })
+	for p := range phases {
+		phases[p].limit = 200 * time.Millisecond
+	}
+	for name, answer := range map[string]string{
+		"reads nothing":          "",
+		"does not answer":        "",
+		"answers half a head":    "HTTP/1.1 200 OK\r\nEta",
+		"answers half a body":    "HTTP/1.1 200 OK\r\nEtag: \"x\"\r\nContent-Length: 10\r\n\r\n<",
+		"refuses half a message": "HTTP/1.1 403 Forbidden\r\nContent-Length: 100\r\n\r\n<Error><Code>Acc",
+	} {
+		for _, size := range []int{100, 16 * testPart} {
+			if name == "reads nothing" && size == 100 {
+				continue // a kernel takes that
+			}
+			t.Run(fmt.Sprint(name, " ", size), func(t *testing.T) {
+				r := newRig(t, func(c *Config) { c.Attempts = 2 })
+				r.plan.minPart = 32 * testPart
+				stop := make(chan struct{})
+				defer close(stop)
+				r.spoil(func(w http.ResponseWriter, req *http.Request, _ http.Handler) {
+					if name != "reads nothing" {
+						io.Copy(io.Discard, req.Body)
+					}
+					hijack(t, w, func(conn net.Conn, _ *bufio.Reader) {
+						io.WriteString(conn, answer)
+						<-stop
+					})
+				})
+				path, _ := r.file(t, "f", size)
+				receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
+				var e *push.Error
+				var stalled *stallError
+				if !errors.As(err, &e) || name != "refuses half a message" && !errors.As(err, &stalled) {
+					t.Errorf("%v, receipt %+v", err, receipt)
+				}
+				if n := r.slots.inUse(); n != 0 {
+					t.Errorf("%d slots are held", n)
+				}
+			})
+		}
+	}
+}
+
+// TestSlowIsNotStalled sends through a store that reads slowly, for longer in
+// all than a request may stand still.
+func TestSlowIsNotStalled(t *testing.T) {
+	usual := phases
+	t.Cleanup(func() { phases = usual })
+	phases[sending].limit = time.Second
+	r := newRig(t)
+	r.plan.minPart = 32 * testPart
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		begun := time.Now()
+		slow := &slowBody{ReadCloser: req.Body, pause: 20 * time.Millisecond}
+		req.Body = slow
+		next.ServeHTTP(w, req)
+		if took := time.Since(begun); took < phases[sending].limit {
+			t.Errorf("the store was not slow: %v", took)
+		}
+	})
+	path, content := r.file(t, "f", 4*testPart)
+	if _, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"}); err != nil {
+		t.Error(err)
+	}
+	r.wantObject(t, "k", content)
+}
+
+// slowBody is read with a pause at each turn, of 256 KiB at most.
+type slowBody struct {
+	io.ReadCloser
+	pause time.Duration
+}
+
+func (s *slowBody) Read(p []byte) (int, error) {
+	<-time.After(s.pause)
+	return io.ReadAtLeast(s.ReadCloser, p[:min(len(p), 256<<10)], 1)
+}
+
+// TestCompletionIsLookedUp loses the answer to a completion, and has the store
+// show the object: it is done. With another object there it is not.
+func TestCompletionIsLookedUp(t *testing.T) {
+	for name, etag := range map[string]string{"ours": "", "another": `"00000000000000000000000000000000-2"`} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			var parts [2]string
+			r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+				switch {
+				case req.Method == http.MethodPost && req.URL.Query().Has("uploadId"):
+					next.ServeHTTP(discard{make(http.Header)}, req)
+					panic(http.ErrAbortHandler)
+				case req.Method == http.MethodHead:
+					w.Header().Set("Content-Length", fmt.Sprint(testPart+1))
+					w.Header().Set("Etag", etag)
+					if etag == "" {
+						w.Header().Set("Etag", `"`+joined(parts[:])+`"`)
+					}
+					return
+				}
+				next.ServeHTTP(w, req)
+				switch req.URL.Query().Get("partNumber") {
+				case "1":
+					parts[0] = w.Header().Get("Etag")
+				case "2":
+					parts[1] = w.Header().Get("Etag")
+				}
+			})
+			path, content := r.file(t, "f", testPart+1)
+			receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
+			if done := err == nil && receipt.State == push.Done; done != (etag == "") {
+				t.Errorf("%v, receipt %+v", err, receipt)
+			}
+			r.wantObject(t, "k", content)
+		})
+	}
+}
+
+// joined is the ETag of an object of parts with these.
+func joined(etags []string) string {
+	all := md5.New()
+	for _, e := range etags {
+		sum, _ := hex.DecodeString(unquote(e))
+		all.Write(sum)
+	}
+	return fmt.Sprintf("%x-%d", all.Sum(nil), len(etags))
+}

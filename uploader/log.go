@@ -1,0 +1,55 @@
+package uploader
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/lsst-dm/s3daemon/push"
+)
+
+// refuse counts and logs a request that is not accepted.
+func (u *Uploader) refuse(req push.Request, err error) error {
+	refusal := asPushError(err)
+	u.metrics.refused(refusal.Code)
+	attrs := []slog.Attr{slog.String("file", req.File), slog.String("destination", req.Destination)}
+	u.log.LogAttrs(context.Background(), slog.LevelWarn, "push refused", append(attrs, reasons(req.Label, refusal)...)...)
+	return refusal
+}
+
+// logEnd writes the one line of a push.
+func (u *Uploader) logEnd(r push.Receipt, failure *push.Error) {
+	attrs := []slog.Attr{
+		slog.String("id", r.ID), slog.String("file", r.File), slog.String("destination", r.Destination),
+		slog.Int64("size", r.Size), slog.Float64("seconds", r.Seconds), slog.Float64("waited_seconds", waited(r)),
+		slog.Int("parts", r.Parts), slog.Int("attempts", r.Attempts),
+	}
+	level, message := slog.LevelInfo, "push done"
+	if failure != nil {
+		level, message = slog.LevelWarn, "push failed"
+	}
+	u.log.LogAttrs(context.Background(), level, message, append(attrs, reasons(r.Label, failure)...)...)
+}
+
+// reasons returns what a line says besides: the label, if there is one, and the
+// failure.
+func reasons(label string, failure *push.Error) []slog.Attr {
+	var attrs []slog.Attr
+	if label != "" {
+		attrs = append(attrs, slog.String("label", label))
+	}
+	if failure != nil {
+		attrs = append(attrs, slog.String("code", string(failure.Code)), slog.String("detail", failure.Detail))
+		if failure.Err != nil {
+			attrs = append(attrs, slog.String("error", failure.Err.Error()))
+		}
+	}
+	return attrs
+}
+
+// waited returns how long the push waited for its turn, in seconds.
+func waited(r push.Receipt) float64 {
+	if r.StartedAt.IsZero() {
+		return r.Seconds
+	}
+	return r.StartedAt.Sub(r.AcceptedAt).Seconds()
+}

@@ -1,0 +1,181 @@
+package uploader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"sync/atomic"
+	"time"
+)
+
+// sentTimeout is how long the end of the sending may follow a good answer: a
+// moment, since the store has read everything by then.
+const sentTimeout = 5 * time.Second
+
+// phase is what a request is doing.
+type phase int32
+
+const (
+	sending  phase = iota
+	awaiting       // the head of the answer
+	reading        // the rest of it, which is short
+)
+
+// phases says how long a request may stand still, in each phase. None of these
+// bounds a request that moves. Completing a large upload takes some stores
+// minutes.
+var phases = [...]struct {
+	doing string
+	limit time.Duration
+}{
+	sending:  {"the request was being sent", time.Minute},
+	awaiting: {"the answer was awaited", 5 * time.Minute},
+	reading:  {"the answer was being read", 30 * time.Second},
+}
+
+// stallError ends a request that stood still.
+type stallError struct{ phase }
+
+func (e *stallError) Error() string {
+	p := phases[e.phase]
+	return fmt.Sprintf("nothing moved for %v while %s", p.limit, p.doing)
+}
+
+// errNotRead marks a success that was said before the request had been sent.
+var errNotRead = errors.New("the store answered before it had read the whole request")
+
+// roundTripper is the HTTP client that the SDK asks for, without the redirects
+// and cookies of http.Client: a redirect is an answer that the caller sees. It
+// ends a request that stands still, and believes no success that was said
+// before the whole request had been sent.
+type roundTripper struct{ *http.Transport }
+
+// Do makes one request.
+func (r roundTripper) Do(req *http.Request) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(req.Context())
+	w := newWatch(cancel)
+	wrote := make(chan error, 4) // the transport may try more than one connection
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteRequest: func(info httptrace.WroteRequestInfo) {
+		w.enter(awaiting)
+		select {
+		case wrote <- info.Err:
+		default:
+		}
+	}})
+	body := req.Body
+	req = req.WithContext(ctx)
+	if req.ContentLength > inMemory { // the transport must see what is in memory as what it is
+		req.Body = &watchedBody{ReadCloser: body, watch: w}
+	}
+	resp, err := r.RoundTrip(req)
+	if err == nil {
+		w.enter(reading)
+		err = credible(resp, wrote)
+		resp.Body = &watchedAnswer{ReadCloser: resp.Body, ctx: ctx, watch: w}
+		if err != nil {
+			resp.Body.Close()
+		}
+	}
+	if err != nil {
+		w.end()
+		return nil, because(ctx, err)
+	}
+	return resp, nil
+}
+
+// credible returns an error for an answer that is none to this request.
+func credible(resp *http.Response, wrote <-chan error) error {
+	if resp.StatusCode < 200 { // its body would be the bare connection
+		return fmt.Errorf("the store answered %s", resp.Status)
+	}
+	if resp.StatusCode >= 300 {
+		return nil
+	}
+	late := time.NewTimer(sentTimeout)
+	defer late.Stop()
+	for {
+		select {
+		case err := <-wrote:
+			if err == nil {
+				return nil
+			}
+		case <-late.C:
+			return errNotRead
+		}
+	}
+}
+
+// because returns why the context was ended if that is what the error is about.
+func because(ctx context.Context, err error) error {
+	var stalled *stallError
+	if cause := context.Cause(ctx); errors.As(cause, &stalled) {
+		return stalled
+	}
+	return err
+}
+
+// watch cancels a request that stands still. Its methods may be called by
+// several goroutines at once: the transport writes a request in its own.
+type watch struct {
+	cancel context.CancelCauseFunc
+	phase  atomic.Int32
+	timer  *time.Timer
+}
+
+func newWatch(cancel context.CancelCauseFunc) *watch {
+	w := &watch{cancel: cancel}
+	w.timer = time.AfterFunc(phases[sending].limit, func() { cancel(&stallError{phase(w.phase.Load())}) })
+	return w
+}
+
+// enter begins a phase, unless the request is beyond it.
+func (w *watch) enter(p phase) {
+	for now := w.phase.Load(); now < int32(p); now = w.phase.Load() {
+		if w.phase.CompareAndSwap(now, int32(p)) {
+			w.timer.Reset(phases[p].limit)
+		}
+	}
+}
+
+// moved says that the request does not stand still.
+func (w *watch) moved() { w.timer.Reset(phases[w.phase.Load()].limit) }
+
+func (w *watch) end() {
+	w.timer.Stop()
+	w.cancel(nil)
+}
+
+// watchedBody is a request's body; the transport reading on is progress.
+type watchedBody struct {
+	io.ReadCloser
+	*watch
+}
+
+func (b *watchedBody) Read(p []byte) (int, error) {
+	b.moved()
+	return b.ReadCloser.Read(p)
+}
+
+// watchedAnswer is an answer's body. Closing it ends the request.
+type watchedAnswer struct {
+	io.ReadCloser
+	ctx context.Context
+	*watch
+}
+
+func (a *watchedAnswer) Read(p []byte) (int, error) {
+	n, err := a.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		err = because(a.ctx, err)
+	}
+	return n, err
+}
+
+func (a *watchedAnswer) Close() error {
+	err := a.ReadCloser.Close()
+	a.end()
+	return err
+}
