@@ -51,7 +51,25 @@ func loadConfig() (config, []string, error) {
 		return config{}, nil, fmt.Errorf("read the environment: %w", err)
 	}
 	cfg, err := env.parse()
-	return cfg, warnings(os.Environ()), err
+	return cfg, warnings(os.Environ()), errors.Join(err, checkKeys(os.LookupEnv))
+}
+
+// checkKeys looks for the mistakes that the AWS SDK would report at each push,
+// and in other words. The values are secret.
+func checkKeys(lookup func(string) (string, bool)) error {
+	var p parser
+	const id, secret = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"
+	for _, name := range []string{id, secret} {
+		if value, _ := lookup(name); strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+			p.mistake(name, "has white space or another character in it that no key has; a secret made from a file often ends in a newline")
+		}
+	}
+	idValue, _ := lookup(id)
+	secretValue, _ := lookup(secret)
+	if (idValue == "") != (secretValue == "") {
+		p.mistake(id+" and "+secret, "one is set and the other is not")
+	}
+	return errors.Join(p.mistakes...)
 }
 
 // parse turns the text into values and reports all mistakes together.

@@ -123,7 +123,7 @@ func startDaemon(ctx context.Context, stderr io.Writer) (string, <-chan error, e
 	if cfg.logFormat == "auto" {
 		cfg.logFormat = "text" // it is read by a person, even through a pipe
 	}
-	log, _, err := newLogger(cfg, stderr)
+	log, _, err := openLog(cfg, stderr)
 	if err != nil {
 		return "", nil, err
 	}
@@ -137,7 +137,9 @@ func startDaemon(ctx context.Context, stderr io.Writer) (string, <-chan error, e
 			return "", nil, err
 		}
 	}
-	cfg.listen = cfg.listen[:1]
+	if cfg.listen = cfg.listen[:1]; !strings.HasPrefix(cfg.listen[0], "127.0.0.1:") {
+		cfg.listen = []string{"127.0.0.1:15556"} // the demo talks to itself by loopback
+	}
 	address, ended, err := start(cfg)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		cfg.listen = []string{"127.0.0.1:0"}

@@ -26,6 +26,7 @@ import (
 var version = "dev"
 
 func main() {
+	signal.Ignore(syscall.SIGPIPE) // a log that nobody reads any more must not end pushes
 	ctx, restore := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, restore) // a second signal ends the process at once
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
@@ -97,11 +98,19 @@ func daemon(ctx context.Context, stderr io.Writer) error {
 	if err != nil {
 		return usageError{fmt.Errorf("s3daemon cannot start with this configuration:\n%w", err)}
 	}
-	log, closeLog, err := newLogger(cfg, stderr)
+	log, lines, err := openLog(cfg, stderr)
 	if err != nil {
 		return usageError{err}
 	}
-	defer closeLog()
+	defer lines.Close()
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	go func() {
+		for range hangups {
+			lines.Reopen()
+		}
+	}()
 	for _, w := range warned {
 		log.Warn(w)
 	}

@@ -64,7 +64,9 @@ func (p *parser) endpoint(name, text string) string {
 		p.mistake(name, "not a URL such as https://s3.example.org or http://127.0.0.1:9000")
 	case u.User != nil:
 		p.mistake(name, "has a user or password in it: give credentials by AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
-	case u.RawQuery != "" || u.Fragment != "":
+	case strings.ContainsAny(text, " \t\r\n"):
+		p.mistake(name, "has white space in it")
+	case strings.ContainsAny(text, "?#"):
 		p.mistake(name, "has a query or a fragment in it: give scheme, host and port")
 	case u.Port() != "" && !validPort(u.Port()):
 		p.mistake(name, "has a port that is none: ports go from 1 to 65535")

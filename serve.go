@@ -5,7 +5,6 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -33,8 +32,8 @@ const (
 	headerTimeout = 10 * time.Second
 	idleTimeout   = 5 * time.Minute
 	maxHeader     = 32 << 10
-	// answerTimeout is for writing the last answers once all pushes have ended.
-	answerTimeout = 5 * time.Second
+	// lastAnswersTimeout is for writing the answers of the last pushes.
+	lastAnswersTimeout = 2 * time.Second
 )
 
 // serve runs the daemon until the context ends, then drains it: it closes the
@@ -49,7 +48,7 @@ func serve(ctx context.Context, cfg config, log *slog.Logger, ready func([]strin
 		ConnectTimeout: cfg.connectTimeout, Log: log, Metrics: registry,
 	})
 	if err != nil {
-		return err
+		return usageError{fmt.Errorf("s3daemon cannot start with this configuration:\n%w", err)}
 	}
 	listeners, err := listenAll(cfg.listen)
 	if err != nil {
@@ -61,7 +60,8 @@ func serve(ctx context.Context, cfg config, log *slog.Logger, ready func([]strin
 			Scrape: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), Registry: registry, Log: log,
 		}),
 		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		DisableGeneralOptionsHandler: true, // OPTIONS * too goes through the guard
+		ErrorLog:                     slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 
 	ctx, stop := context.WithCancelCause(ctx)
@@ -102,10 +102,10 @@ func drain(cfg config, log *slog.Logger, up *uploader.Uploader, server *http.Ser
 	defer cancel()
 	err := up.Drain(ctx)
 	if err != nil {
-		err = fmt.Errorf("pushes were cut off after %v (S3DAEMON_DRAIN_TIMEOUT): their callers have been told, and the log names them", cfg.drainTimeout)
+		err = fmt.Errorf("%w after %v (S3DAEMON_DRAIN_TIMEOUT): their callers have been told, and the log names them", err, cfg.drainTimeout)
 		log.Error(err.Error())
 	}
-	ctx, cancel = context.WithTimeout(context.Background(), answerTimeout)
+	ctx, cancel = context.WithTimeout(context.Background(), lastAnswersTimeout)
 	defer cancel()
 	if server.Shutdown(ctx) != nil {
 		server.Close() // somebody does not read his answer
@@ -133,7 +133,7 @@ func listenAll(addrs []string) ([]net.Listener, error) {
 			for _, open := range listeners {
 				open.Close()
 			}
-			return nil, fmt.Errorf("cannot listen on %s: %w", a, explainListen(err))
+			return nil, fmt.Errorf("cannot listen on %s: %w", a, explainListen(a, err))
 		}
 		listeners = append(listeners, l)
 	}
@@ -169,7 +169,10 @@ func abandoned(path string) bool {
 	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
-func explainListen(err error) error {
+func explainListen(addr string, err error) error {
+	if _, isUnix := strings.CutPrefix(addr, "unix:"); isUnix && errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%w: a daemon listens there already, or it is a file and no socket; set S3DAEMON_LISTEN to another path", err)
+	}
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return fmt.Errorf("%w: another program, perhaps another s3daemon, has it; set S3DAEMON_LISTEN to another address", err)
 	}
@@ -182,31 +185,4 @@ func addressOf(l net.Listener) string {
 		return "unix:" + l.Addr().String()
 	}
 	return l.Addr().String()
-}
-
-// newLogger makes the logger that the configuration asks for, and returns what
-// closes it.
-func newLogger(cfg config, stderr io.Writer) (*slog.Logger, func(), error) {
-	out, closeLog := stderr, func() {}
-	if cfg.log != "" {
-		f, err := os.OpenFile(cfg.log, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
-		if err != nil {
-			return nil, nil, fmt.Errorf("open the log that S3DAEMON_LOG names: %w", err)
-		}
-		out, closeLog = f, func() { f.Close() }
-	}
-	options := &slog.HandlerOptions{Level: cfg.logLevel}
-	if cfg.logFormat == "text" || cfg.logFormat == "auto" && isTerminal(out) {
-		return slog.New(slog.NewTextHandler(out, options)), closeLog, nil
-	}
-	return slog.New(slog.NewJSONHandler(out, options)), closeLog, nil
-}
-
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }

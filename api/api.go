@@ -5,8 +5,8 @@
 //	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
 //
 // Every error leaves as an RFC 9457 problem, through one function (fail). The
-// server must have no WriteTimeout and no ReadTimeout: POST /push answers when
-// the store has, and bounds the reading of its body itself.
+// server must have no WriteTimeout and no ReadTimeout, since POST /push answers
+// when the store has; limitBody bounds how long a body may take.
 //
 // Programs on the same host are trusted, web pages in a browser on it are not.
 // A page can send a form without asking first, and can point a name of its own
@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/lsst-dm/s3daemon/push"
@@ -57,7 +58,7 @@ func New(cfg Config) http.Handler { return newRouter(cfg) }
 func newRouter(cfg Config) chi.Router {
 	a := &api{Config: cfg, started: time.Now()}
 	r := chi.NewRouter()
-	r.Use(a.count(), a.recover, a.guard())
+	r.Use(a.count(), a.recover, limitBody, a.guard(), middleware.GetHead)
 
 	r.Post("/push", a.push)
 	r.Get("/healthz", a.healthz)
@@ -73,6 +74,7 @@ func newRouter(cfg Config) chi.Router {
 func (a *api) push(w http.ResponseWriter, r *http.Request) {
 	req, err := decodePush(w, r)
 	if err != nil {
+		a.Log.Warn("request not understood", "error", err.Error())
 		a.fail(w, "", err)
 		return
 	}
@@ -118,6 +120,10 @@ func (a *api) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 		if routes.Match(chi.NewRouteContext(), method, r.URL.Path) {
 			w.Header().Add("Allow", method)
 		}
+	}
+	if len(w.Header()["Allow"]) == 0 { // OPTIONS *, or another protocol's preface
+		a.notFound(w, r)
+		return
 	}
 	a.fail(w, "", push.Errorf(push.MethodNotAllowed, "%s does not take %s: use %s", r.URL.Path, push.Quote(r.Method), w.Header().Get("Allow")))
 }

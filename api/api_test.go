@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"maps"
@@ -15,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/getkin/kin-openapi/openapi3filter"
@@ -35,6 +37,7 @@ type fakePusher struct {
 	err     error
 	notNow  error
 	fault   any // panics with it
+	takes   time.Duration
 }
 
 func (f *fakePusher) Push(_ context.Context, r push.Request) (push.Receipt, error) {
@@ -42,6 +45,7 @@ func (f *fakePusher) Push(_ context.Context, r push.Request) (push.Receipt, erro
 		panic(f.fault)
 	}
 	f.got = r
+	<-time.After(f.takes)
 	return f.receipt, f.err
 }
 
@@ -228,6 +232,10 @@ func TestBadRequests(t *testing.T) {
 		"file an array":      {"POST", jsonType, `{"file":["/a"],"destination":"s3://bucket/k"}`, 400, push.InvalidField, "a string, not an array"},
 		"metadata a string":  {"POST", jsonType, `{"file":"/a","destination":"s3://bucket/k","metadata":"x"}`, 400, push.InvalidField, "an object of strings"},
 		"tag a bool":         {"POST", jsonType, `{"file":"/a","destination":"s3://bucket/k","tags":{"x":true}}`, 400, push.InvalidField, "an object of strings"},
+		"field null":         {"POST", jsonType, `{"file":null,"destination":"s3://bucket/k"}`, 400, push.InvalidField, "null"},
+		"tag null":           {"POST", jsonType, `{"file":"/a","destination":"s3://bucket/k","tags":{"x":null}}`, 400, push.InvalidField, "null"},
+		"JSON field twice":   {"POST", jsonType, `{"file":"/a","file":"/b","destination":"s3://bucket/k"}`, 400, push.InvalidField, "twice"},
+		"half a character":   {"POST", jsonType, `{"file":"/a","destination":"s3://bucket/\ud800"}`, 400, push.InvalidBody, "surrogate"},
 		"deep nesting":       {"POST", jsonType, strings.Repeat(`{"file":`, 20000), 413, push.BodyTooLarge, "body"},
 		"10 MB body":         {"POST", jsonType, big, 413, push.BodyTooLarge, "send the file's path"},
 		"10 MB form":         {"POST", formType, "file=" + strings.Repeat("x", 10<<20), 413, push.BodyTooLarge, "send the file's path"},
@@ -473,4 +481,88 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("nothing to push is accepted: %+v", req)
 		}
 	})
+}
+
+// TestBodyThatDoesNotCome declares a body and does not send it, wherever such a
+// request can go. Each must be answered, or cut off, and soon.
+func TestBodyThatDoesNotCome(t *testing.T) {
+	usual := bodyTimeout
+	t.Cleanup(func() { bodyTimeout = usual })
+	bodyTimeout = 100 * time.Millisecond
+	r := newRig(t)
+	for name, head := range map[string]string{
+		"JSON":         "POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 10\r\n",
+		"half of it":   "POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{\"file",
+		"text":         "POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: 10\r\n",
+		"chunked":      "POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n",
+		"no route":     "POST /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n",
+		"foreign host": "POST /push HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 10\r\n",
+		"health":       "GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn, err := net.Dial("tcp", r.server.Listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if !strings.Contains(head, "\r\n\r\n") {
+				head += "\r\n"
+			}
+			io.WriteString(conn, head)
+			conn.SetReadDeadline(time.Now().Add(30 * time.Second))
+			// To its end: the connection must not stay open either.
+			answer, err := io.ReadAll(conn)
+			if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 ") {
+				t.Errorf("%v, answer %q", err, answer)
+			}
+			if name == "JSON" && !strings.Contains(string(answer), "did not arrive within") {
+				t.Errorf("answer %q", answer)
+			}
+		})
+	}
+}
+
+// TestSlowAnswer takes longer to answer than a body may take to come.
+func TestSlowAnswer(t *testing.T) {
+	usual := bodyTimeout
+	t.Cleanup(func() { bodyTimeout = usual })
+	bodyTimeout = 100 * time.Millisecond
+	r := newRig(t)
+	r.receipt = push.Receipt{State: push.Done, Attempts: 1, Parts: 1}
+	r.takes = 5 * bodyTimeout
+	for range 2 { // the connection is good for another
+		if resp, body := r.do(t, "POST", "/push", formType, "file=/a&destination=s3://bucket/k"); resp.StatusCode != 200 {
+			t.Errorf("%s %s", resp.Status, body)
+		}
+	}
+}
+
+func TestHead(t *testing.T) {
+	r := newRig(t)
+	for _, path := range []string{"/healthz", "/readyz", "/metrics"} {
+		resp, err := http.Head(r.server.URL + path)
+		if err != nil || resp.StatusCode != 200 {
+			t.Errorf("HEAD %s: %v, %v", path, resp, err)
+		}
+	}
+}
+
+// TestCallerWhoDoesNotListen sends 10 MB before he reads, as many clients do:
+// he must hear the answer, not a broken connection.
+func TestCallerWhoDoesNotListen(t *testing.T) {
+	r := newRig(t)
+	conn, err := net.Dial("tcp", r.server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	const size = 10 << 20
+	fmt.Fprintf(conn, "POST /push HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", size)
+	if _, err := conn.Write(make([]byte, size)); err != nil {
+		t.Errorf("send: %v", err)
+	}
+	answer, err := io.ReadAll(conn)
+	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 413 ") {
+		t.Errorf("%v, answer %q", err, answer)
+	}
 }

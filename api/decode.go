@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -20,48 +22,62 @@ import (
 // the longest kind and all the metadata that S3 keeps fit several times.
 const maxBody = 64 << 10
 
-// bodyTimeout is how long a caller may take to send the body.
-const bodyTimeout = 10 * time.Second
+// bodyTimeout is how long a caller may take to send the body. Tests shorten it.
+var bodyTimeout = 10 * time.Second
+
+// maxUnread is how much of a body that is too large is read away, in bytes, so
+// that a caller who sends all before he listens hears the answer.
+const maxUnread = 16 << 20
+
+// limitBody bounds the time for a request's body, whatever becomes of the
+// request: net/http itself reads on before it sends an answer.
+func limitBody(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 {
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)) // not every writer in a test can
+		}
+		next.ServeHTTP(w, r)
+	})
+}
 
 // decodePush reads the request that the body of POST /push asks for. The error
 // is a *push.Error.
 func decodePush(w http.ResponseWriter, r *http.Request) (push.Request, error) {
-	media, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	charset := strings.ToLower(params["charset"])
-	decode := map[string]func([]byte) (push.Request, error){
-		"application/json":                  decodeJSON,
-		"application/x-www-form-urlencoded": decodeForm,
-	}[media]
-	if err != nil || decode == nil || charset != "" && charset != "utf-8" && charset != "us-ascii" {
-		w.Header().Set("Accept", "application/json, application/x-www-form-urlencoded")
-		return push.Request{}, push.Errorf(push.UnsupportedMedia,
-			"the Content-Type %s is not understood: send application/json or application/x-www-form-urlencoded (curl -d does), in UTF-8", push.Quote(r.Header.Get("Content-Type")))
-	}
 	body, err := readBody(w, r)
 	if err != nil {
 		return push.Request{}, err
 	}
-	return decode(body)
+	media, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	charset := strings.ToLower(params["charset"])
+	if err == nil && (charset == "" || charset == "utf-8" || charset == "us-ascii") {
+		switch media {
+		case "application/json":
+			return decodeJSON(body)
+		case "application/x-www-form-urlencoded":
+			return decodeForm(body)
+		}
+	}
+	w.Header().Set("Accept", "application/json, application/x-www-form-urlencoded")
+	return push.Request{}, push.Errorf(push.UnsupportedMedia,
+		"the Content-Type %s is not understood: send application/json or application/x-www-form-urlencoded (curl -d does), in UTF-8", push.Quote(r.Header.Get("Content-Type")))
 }
 
 // readBody reads the whole body within the limits on size and time. The limit
 // on time ends with the body: the caller may then wait for the answer as long
 // as it takes.
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout)) // not every writer in a test can
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	_ = control.SetReadDeadline(time.Time{})
-
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
+		_, _ = io.CopyN(io.Discard, r.Body, maxUnread)
 		return nil, push.Errorf(push.BodyTooLarge, "the request's body is over %d bytes: send the file's path, not the file", maxBody)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return nil, push.Errorf(push.InvalidBody, "the request's body did not arrive within %v", bodyTimeout)
 	case err != nil:
 		return nil, &push.Error{Code: push.InvalidBody, Detail: "the request's body could not be read: " + push.OneLine(err.Error()), Err: err}
 	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 	return body, nil
 }
 
@@ -79,32 +95,78 @@ func decodeJSON(body []byte) (push.Request, error) {
 	if !utf8.Valid(body) {
 		return none, push.Errorf(push.InvalidBody, "the body is not UTF-8, as JSON must be: send a path that is not as a form, with its bytes percent-encoded")
 	}
-	var members map[string]json.RawMessage
-	if err := json.Unmarshal(body, &members); err != nil || members == nil {
-		return none, invalidJSON(err)
+	members, err := membersOf(body)
+	if err != nil {
+		return none, err
 	}
-	for name := range members {
-		if !isField(name) {
+	for name, value := range members {
+		switch {
+		case !isField(name):
 			return none, unknownField(name)
+		case hasNull(value):
+			return none, push.Errorf(push.InvalidField, "the field %s must not be null, nor hold a null: leave it out", push.Quote(name))
 		}
 	}
 	var req push.Request
 	if err := json.Unmarshal(body, &req); err != nil {
 		return none, invalidJSON(err)
 	}
+	// Half of a surrogate pair decodes to this, silently, and names another
+	// file or another object than was meant.
+	const replacement = "\uFFFD"
+	if strings.Contains(req.File+req.Destination, replacement) && !bytes.Contains(body, []byte(replacement)) && !bytes.Contains(bytes.ToLower(body), []byte(`\ufffd`)) {
+		return none, push.Errorf(push.InvalidBody, `the body has a \u escape that is no character: half of a surrogate pair`)
+	}
 	return req, nil
 }
 
-func isField(name string) bool {
-	for _, f := range fields {
-		if f == name {
+// hasNull reports whether the value is null or an object with a null in it.
+// Decoding takes either for something empty.
+func hasNull(value json.RawMessage) bool {
+	var members map[string]any
+	if json.Unmarshal(value, &members) != nil {
+		return false // no object: its type is checked later
+	}
+	for _, m := range members {
+		if m == nil {
 			return true
 		}
 	}
-	return false
+	return members == nil
 }
 
-// invalidJSON says what is wrong with a JSON body; a nil err stands for null.
+// membersOf returns the members of the one JSON object that the body is. None
+// may be there twice: which of the two was meant nobody can know.
+func membersOf(body []byte) (map[string]json.RawMessage, error) {
+	if !json.Valid(body) {
+		return nil, invalidJSON(json.Unmarshal(body, new(any)))
+	}
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	if open, err := decoder.Token(); err != nil || open != json.Delim('{') {
+		return nil, invalidJSON(err)
+	}
+	members := make(map[string]json.RawMessage)
+	for decoder.More() {
+		token, err := decoder.Token()
+		if err != nil {
+			return nil, invalidJSON(err)
+		}
+		name, _ := token.(string)
+		var value json.RawMessage
+		if err := decoder.Decode(&value); err != nil {
+			return nil, invalidJSON(err)
+		}
+		if _, twice := members[name]; twice {
+			return nil, push.Errorf(push.InvalidField, "the field %s is given twice", push.Quote(name))
+		}
+		members[name] = value
+	}
+	return members, nil
+}
+
+func isField(name string) bool { return slices.Contains(fields, name) }
+
+// invalidJSON says what is wrong with a JSON body; a nil err stands for a value that is no object.
 func invalidJSON(err error) error {
 	var wrongType *json.UnmarshalTypeError
 	if errors.As(err, &wrongType) && wrongType.Field != "" {
