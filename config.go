@@ -26,7 +26,7 @@ type config struct {
 	logFormat      string // auto, json or text
 }
 
-// environment is the same as text. envconfig reads it, which cannot fail since
+// environment is config as text. envconfig reads it, which cannot fail since
 // every field is a string; parse then finds all the mistakes, not the first
 // one only, and never repeats a value that may be secret. The descriptions are
 // the table of -help and of the README.

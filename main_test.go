@@ -315,3 +315,31 @@ func await(t *testing.T, what string, is func() bool) {
 		}
 	}
 }
+
+// TestNothingToDrain stops an idle daemon that may take no time for it.
+func TestNothingToDrain(t *testing.T) {
+	for range 20 {
+		r := startRunning(t, "S3DAEMON_DRAIN_TIMEOUT=0")
+		r.stop()
+		if err := <-r.ended; err != nil {
+			t.Errorf("the daemon ended with %v", err)
+		}
+	}
+}
+
+// TestConfigurationOfTheSDK has mistakes in what the AWS SDK reads.
+func TestConfigurationOfTheSDK(t *testing.T) {
+	for name, value := range map[string]string{"AWS_CA_BUNDLE": "/nowhere/ca.pem", "AWS_PROFILE": "nobody", "AWS_REGION": "us east"} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("AWS_CONFIG_FILE", os.DevNull)
+			t.Setenv("AWS_SHARED_CREDENTIALS_FILE", os.DevNull)
+			t.Setenv("S3DAEMON_LISTEN", "127.0.0.1:0")
+			t.Setenv(name, value)
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			if err := run(ctx, nil, io.Discard, io.Discard); err == nil || exitStatus(err) != 2 || !strings.Contains(err.Error(), name) {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+}

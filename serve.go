@@ -76,6 +76,9 @@ func serve(ctx context.Context, cfg config, log *slog.Logger, ready func([]strin
 		})
 		addrs = append(addrs, addressOf(l))
 		log.Info("listening", "address", addressOf(l))
+		if tcp, ok := l.Addr().(*net.TCPAddr); ok && !tcp.IP.IsLoopback() {
+			log.Warn("other hosts can reach this address, and whoever does can push any file that the daemon may read", "address", addressOf(l))
+		}
 	}
 	log.Info("ready", "version", version, "store", up.Endpoint(), "max_connections", cfg.maxConnections)
 	ready(addrs)

@@ -50,7 +50,7 @@ var byKubernetes = regexp.MustCompile(`^S3DAEMON_([A-Z0-9_]+_)?(SERVICE_HOST|SER
 // warnings names the variables that begin with our prefix, are set, and do
 // nothing.
 func warnings(environ []string) []string {
-	known := others
+	known := slices.Clone(others)
 	for _, v := range variables() {
 		known = append(known, v.name)
 	}

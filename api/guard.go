@@ -93,7 +93,7 @@ func (a *api) recover(next http.Handler) http.Handler {
 // count counts answers by route and status.
 func (a *api) count() func(http.Handler) http.Handler {
 	answers := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "s3daemon_http_requests_total", Help: "Requests answered, by route (none where there is no such route) and status.",
+		Name: "s3daemon_http_requests_total", Help: "Requests answered, by route (none where there is no such route, or the guard turned it away) and status.",
 	}, []string{"route", "status"})
 	a.Registry.MustRegister(answers)
 	return func(next http.Handler) http.Handler {

@@ -36,16 +36,18 @@ func open(path string) (*os.File, error) {
 	if dir := forbidden(filepath.Clean(string(buf[:n]))); dir != "" {
 		return nil, notAllowed(path, dir)
 	}
-	var fs unix.Statfs_t
-	if err := unix.Fstatfs(fd, &fs); err != nil {
+	var mounted unix.Statfs_t
+	if err := unix.Fstatfs(fd, &mounted); err != nil {
 		return nil, err
 	}
-	if kind := views[int64(fs.Type)]; kind != "" {
+	if kind := views[int64(mounted.Type)]; kind != "" {
 		return nil, notAllowed(path, "a file system of the kind "+kind)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return nil, notRegular(path, fileMode(st.Mode))
 	}
+	// Without O_NONBLOCK: a regular file's open waits for nothing but the holder
+	// of a lease (a file server), who gives it back when asked.
 	reading, err := openRetry(self, unix.O_RDONLY|unix.O_CLOEXEC)
 	if err != nil {
 		return nil, err

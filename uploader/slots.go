@@ -85,8 +85,8 @@ type ticket struct {
 // lock, no clock, no goroutine. Its rules, for a pool of limit slots:
 //
 //   - Parts never hold the last eighth of the slots (at least one), so a small
-//     file goes at once however many large ones are under way, even where a
-//     part takes minutes.
+//     file waits for small ones only, however many large ones are under way:
+//     a part may take minutes.
 //   - Parts always have that many, so small files in an endless stream do not
 //     stop the large ones either.
 //   - Between these bounds a waiting single goes before a waiting part.
