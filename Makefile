@@ -1,5 +1,6 @@
 # make            build the binaries into bin/
 # make test       all tests: unit tests with the race detector, then e2e/ on the built binaries
+# make e2e-full   e2e/ at full size: hundreds of large files at once, and a huge one
 # make lint       gofmt, go vet, staticcheck
 # make fuzz       every fuzz target for FUZZTIME
 # make bench      throughput and CPU against a bare PUT; see bench/README.md
@@ -12,7 +13,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME    ?= 60s
 CONTAINER   ?= docker
 
-.PHONY: build test unit e2e lint fuzz bench demo image clean
+.PHONY: build test unit e2e e2e-full lint fuzz bench demo image clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ . ./send
@@ -24,6 +25,9 @@ unit:
 
 e2e:
 	cd e2e && go test -timeout 15m ./...
+
+e2e-full:
+	cd e2e && S3DAEMON_E2E_FULL=1 go test -v -timeout 30m ./...
 
 lint:
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt these: $$unformatted" >&2; exit 1; fi

@@ -38,6 +38,11 @@ func TestStoreRefuses(t *testing.T) {
 			})
 		}
 	}
+	// This store fails at completing what it cannot name, with a 500 that could
+	// mean anything: then the daemon must let the parts be.
+	if n := abortUploads(t, bucket, strings.Repeat("x", 256)); n != 1 {
+		t.Errorf("%d uploads were left whose completion failed unclearly, want 1", n)
+	}
 	checkObject(t, bucket, "a", small)
 	checkObject(t, bucket, "d/e", small)
 	if n := len(listObjects(t, bucket)); n != 2 {

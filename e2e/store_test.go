@@ -196,6 +196,22 @@ func newBucket(t testing.TB) string {
 	return name
 }
 
+// abortUploads aborts the multipart uploads of a key and returns their number.
+func abortUploads(t testing.TB, bucket, key string) int {
+	t.Helper()
+	ctx := context.Background()
+	left, err := theStore.client.ListMultipartUploads(ctx, &s3.ListMultipartUploadsInput{Bucket: &bucket, Prefix: &key})
+	if err != nil {
+		t.Fatalf("list the multipart uploads of %s: %v", key, err)
+	}
+	for _, u := range left.Uploads {
+		if _, err := theStore.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &bucket, Key: u.Key, UploadId: u.UploadId}); err != nil {
+			t.Errorf("abort the upload of %s: %v", key, err)
+		}
+	}
+	return len(left.Uploads)
+}
+
 // digest is what two equal streams of bytes have in common.
 type digest struct {
 	size   int64

@@ -291,6 +291,7 @@ func TestConnectionsAreKept(t *testing.T) {
 			select {
 			case <-arrived:
 			case <-deadline:
+				r.stop()
 				t.Fatal("not every slot has its connection")
 			}
 		}

@@ -102,6 +102,11 @@ func TestChangeExplainsTheFailure(t *testing.T) {
 // opened counts this process's descriptors of a file.
 func opened(t *testing.T, path string) (n int) {
 	t.Helper()
+	dir, err := filepath.EvalSymlinks(filepath.Dir(path)) // the file itself may be gone
+	if err != nil {
+		t.Fatal(err)
+	}
+	path = filepath.Join(dir, filepath.Base(path))
 	all, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		t.Skip(err)
@@ -183,14 +188,14 @@ func TestWaitingHoldsNothing(t *testing.T) {
 				}
 				tc.while(t, r, paths[1])
 				if tc.code == push.ShuttingDown {
-					<-ended[0]
+					end(t, r, ended[0])
 				} else {
 					let()
-					if err := <-ended[0]; err != nil {
+					if err := end(t, r, ended[0]); err != nil {
 						t.Error(err)
 					}
 				}
-				err := <-ended[1]
+				err := end(t, r, ended[1])
 				var e *push.Error
 				if errors.As(err, &e); (err == nil) != (tc.code == "") || e != nil && e.Code != tc.code {
 					t.Errorf("the second push: %v", err)
@@ -218,6 +223,19 @@ func TestWaitingHoldsNothing(t *testing.T) {
 	}
 }
 
+// end waits for the end of a push, and stops the uploader if there is none.
+func end(t *testing.T, r *rig, ended <-chan error) error {
+	t.Helper()
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(10 * time.Second):
+		r.stop()
+		t.Fatal("a push does not end")
+		return nil
+	}
+}
+
 // until waits for a condition.
 func until(t *testing.T, what string, holds func() bool) {
 	t.Helper()
@@ -242,6 +260,7 @@ func (l slowLog) Handle(context.Context, slog.Record) error {
 // TestDrainWaitsForThoseCutOff has a push that is cut off take a while to end:
 // Drain returns after it, but not after one that seems never to end.
 func TestDrainWaitsForThoseCutOff(t *testing.T) {
+	t.Setenv("AWS_PROFILE", "")
 	t.Setenv("AWS_CONFIG_FILE", os.DevNull)
 	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", os.DevNull)
 	path := filepath.Join(t.TempDir(), "f")
@@ -251,11 +270,11 @@ func TestDrainWaitsForThoseCutOff(t *testing.T) {
 	const patience = 25 * time.Second
 	for _, tc := range []struct {
 		takes, drained time.Duration
-		says           string
+		ended          bool
 	}{
-		{0, patience, "1 pushes were cut off"},
-		{cutOffTimeout - time.Millisecond, patience + cutOffTimeout - time.Millisecond, "1 pushes were cut off"},
-		{time.Hour, patience + cutOffTimeout, "1 pushes were cut off, and some have not ended even so"},
+		{0, patience, true},
+		{cutOffTimeout - time.Millisecond, patience + cutOffTimeout - time.Millisecond, true},
+		{time.Hour, patience + cutOffTimeout, false},
 	} {
 		t.Run(tc.takes.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -275,8 +294,11 @@ func TestDrainWaitsForThoseCutOff(t *testing.T) {
 				defer cancel()
 				begun := time.Now()
 				err = up.Drain(ctx)
-				if took := time.Since(begun); took != tc.drained || err == nil || err.Error() != tc.says {
-					t.Errorf("drained after %v: %v; want %v: %s", took, err, tc.drained, tc.says)
+				if took := time.Since(begun); took != tc.drained {
+					t.Errorf("drained after %v, want %v", took, tc.drained)
+				}
+				if err == nil || !strings.HasPrefix(err.Error(), "1 push") || strings.Contains(err.Error(), "have not ended") == tc.ended {
+					t.Errorf("drain: %v", err)
 				}
 				var e *push.Error
 				if err := <-ended; !errors.As(err, &e) || e.Code != push.ShuttingDown {
