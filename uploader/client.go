@@ -52,8 +52,8 @@ func newClient(ctx context.Context, cfg Config) (*s3.Client, error) {
 		o.HTTPClient = roundTripper{newTransport(cfg, roots)}
 		if o.BaseEndpoint != nil {
 			o.UsePathStyle = true // virtual hosts need DNS that custom stores seldom have
-			// A bucket named like one of S3 Express is just a name elsewhere,
-			// and sessions would be requests that take no slot.
+			// Sessions are for S3 Express, which is Amazon's alone, and would be
+			// requests that take no slot.
 			o.DisableS3ExpressSessionAuth = aws.Bool(true)
 		}
 		o.Credentials = markedCredentials{o.Credentials}

@@ -73,7 +73,7 @@ func (d *delivery) explain(attempts int, err error) *push.Error {
 		e.Detail = fmt.Sprintf("all parts of %s were sent, and the store at %s did not say whether it joined them: %s: push the file again", d.dest, d.up.endpoint, push.OneLine(rootText(err)))
 	default:
 		e.Code = push.StoreUnreachable
-		e.Detail = fmt.Sprintf("there was no usable answer from the store at %s in %s: %s", d.up.endpoint, counted(attempts, "attempt"), push.OneLine(rootText(err)))
+		e.Detail = fmt.Sprintf("there was no usable answer from the store at %s in %s: %s", d.up.endpoint, counted(attempts, "attempt", "attempts"), push.OneLine(rootText(err)))
 	}
 	return e
 }
@@ -130,9 +130,10 @@ func rootText(err error) string {
 	return err.Error()
 }
 
-func counted(n int, noun string) string {
+// counted returns the number with the noun in the form that it needs.
+func counted(n int, one, more string) string {
 	if n == 1 {
-		return "1 " + noun
+		return "1 " + one
 	}
-	return fmt.Sprintf("%d %ss", n, noun)
+	return fmt.Sprintf("%d %s", n, more)
 }

@@ -2,6 +2,7 @@ package uploader
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -71,7 +72,8 @@ func transient(err error) bool {
 		return known.Code == push.ChecksumMismatch
 	}
 	var open *unclearError
-	if errors.Is(err, context.Canceled) || errors.As(err, &open) || lacksCredentials(err) {
+	var untrusted *tls.CertificateVerificationError
+	if errors.Is(err, context.Canceled) || errors.As(err, &open) || errors.As(err, &untrusted) || lacksCredentials(err) {
 		return false
 	}
 	answer := answerOf(err)

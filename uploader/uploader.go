@@ -283,10 +283,10 @@ func (u *Uploader) Drain(ctx context.Context) error {
 	select {
 	case <-ended:
 	case <-time.After(cutOffTimeout):
-		return fmt.Errorf("%d pushes were cut off, and some have not ended even so", u.cutOff.Load())
+		return fmt.Errorf("%s cut off, and others have not ended even so", counted(int(u.cutOff.Load()), "push", "pushes"))
 	}
 	if n := u.cutOff.Load(); n > 0 {
-		return fmt.Errorf("%d pushes were cut off", n)
+		return fmt.Errorf("%s cut off", counted(int(n), "push", "pushes"))
 	}
 	return nil
 }

@@ -552,10 +552,10 @@ func TestSmallGoesBetweenLarge(t *testing.T) {
 		}
 		next.ServeHTTP(w, req)
 	})
-	large, _ := r.file(t, "large", 6*testPart)
+	large, _ := r.file(t, "large", 3*testPart)
 	small, _ := r.file(t, "small", 10)
 	var pushes sync.WaitGroup
-	for i := range 10 {
+	for i := range 4 {
 		pushes.Go(func() {
 			if _, err := r.Push(t.Context(), push.Request{File: large, Destination: fmt.Sprintf("s3://bucket/large%d", i)}); err != nil {
 				t.Error(err)
