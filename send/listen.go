@@ -7,8 +7,10 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"runtime"
 	"strconv"
+	"syscall"
 
 	"github.com/lsst-dm/s3daemon/push"
 	"github.com/lsst-dm/s3daemon/send/client"
@@ -18,6 +20,7 @@ import (
 // listen is the old server, until ctx is cancelled and its clients have their
 // answers.
 func listen(ctx context.Context, args []string, getenv func(string) string, stderr io.Writer) error {
+	signal.Ignore(syscall.SIGPIPE) // a log that nobody reads any more must not cut clients off
 	address, err := listenAddress(args, getenv)
 	if err != nil {
 		return err

@@ -67,9 +67,10 @@ type Uploader struct {
 	stopped context.Context // cancelled when pushes in flight are to be cut off
 	stop    context.CancelFunc
 
+	cutOff atomic.Int64 // pushes that failed because the daemon stopped
+
 	mu       sync.Mutex
 	draining bool           // guarded by mu
-	cutOff   atomic.Int64   // pushes that failed because the daemon stopped
 	accepted sync.WaitGroup // pushes accepted and not ended; Add only with mu held and draining false
 }
 
