@@ -254,7 +254,7 @@ func FuzzConfig(f *testing.F) {
 	f.Add("http://h?", ",", "::1", "99999999999999999999", "0", "1e400", "-0", "\n", "\xff", "a\nb")
 	f.Add("https://h:65536", "[::1]:0", " , ", "+5", "1000", "0.01", "24h", "", "warn ", "Text")
 	said := make(map[string]bool)
-	for _, mistake := range []string{"x", "http://me@h", "http://h?q", "http://h:0"} {
+	for _, mistake := range []string{"x", "http://me@h", "http://h?q", "http://h:0", "http://h/ x"} {
 		_, err := environment{Endpoint: mistake}.parse()
 		if err == nil {
 			f.Fatalf("%q is no mistake", mistake)
