@@ -123,13 +123,17 @@ func startDaemon(ctx context.Context, stderr io.Writer) (string, <-chan error, e
 	if cfg.logFormat == "auto" {
 		cfg.logFormat = "text" // it is read by a person, even through a pipe
 	}
-	log, _, err := openLog(cfg, stderr)
-	if err != nil {
-		return "", nil, err
-	}
 	start := func(cfg config) (string, <-chan error, error) {
+		log, lines, err := openLog(cfg, stderr)
+		if err != nil {
+			return "", nil, usageError{err}
+		}
 		ready, ended := make(chan []string, 1), make(chan error, 1)
-		go func() { ended <- serve(ctx, cfg, log, func(addrs []string) { ready <- addrs }) }()
+		go func() {
+			err := serve(ctx, cfg, log, func(addrs []string) { ready <- addrs })
+			lines.Close()
+			ended <- err
+		}()
 		select {
 		case addrs := <-ready:
 			return addrs[0], ended, nil

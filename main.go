@@ -105,7 +105,10 @@ func daemon(ctx context.Context, stderr io.Writer) error {
 	defer lines.Close()
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
-	defer signal.Stop(hangups)
+	defer func() {
+		signal.Stop(hangups)
+		close(hangups)
+	}()
 	go func() {
 		for range hangups {
 			lines.Reopen()

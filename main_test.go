@@ -259,6 +259,9 @@ func TestDemo(t *testing.T) {
 	if err := run(t.Context(), []string{"demo", "-once"}, &stdout, &stderr); err != nil {
 		t.Fatalf("%v\n%s%s", err, &stdout, &stderr)
 	}
+	if !strings.Contains(stderr.String(), "msg=stopped") { // the last line of the log
+		t.Errorf("the log is not whole:\n%s", &stderr)
+	}
 	for _, want := range []string{"200 OK", `"state":"done"`, "read back"} {
 		if !strings.Contains(stdout.String(), want) {
 			t.Errorf("the demo does not show %q:\n%s", want, &stdout)
