@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -21,6 +22,13 @@ type config struct {
 	attempts       int
 	connectTimeout time.Duration
 	drainTimeout   time.Duration
+	drainQueue     bool   // deliver what is queued too before the daemon ends
+	dataDir        string // of the journal
+	historyAge     time.Duration
+	historyCount   int
+	queueLimit     int
+	giveUpAfter    time.Duration
+	syncFiles      bool
 	log            string // file; empty for standard error
 	logLevel       slog.Level
 	logFormat      string // auto, json or text
@@ -35,9 +43,16 @@ type environment struct {
 	Listen         string `envconfig:"S3DAEMON_LISTEN" default:"127.0.0.1:15556" desc:"Addresses to serve on, separated by commas: host:port (port 0 picks one) or unix:/path."`
 	Hosts          string `envconfig:"S3DAEMON_HOSTS" desc:"Names allowed in the Host header beside loopback ones and the address connected to, separated by commas."`
 	MaxConnections string `envconfig:"S3DAEMON_MAX_CONNECTIONS" default:"25" desc:"Size of the pool: requests to the store that may be under way at once, 1 to 1000."`
-	Attempts       string `envconfig:"S3DAEMON_ATTEMPTS" default:"5" desc:"Tries of each request to the store before its push fails, 1 to 100."`
+	Attempts       string `envconfig:"S3DAEMON_ATTEMPTS" default:"5" desc:"Attempts after which a push fails that a caller waits for, 1 to 100."`
+	GiveUpAfter    string `envconfig:"S3DAEMON_GIVE_UP_AFTER" default:"24h" desc:"How long a push is attempted that nobody waits for (any longer): a duration, or seconds."`
 	ConnectTimeout string `envconfig:"S3DAEMON_CONNECT_TIMEOUT" default:"5s" desc:"Limit for connecting to the store, and again for TLS: a duration, or seconds."`
 	DrainTimeout   string `envconfig:"S3DAEMON_DRAIN_TIMEOUT" default:"25s" desc:"On SIGTERM, how long pushes in flight may go on: a duration, or seconds."`
+	Drain          string `envconfig:"S3DAEMON_DRAIN" default:"inflight" desc:"On SIGTERM, what is still delivered: inflight, what is under way; or queue, all that was accepted. The rest stays in the journal."`
+	DataDir        string `envconfig:"S3DAEMON_DATA_DIR" desc:"Directory of the journal, for one daemon alone. Empty: $STATE_DIRECTORY, which systemd sets; else s3daemon in $XDG_STATE_HOME or ~/.local/state; without a home, /var/lib/s3daemon."`
+	HistoryAge     string `envconfig:"S3DAEMON_HISTORY_AGE" default:"72h" desc:"How long pushes that have ended can be asked for: a duration, or seconds."`
+	HistoryCount   string `envconfig:"S3DAEMON_HISTORY_COUNT" default:"100000" desc:"How many pushes that have ended can be asked for, 1 to 10000000."`
+	QueueLimit     string `envconfig:"S3DAEMON_QUEUE_LIMIT" default:"100000" desc:"How many pushes may be queued or running before further ones are refused (429), 1 to 10000000."`
+	SyncFiles      string `envconfig:"S3DAEMON_SYNC_FILES" default:"false" desc:"true: have each file put on disk (fsync) before its push is accepted, for those who fear a loss of power."`
 	Log            string `envconfig:"S3DAEMON_LOG" desc:"File to append the log to. Empty: standard error."`
 	LogLevel       string `envconfig:"S3DAEMON_LOG_LEVEL" default:"info" desc:"debug, info, warn or error."`
 	LogFormat      string `envconfig:"S3DAEMON_LOG_FORMAT" default:"auto" desc:"json, text, or auto: text on a terminal, else json."`
@@ -51,7 +66,27 @@ func loadConfig() (config, []string, error) {
 		return config{}, nil, fmt.Errorf("read the environment: %w", err)
 	}
 	cfg, err := env.parse()
+	if cfg.dataDir = env.DataDir; cfg.dataDir == "" {
+		cfg.dataDir = defaultDataDir(os.Getenv)
+	}
 	return cfg, warnings(os.Environ()), errors.Join(err, checkKeys(os.LookupEnv))
+}
+
+// defaultDataDir is where a daemon's state belongs: where systemd says so
+// (StateDirectory=), where the XDG base directory specification puts a user's,
+// and, for a user without a home, where a service's is.
+func defaultDataDir(getenv func(string) string) string {
+	const name = "s3daemon"
+	if dir, _, _ := strings.Cut(getenv("STATE_DIRECTORY"), ":"); filepath.IsAbs(dir) {
+		return dir
+	}
+	if dir := getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, name)
+	}
+	if home := getenv("HOME"); filepath.IsAbs(home) && home != "/" {
+		return filepath.Join(home, ".local", "state", name)
+	}
+	return filepath.Join("/var/lib", name)
 }
 
 // checkKeys looks for the mistakes that the AWS SDK would report at each push,
@@ -83,11 +118,20 @@ func (e environment) parse() (config, error) {
 		attempts:       p.number("S3DAEMON_ATTEMPTS", e.Attempts, 1, 100),
 		connectTimeout: p.duration("S3DAEMON_CONNECT_TIMEOUT", e.ConnectTimeout, 10*time.Millisecond, 5*time.Minute),
 		drainTimeout:   p.duration("S3DAEMON_DRAIN_TIMEOUT", e.DrainTimeout, 0, 24*time.Hour),
+		drainQueue:     p.choice("S3DAEMON_DRAIN", e.Drain, "inflight", "queue") == "queue",
+		historyAge:     p.duration("S3DAEMON_HISTORY_AGE", e.HistoryAge, time.Minute, 10*365*24*time.Hour),
+		historyCount:   p.number("S3DAEMON_HISTORY_COUNT", e.HistoryCount, 1, 10_000_000),
+		queueLimit:     p.number("S3DAEMON_QUEUE_LIMIT", e.QueueLimit, 1, 10_000_000),
+		giveUpAfter:    p.duration("S3DAEMON_GIVE_UP_AFTER", e.GiveUpAfter, 0, 10*365*24*time.Hour),
+		syncFiles:      p.flag("S3DAEMON_SYNC_FILES", e.SyncFiles),
 		log:            e.Log,
 		logFormat:      p.choice("S3DAEMON_LOG_FORMAT", e.LogFormat, "auto", "json", "text"),
 	}
 	levels := map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
 	cfg.logLevel = levels[p.choice("S3DAEMON_LOG_LEVEL", e.LogLevel, "debug", "info", "warn", "error")]
+	if e.DataDir != "" && !filepath.IsAbs(e.DataDir) {
+		p.mistake("S3DAEMON_DATA_DIR", "%q is not an absolute path", e.DataDir)
+	}
 	for _, h := range cfg.hosts {
 		if strings.ContainsAny(h, "/: *") {
 			p.mistake("S3DAEMON_HOSTS", "%q is not a host name (no scheme, port or wildcard)", h)

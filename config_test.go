@@ -25,6 +25,9 @@ func setEnvironment(t *testing.T, entries ...string) {
 			os.Unsetenv(name)
 		}
 	}
+	for name, value := range map[string]string{"HOME": "/home/somebody", "XDG_STATE_HOME": "", "STATE_DIRECTORY": ""} {
+		t.Setenv(name, value)
+	}
 	for _, entry := range entries {
 		name, value, _ := strings.Cut(entry, "=")
 		t.Setenv(name, value)
@@ -35,7 +38,9 @@ func setEnvironment(t *testing.T, entries ...string) {
 func defaults() config {
 	return config{
 		listen: []string{"127.0.0.1:15556"}, maxConnections: 25, attempts: 5,
-		connectTimeout: 5 * time.Second, drainTimeout: 25 * time.Second, logLevel: slog.LevelInfo, logFormat: "auto",
+		connectTimeout: 5 * time.Second, drainTimeout: 25 * time.Second,
+		dataDir: "/home/somebody/.local/state/s3daemon", historyAge: 72 * time.Hour, historyCount: 100000, queueLimit: 100000, giveUpAfter: 24 * time.Hour,
+		logLevel: slog.LevelInfo, logFormat: "auto",
 	}
 }
 
@@ -62,6 +67,13 @@ func TestLoadConfig(t *testing.T) {
 		{"connect timeout in seconds", []string{"S3DAEMON_CONNECT_TIMEOUT=2.5"}, func(c *config) { c.connectTimeout = 2500 * time.Millisecond }},
 		{"drain timeout", []string{"S3DAEMON_DRAIN_TIMEOUT=24h"}, func(c *config) { c.drainTimeout = 24 * time.Hour }},
 		{"no drain timeout", []string{"S3DAEMON_DRAIN_TIMEOUT=0"}, func(c *config) { c.drainTimeout = 0 }},
+		{"drain", []string{"S3DAEMON_DRAIN=Queue"}, func(c *config) { c.drainQueue = true }},
+		{"data dir", []string{"S3DAEMON_DATA_DIR=/srv/s3daemon"}, func(c *config) { c.dataDir = "/srv/s3daemon" }},
+		{"data dir of a service", []string{"STATE_DIRECTORY=/var/lib/s3daemon"}, func(c *config) { c.dataDir = "/var/lib/s3daemon" }},
+		{"history", []string{"S3DAEMON_HISTORY_AGE=1m", "S3DAEMON_HISTORY_COUNT=1"}, func(c *config) { c.historyAge, c.historyCount = time.Minute, 1 }},
+		{"queue limit", []string{"S3DAEMON_QUEUE_LIMIT=1100000"}, func(c *config) { c.queueLimit = 1_100_000 }},
+		{"give up", []string{"S3DAEMON_GIVE_UP_AFTER=90"}, func(c *config) { c.giveUpAfter = 90 * time.Second }},
+		{"sync files", []string{"S3DAEMON_SYNC_FILES=1"}, func(c *config) { c.syncFiles = true }},
 		{"log", []string{"S3DAEMON_LOG=/var/log/s3daemon.log"}, func(c *config) { c.log = "/var/log/s3daemon.log" }},
 		{"log level", []string{"S3DAEMON_LOG_LEVEL=WARN"}, func(c *config) { c.logLevel = slog.LevelWarn }},
 		{"log format", []string{"S3DAEMON_LOG_FORMAT=json"}, func(c *config) { c.logFormat = "json" }},
@@ -98,6 +110,13 @@ var mistaken = []string{
 	"S3DAEMON_ATTEMPTS=101",
 	"S3DAEMON_CONNECT_TIMEOUT=9ms",
 	"S3DAEMON_DRAIN_TIMEOUT=-1",
+	"S3DAEMON_DRAIN=all",
+	"S3DAEMON_DATA_DIR=state",
+	"S3DAEMON_HISTORY_AGE=59s",
+	"S3DAEMON_HISTORY_COUNT=0",
+	"S3DAEMON_QUEUE_LIMIT=10000001",
+	"S3DAEMON_GIVE_UP_AFTER=never",
+	"S3DAEMON_SYNC_FILES=maybe",
 	"S3DAEMON_LOG_LEVEL=loud",
 	"S3DAEMON_LOG_FORMAT=xml",
 }
@@ -265,7 +284,10 @@ func FuzzConfig(f *testing.F) {
 		if _, err := (environment{Endpoint: endpoint}).parse(); err != nil && !said[err.Error()] {
 			t.Errorf("of the endpoint %q it says %q", endpoint, err)
 		}
-		cfg, err := environment{endpoint, listen, hosts, connections, attempts, connect, drain, log, level, format}.parse()
+		cfg, err := environment{
+			Endpoint: endpoint, Listen: listen, Hosts: hosts, MaxConnections: connections, QueueLimit: connections, HistoryCount: connections, Attempts: attempts,
+			ConnectTimeout: connect, DrainTimeout: drain, GiveUpAfter: drain, HistoryAge: drain, Log: log, LogLevel: level, LogFormat: format,
+		}.parse()
 		if err != nil {
 			for line := range strings.SplitSeq(err.Error(), "\n") {
 				name, _, _ := strings.Cut(line, ": ")

@@ -50,7 +50,12 @@ func demo(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	address, ended, err := startDaemon(ctx, stderr)
+	dir, err := os.MkdirTemp("", "s3daemon-demo-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	address, ended, err := startDaemon(ctx, dir, stderr)
 	if err != nil {
 		return err
 	}
@@ -112,10 +117,10 @@ func useStore(s *store.Store) error {
 	)
 }
 
-// startDaemon starts the real daemon with what the environment says, but on a
-// free port where its usual one is taken. It returns the address, and a channel
+// startDaemon starts the real daemon with what the environment says, but with a
+// journal of its own, and on a free port where its usual one is taken. It returns the address, and a channel
 // that has the daemon's end.
-func startDaemon(ctx context.Context, stderr io.Writer) (string, <-chan error, error) {
+func startDaemon(ctx context.Context, dataDir string, stderr io.Writer) (string, <-chan error, error) {
 	cfg, _, err := loadConfig()
 	if err != nil {
 		return "", nil, usageError{err}
@@ -123,6 +128,7 @@ func startDaemon(ctx context.Context, stderr io.Writer) (string, <-chan error, e
 	if cfg.logFormat == "auto" {
 		cfg.logFormat = "text" // it is read by a person, even through a pipe
 	}
+	cfg.dataDir = dataDir
 	start := func(cfg config) (string, <-chan error, error) {
 		log, lines, err := openLog(cfg, stderr)
 		if err != nil {

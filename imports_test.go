@@ -26,7 +26,8 @@ var mayImport = []struct {
 }{
 	{"push", []string{standard}},
 	{"source", []string{standard, module + "/push", "golang.org/x/sys"}},
-	{"send", []string{standard, module + "/push", module + "/send"}},
+	{"journal", []string{standard, module + "/push", "go.etcd.io/bbolt", "google.golang.org/protobuf/encoding/protowire", "github.com/prometheus/client_golang"}},
+	{"send", []string{standard, module + "/push", module + "/send", "github.com/vbauerster/mpb/v8", "golang.org/x/sys"}},
 }
 
 // mayNotImport has what packages must not know of.
@@ -34,7 +35,7 @@ var mayNotImport = []struct {
 	who  string
 	what []string
 }{
-	{"api", []string{module + "/uploader", module + "/source", module + "/internal", "github.com/aws"}},
+	{"api", []string{module + "/uploader", module + "/source", module + "/journal", module + "/internal", "github.com/aws"}},
 	{"uploader", []string{module + "/api"}},
 }
 
@@ -46,6 +47,8 @@ var onlyImportedBy = []struct {
 	{"github.com/aws", []string{"uploader"}},
 	{module + "/internal/store", []string{"demo.go"}}, // and tests
 	{module + "/source", []string{"uploader"}},        // so that one package opens what callers name
+	{module + "/journal", []string{"uploader", "serve.go"}},
+	{"go.etcd.io/bbolt", []string{"journal"}},
 	{"github.com/kelseyhightower/envconfig", []string{"config.go"}},
 }
 

@@ -7,9 +7,10 @@
 //	s3daemon -help         list the variables
 //	s3daemon -version
 //
-// The exit status is 0 after SIGTERM or SIGINT once all that was in flight has
-// been delivered, 1 if the daemon failed or pushes had to be cut off, and 2 if
-// the configuration or the command line is wrong.
+// The exit status is 0 after SIGTERM or SIGINT, when all that was accepted has
+// ended or stays in the journal; 1 if the daemon failed, or was to deliver its
+// queue first and could not; and 2 if the configuration or the command line is
+// wrong.
 package main
 
 import (

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -24,6 +26,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/lsst-dm/s3daemon/internal/store"
+	"github.com/lsst-dm/s3daemon/push"
 )
 
 // running is a daemon in this process, in front of a store in memory.
@@ -56,6 +59,7 @@ func startRunning(t *testing.T, env ...string) *running {
 	for _, entry := range append([]string{
 		"S3_ENDPOINT_URL=" + s.URL, "AWS_ACCESS_KEY_ID=" + s.AccessKey, "AWS_SECRET_ACCESS_KEY=" + s.SecretKey,
 		"AWS_CONFIG_FILE=" + os.DevNull, "AWS_SHARED_CREDENTIALS_FILE=" + os.DevNull, "S3DAEMON_LISTEN=127.0.0.1:0",
+		"S3DAEMON_DATA_DIR=" + filepath.Join(t.TempDir(), "data"),
 	}, env...) {
 		name, value, _ := strings.Cut(entry, "=")
 		t.Setenv(name, value)
@@ -67,7 +71,9 @@ func startRunning(t *testing.T, env ...string) *running {
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
 	ready := make(chan []string, 1)
+	done := make(chan struct{})
 	go func() {
+		defer close(done)
 		r.ended <- serve(ctx, cfg, slog.New(slog.DiscardHandler), func(addrs []string) { ready <- addrs })
 	}()
 	select {
@@ -76,7 +82,10 @@ func startRunning(t *testing.T, env ...string) *running {
 	case err := <-r.ended:
 		t.Fatal(err)
 	}
-	t.Cleanup(stop)
+	t.Cleanup(func() {
+		stop()
+		<-done
+	})
 	return r
 }
 
@@ -190,26 +199,49 @@ func TestStopping(t *testing.T) {
 	}
 }
 
+// TestDrainTimeout cuts a push off: its caller is told, and the next daemon
+// takes it up from the journal. With S3DAEMON_DRAIN=queue that is a failure.
 func TestDrainTimeout(t *testing.T) {
-	r := startRunning(t, "S3DAEMON_DRAIN_TIMEOUT=10ms")
-	hold := make(chan struct{})
-	defer close(hold)
-	r.hold.Store(&hold)
-	status := make(chan int)
-	go func() {
-		got, err := r.push(http.DefaultClient, "slow")
-		if err != nil {
-			t.Error(err)
-		}
-		status <- got
-	}()
-	<-r.arrived
-	r.stop()
-	if got := <-status; got != http.StatusServiceUnavailable {
-		t.Errorf("a push that was cut off was answered %d", got)
-	}
-	if err := <-r.ended; err == nil || exitStatus(err) != 1 {
-		t.Errorf("the daemon ended with %v", err)
+	for mode, exit := range map[string]int{"inflight": 0, "queue": 1} {
+		t.Run(mode, func(t *testing.T) {
+			dir := t.TempDir()
+			r := startRunning(t, "S3DAEMON_DRAIN_TIMEOUT=10ms", "S3DAEMON_DRAIN="+mode, "S3DAEMON_DATA_DIR="+dir)
+			hold := make(chan struct{})
+			letGo := sync.OnceFunc(func() { close(hold) })
+			defer letGo()
+			r.hold.Store(&hold)
+			status := make(chan int)
+			go func() {
+				got, err := r.push(http.DefaultClient, "slow")
+				if err != nil {
+					t.Error(err)
+				}
+				status <- got
+			}()
+			<-r.arrived
+			r.stop()
+			if got := <-status; got != http.StatusServiceUnavailable {
+				t.Errorf("a push that was cut off was answered %d", got)
+			}
+			if err := <-r.ended; exitStatus(err) != exit {
+				t.Errorf("the daemon ended with %v", err)
+			}
+			letGo()
+
+			next := startRunning(t, "S3DAEMON_DATA_DIR="+dir)
+			resp, err := http.Get(next.url + "/pushes?wait=1m")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			var page push.Page
+			if err := json.NewDecoder(resp.Body).Decode(&page); err != nil || page.Pending != 0 || len(page.Pushes) != 1 || page.Pushes[0].State != push.Done {
+				t.Errorf("after a restart: %+v, %v", page, err)
+			}
+			if got, err := next.store.Get("bucket", "slow"); err != nil || string(got) != "slow" {
+				t.Errorf("the object: %q, %v", got, err)
+			}
+		})
 	}
 }
 
@@ -217,9 +249,36 @@ func TestDrainTimeout(t *testing.T) {
 func TestPortTaken(t *testing.T) {
 	r := startRunning(t)
 	t.Setenv("S3DAEMON_LISTEN", strings.TrimPrefix(r.url, "http://"))
+	t.Setenv("S3DAEMON_DATA_DIR", t.TempDir())
 	err := run(t.Context(), nil, io.Discard, io.Discard)
 	if err == nil || !strings.Contains(err.Error(), "S3DAEMON_LISTEN") || exitStatus(err) != 1 {
 		t.Errorf("error %v", err)
+	}
+}
+
+// TestDataDirTaken has a second daemon ask for the first one's journal.
+func TestDataDirTaken(t *testing.T) {
+	startRunning(t)
+	err := run(t.Context(), nil, io.Discard, io.Discard)
+	if err == nil || !strings.Contains(err.Error(), "S3DAEMON_DATA_DIR") || exitStatus(err) != 1 {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestDefaultDataDir(t *testing.T) {
+	for _, tt := range []struct{ state, xdg, home, want string }{
+		{"/var/lib/private/s3daemon", "/x", "/home/a", "/var/lib/private/s3daemon"},
+		{"/var/lib/one:/var/lib/two", "", "", "/var/lib/one"},
+		{"", "/x/state", "/home/a", "/x/state/s3daemon"},
+		{"", "relative", "/home/a", "/home/a/.local/state/s3daemon"},
+		{"", "", "/root", "/root/.local/state/s3daemon"},
+		{"", "", "/", "/var/lib/s3daemon"},
+		{"", "", "", "/var/lib/s3daemon"},
+	} {
+		env := map[string]string{"STATE_DIRECTORY": tt.state, "XDG_STATE_HOME": tt.xdg, "HOME": tt.home}
+		if got := defaultDataDir(func(name string) string { return env[name] }); got != tt.want {
+			t.Errorf("with %v the journal is in %s, want %s", env, got, tt.want)
+		}
 	}
 }
 

@@ -52,6 +52,15 @@ func (p *parser) choice(name, text string, choices ...string) string {
 	return chosen
 }
 
+// flag reads true or false, in the spellings of strconv.ParseBool.
+func (p *parser) flag(name, text string) bool {
+	on, err := strconv.ParseBool(orDefault(name, text))
+	if err != nil {
+		p.mistake(name, "%q is neither true nor false", text)
+	}
+	return on
+}
+
 // endpoint checks the store's URL. A URL can hold a password, so a mistake in
 // it is described and not repeated.
 func (p *parser) endpoint(name, text string) string {

@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/lsst-dm/s3daemon/api"
+	"github.com/lsst-dm/s3daemon/journal"
 	"github.com/lsst-dm/s3daemon/uploader"
 )
 
@@ -38,25 +39,36 @@ const (
 
 // serve runs the daemon until the context ends, then drains it: it closes the
 // listeners, refuses what still comes in over open connections, and waits for
-// the pushes in flight. It calls ready with the addresses once it accepts
-// connections. It returns an error if it could not start, or if pushes had to
-// be cut off.
-func serve(ctx context.Context, cfg config, log *slog.Logger, ready func([]string)) error {
+// the pushes in flight; what has not ended stays in the journal. It calls ready
+// with the addresses once it accepts connections. It returns an error if it
+// could not start, or could not deliver what it was told to before the end.
+func serve(ctx context.Context, cfg config, log *slog.Logger, ready func([]string)) (err error) {
 	registry := newRegistry()
+	kept, err := journal.Open(journal.Config{
+		Dir: cfg.dataDir, HistoryAge: cfg.historyAge, HistoryCount: cfg.historyCount, Log: log, Metrics: registry,
+	})
+	if err != nil {
+		return fmt.Errorf("s3daemon cannot start: %w", err)
+	}
+	defer func() { err = errors.Join(err, kept.Close()) }()
 	up, err := uploader.New(ctx, uploader.Config{
-		Endpoint: cfg.endpoint, MaxConnections: cfg.maxConnections, Attempts: cfg.attempts,
-		ConnectTimeout: cfg.connectTimeout, Log: log, Metrics: registry,
+		Endpoint: cfg.endpoint, MaxConnections: cfg.maxConnections, Attempts: cfg.attempts, GiveUpAfter: cfg.giveUpAfter,
+		ConnectTimeout: cfg.connectTimeout, QueueLimit: cfg.queueLimit, SyncFiles: cfg.syncFiles, DrainQueue: cfg.drainQueue,
+		Journal: kept, Log: log, Metrics: registry,
 	})
 	if err != nil {
 		return usageError{fmt.Errorf("s3daemon cannot start with this configuration:\n%w", err)}
 	}
 	listeners, err := listenAll(cfg.listen)
 	if err != nil {
+		stopped, cancel := context.WithCancel(ctx)
+		cancel()
+		up.Drain(stopped)
 		return err
 	}
 	server := &http.Server{
 		Handler: api.New(api.Config{
-			Pusher: up, Version: version, Hosts: cfg.hosts, OpenAPI: openAPI,
+			Pusher: up, Queue: up, Version: version, Hosts: cfg.hosts, OpenAPI: openAPI,
 			Scrape: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), Registry: registry, Log: log,
 		}),
 		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
@@ -80,7 +92,7 @@ func serve(ctx context.Context, cfg config, log *slog.Logger, ready func([]strin
 			log.Warn("other hosts can reach this address, and whoever does can push any file that the daemon may read", "address", addressOf(l))
 		}
 	}
-	log.Info("ready", "version", version, "store", up.Endpoint(), "max_connections", cfg.maxConnections)
+	log.Info("ready", "version", version, "store", up.Endpoint(), "max_connections", cfg.maxConnections, "data_dir", cfg.dataDir)
 	ready(addrs)
 
 	<-ctx.Done()
@@ -103,10 +115,13 @@ func drain(cfg config, log *slog.Logger, up *uploader.Uploader, server *http.Ser
 
 	ctx, cancel := context.WithTimeout(context.Background(), cfg.drainTimeout)
 	defer cancel()
-	err := up.Drain(ctx)
-	if err != nil {
-		err = fmt.Errorf("%w after %v (S3DAEMON_DRAIN_TIMEOUT): their callers have been told, and the log names them", err, cfg.drainTimeout)
-		log.Error(err.Error())
+	var err error
+	if stay := up.Drain(ctx); stay > 0 {
+		log.Info("pushes stay in the journal and go on when the daemon is started again", "pushes", stay, "data_dir", cfg.dataDir)
+		if cfg.drainQueue {
+			err = fmt.Errorf("of the queue %d could not be delivered within %v (S3DAEMON_DRAIN_TIMEOUT): they stay in the journal in %s", stay, cfg.drainTimeout, cfg.dataDir)
+			log.Error(err.Error())
+		}
 	}
 	ctx, cancel = context.WithTimeout(context.Background(), lastAnswersTimeout)
 	defer cancel()

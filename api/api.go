@@ -1,12 +1,13 @@
-// Package api is the HTTP interface: it decodes a request, calls the Pusher,
-// and encodes what comes back. openapi.yaml describes it for callers.
+// Package api is the HTTP interface: it decodes a request, calls the Pusher or
+// the Queue, and encodes what comes back. openapi.yaml describes it for callers.
 //
-//	handler := api.New(api.Config{Pusher: up, Version: "1.0", ...})
+//	handler := api.New(api.Config{Pusher: up, Queue: up, Version: "1.0", ...})
 //	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
 //
 // Every error leaves as an RFC 9457 problem, through one function (fail). The
 // server must have no WriteTimeout and no ReadTimeout, since POST /push answers
-// when the store has; limitBody bounds how long a body may take.
+// when the store has, and the barrier when the queue is empty; limitBody bounds
+// how long a body may take.
 //
 // Programs on the same host are trusted, web pages in a browser on it are not.
 // A page can send a form without asking first, and can point a name of its own
@@ -16,8 +17,10 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -27,18 +30,40 @@ import (
 	"github.com/lsst-dm/s3daemon/push"
 )
 
-// Pusher delivers pushes. Push returns when the store has confirmed the object,
-// and otherwise fails with a *push.Error; a context that ends does not cancel
-// what was accepted. Ready returns nil while pushes are accepted, else a
-// *push.Error. Both are called by many goroutines at once.
+// Pusher delivers pushes. Its methods are called by many goroutines at once.
 type Pusher interface {
-	Push(context.Context, push.Request) (push.Receipt, error)
-	Ready() error
+	// Push accepts a push, which is on disk before Push returns anything with
+	// an id, and waits for its end as the options say. Without an error the
+	// push is done, or it is queued or running and the caller does not wait any
+	// longer. An error is a *push.Error, and the receipt beside it has an id if
+	// the push had been accepted. A context that ends ends the waiting, and
+	// cancels nothing that was accepted.
+	Push(context.Context, push.Request, push.Options) (push.Receipt, error)
+	// Ready returns what whoever runs the daemon should know though pushes are
+	// accepted, or a *push.Error where they are not.
+	Ready() (notes []string, err error)
+}
+
+// Queue tells of pushes and changes them. Its methods are called by many
+// goroutines at once. Every error is a *push.Error; a context that ends ends
+// the waiting.
+type Queue interface {
+	// Get returns how a push stands once it has ended, or wait is over.
+	Get(ctx context.Context, id push.ID, wait time.Duration) (push.Receipt, error)
+	// List returns a page once no push with the filter's label is queued or
+	// running, or wait is over.
+	List(ctx context.Context, f push.Filter, wait time.Duration) (push.Page, error)
+	// Cancel ends a push undelivered. It has ended if the receipt says so; else
+	// whether the store has the object is still to be found out.
+	Cancel(ctx context.Context, id push.ID) (push.Receipt, error)
+	// Retry puts a push that failed or was cancelled back into the queue.
+	Retry(ctx context.Context, id push.ID) (push.Receipt, error)
 }
 
 // Config is what the interface is made of. All fields but Hosts are required.
 type Config struct {
 	Pusher   Pusher
+	Queue    Queue
 	Version  string
 	Hosts    []string     // names allowed in Host beside loopback ones and the address connected to
 	OpenAPI  []byte       // the document served at /openapi.yaml
@@ -61,6 +86,10 @@ func newRouter(cfg Config) chi.Router {
 	r.Use(a.count(), a.recover, limitBody, a.guard(), middleware.GetHead)
 
 	r.Post("/push", a.push)
+	r.Get("/pushes", a.list)
+	r.Get("/pushes/{id}", a.get)
+	r.Delete("/pushes/{id}", a.cancel)
+	r.Post("/pushes/{id}/retry", a.retry)
 	r.Get("/healthz", a.healthz)
 	r.Get("/readyz", a.readyz)
 	r.Get("/metrics", a.Scrape.ServeHTTP)
@@ -72,37 +101,51 @@ func newRouter(cfg Config) chi.Router {
 }
 
 func (a *api) push(w http.ResponseWriter, r *http.Request) {
-	req, err := decodePush(w, r)
+	req, opts, applied, err := decodePush(w, r)
 	if err != nil {
-		a.Log.Warn("request not understood", "error", err.Error())
-		a.fail(w, "", err)
+		a.refuse(w, err)
 		return
 	}
-	receipt, err := a.Pusher.Push(r.Context(), req)
-	if err != nil {
+	receipt, err := a.Pusher.Push(r.Context(), req, opts)
+	if receipt.ID != "" { // accepted: what the caller preferred was heeded
+		locate(w, receipt.ID)
+		if applied != "" {
+			w.Header().Set("Preference-Applied", applied)
+		}
+	}
+	switch {
+	case err != nil:
 		a.fail(w, receipt.ID, err)
-		return
+	case receipt.State == push.Done:
+		replyReceipt(w, http.StatusOK, receipt)
+	case !receipt.State.Ended():
+		replyReceipt(w, http.StatusAccepted, receipt)
+	default: // cannot be: what ended otherwise comes with an error, and 200 means done
+		a.fail(w, receipt.ID, fmt.Errorf("a push ended as %s without an error", receipt.State))
 	}
-	reply(w, http.StatusOK, receipt)
 }
 
 // health is the answer of /healthz and /readyz.
 type health struct {
-	Status        string  `json:"status"`
-	Version       string  `json:"version"`
-	UptimeSeconds float64 `json:"uptime_seconds"`
+	Status        string   `json:"status"`
+	Version       string   `json:"version"`
+	UptimeSeconds float64  `json:"uptime_seconds"`
+	Notes         []string `json:"notes,omitempty"` // of /readyz only
 }
 
-func (a *api) healthz(w http.ResponseWriter, _ *http.Request) {
-	reply(w, http.StatusOK, health{"ok", a.Version, time.Since(a.started).Seconds()})
-}
+func (a *api) healthz(w http.ResponseWriter, _ *http.Request) { a.healthy(w, nil) }
 
-func (a *api) readyz(w http.ResponseWriter, r *http.Request) {
-	if err := a.Pusher.Ready(); err != nil {
+func (a *api) readyz(w http.ResponseWriter, _ *http.Request) {
+	notes, err := a.Pusher.Ready()
+	if err != nil {
 		a.fail(w, "", err)
 		return
 	}
-	a.healthz(w, r)
+	a.healthy(w, notes)
+}
+
+func (a *api) healthy(w http.ResponseWriter, notes []string) {
+	reply(w, http.StatusOK, health{"ok", a.Version, time.Since(a.started).Seconds(), notes})
 }
 
 func (a *api) openapi(w http.ResponseWriter, _ *http.Request) {
@@ -116,16 +159,22 @@ func (a *api) notFound(w http.ResponseWriter, r *http.Request) {
 
 func (a *api) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 	routes := chi.RouteContext(r.Context()).Routes
-	for _, method := range []string{http.MethodGet, http.MethodPost} {
-		if routes.Match(chi.NewRouteContext(), method, r.URL.Path) {
-			w.Header().Add("Allow", method)
+	path := r.URL.Path
+	if r.URL.RawPath != "" { // what chi routes on, where the two differ
+		path = r.URL.RawPath
+	}
+	var allowed []string
+	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodDelete} {
+		if routes.Match(chi.NewRouteContext(), method, path) {
+			allowed = append(allowed, method)
 		}
 	}
-	if len(w.Header()["Allow"]) == 0 { // OPTIONS *, or another protocol's preface
+	if len(allowed) == 0 { // OPTIONS *, or another protocol's preface
 		a.notFound(w, r)
 		return
 	}
-	a.fail(w, "", push.Errorf(push.MethodNotAllowed, "%s does not take %s: use %s", r.URL.Path, push.Quote(r.Method), w.Header().Get("Allow")))
+	w.Header().Set("Allow", strings.Join(allowed, ", "))
+	a.fail(w, "", push.Errorf(push.MethodNotAllowed, "%s does not take %s: use %s", push.Quote(r.URL.Path), push.Quote(r.Method), strings.Join(allowed, " or ")))
 }
 
 // reply writes v as one line of JSON.

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -33,66 +34,74 @@ import (
 // whole way is tested in package main and in e2e.
 type fakePusher struct {
 	got     push.Request
+	opts    push.Options
 	receipt push.Receipt
 	err     error
 	notNow  error
+	notes   []string
 	fault   any // panics with it
 	takes   time.Duration
 }
 
-func (f *fakePusher) Push(_ context.Context, r push.Request) (push.Receipt, error) {
+func (f *fakePusher) Push(_ context.Context, r push.Request, opts push.Options) (push.Receipt, error) {
 	if f.fault != nil {
 		panic(f.fault)
 	}
-	f.got = r
+	f.got, f.opts = r, opts
 	<-time.After(f.takes)
 	return f.receipt, f.err
 }
 
-func (f *fakePusher) Ready() error { return f.notNow }
+func (f *fakePusher) Ready() ([]string, error) { return f.notes, f.notNow }
 
 // rig is the interface on a real socket, with every answer held to openapi.yaml.
 type rig struct {
 	*fakePusher
-	server   *httptest.Server
-	log      bytes.Buffer
-	document *openapi3.T
-	find     routers.Router
+	queue  *fakeQueue
+	server *httptest.Server
+	log    bytes.Buffer
 }
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	r := &rig{fakePusher: &fakePusher{}, document: document(t)}
-	find, err := gorillamux.NewRouter(r.document)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.find = find
+	r := &rig{fakePusher: &fakePusher{}, queue: &fakeQueue{}}
 	r.server = httptest.NewServer(newRouter(r.config()))
 	t.Cleanup(r.server.Close)
-	r.document.Servers = openapi3.Servers{{URL: r.server.URL}}
-	if r.find, err = gorillamux.NewRouter(r.document); err != nil {
-		t.Fatal(err)
-	}
 	return r
 }
 
 func (r *rig) config() Config {
 	registry := prometheus.NewRegistry()
 	return Config{
-		Pusher: r.fakePusher, Version: "1.2.3", Hosts: []string{"Writer.Example"}, OpenAPI: []byte("openapi: 3.1.0\n"),
+		Pusher: r.fakePusher, Queue: r.queue, Version: "1.2.3", Hosts: []string{"Writer.Example"}, OpenAPI: []byte("openapi: 3.1.0\n"),
 		Scrape: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), Registry: registry,
 		Log: slog.New(slog.NewJSONHandler(&r.log, nil)),
 	}
 }
 
-func document(t *testing.T) *openapi3.T {
-	t.Helper()
+// contract is openapi.yaml, with what finds a request's route in it.
+var contract = sync.OnceValues(func() (*openapi3.T, error) {
 	doc, err := openapi3.NewLoader().LoadFromFile(filepath.Join("..", "openapi.yaml"))
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	if err := doc.Validate(t.Context()); err != nil {
+	return doc, doc.Validate(context.Background())
+})
+
+var findRoute = sync.OnceValues(func() (routers.Router, error) {
+	doc, err := contract()
+	if err != nil {
+		return nil, err
+	}
+	anywhere := *doc
+	anywhere.Servers = nil // it is served on any port, and under any of its names
+	return gorillamux.NewRouter(&anywhere)
+})
+
+func document(t *testing.T) *openapi3.T {
+	t.Helper()
+	doc, err := contract()
+	if err != nil {
 		t.Fatal(err)
 	}
 	return doc
@@ -121,8 +130,11 @@ func (r *rig) do(t *testing.T, method, path, contentType, body string, change ..
 	if err != nil {
 		t.Fatal(err)
 	}
-	req.Host = "" // the document knows the server by its address
-	route, params, err := r.find.FindRoute(req)
+	find, err := findRoute()
+	if err != nil {
+		t.Fatal(err)
+	}
+	route, params, err := find.FindRoute(req)
 	if err != nil {
 		return resp, string(got) // not in the document: 404 and 405
 	}
@@ -160,7 +172,7 @@ func TestRouterAndDocumentAgree(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for path, item := range r.document.Paths.Map() {
+	for path, item := range document(t).Paths.Map() {
 		for method := range item.Operations() {
 			described = append(described, method+" "+path)
 		}
@@ -242,6 +254,15 @@ func TestBadRequests(t *testing.T) {
 		"unknown form field": {"POST", formType, "file=/a&destination=s3://bucket/k&colour=red", 400, push.UnknownField, "colour"},
 		"form field twice":   {"POST", formType, "file=/a&file=/b&destination=s3://bucket/k", 400, push.InvalidField, "2 times"},
 		"bad escape":         {"POST", formType, "file=%zz", 400, push.InvalidBody, "urlencode"},
+		"JSON async text":    {"POST", jsonType, `{"file":"/a","destination":"s3://bucket/k","async":"true"}`, 400, push.InvalidField, "without quotes"},
+		"JSON async number":  {"POST", jsonType, `{"file":"/a","destination":"s3://bucket/k","async":1}`, 400, push.InvalidField, "true or false"},
+		"JSON async null":    {"POST", jsonType, `{"file":"/a","destination":"s3://bucket/k","async":null}`, 400, push.InvalidField, "null"},
+		"JSON async twice":   {"POST", jsonType, `{"file":"/a","destination":"s3://bucket/k","async":true,"async":true}`, 400, push.InvalidField, "twice"},
+		"JSON async capital": {"POST", jsonType, `{"file":"/a","destination":"s3://bucket/k","Async":true}`, 400, push.UnknownField, "Async"},
+		"form async yes":     {"POST", formType, "file=/a&destination=s3://bucket/k&async=yes", 400, push.InvalidField, `not \"yes\"`},
+		"form async TRUE":    {"POST", formType, "file=/a&destination=s3://bucket/k&async=TRUE", 400, push.InvalidField, "true or false"},
+		"form async empty":   {"POST", formType, "file=/a&destination=s3://bucket/k&async=", 400, push.InvalidField, "true or false"},
+		"form async twice":   {"POST", formType, "file=/a&destination=s3://bucket/k&async=1&async=1", 400, push.InvalidField, "2 times"},
 		"semicolon":          {"POST", formType, "file=/a;destination=s3://bucket/k", 400, push.InvalidBody, "urlencode"},
 		"no media type":      {"POST", "", `{"file":"/a"}`, 415, push.UnsupportedMedia, "application/json"},
 		"text":               {"POST", "text/plain", `{"file":"/a"}`, 415, push.UnsupportedMedia, "application/json"},
@@ -275,13 +296,20 @@ func TestOtherRoutes(t *testing.T) {
 	if resp.StatusCode != 200 || !strings.Contains(body, `"status":"ok","version":"1.2.3","uptime_seconds":`) {
 		t.Errorf("healthz: %s %s", resp.Status, body)
 	}
-	if resp, _ := r.do(t, "GET", "/readyz", "", ""); resp.StatusCode != 200 {
-		t.Errorf("readyz: %s", resp.Status)
+	if resp, body := r.do(t, "GET", "/readyz", "", ""); resp.StatusCode != 200 || strings.Contains(body, "notes") {
+		t.Errorf("readyz: %s %s", resp.Status, body)
+	}
+	r.notes = []string{"a journal that could not be read was moved aside"}
+	if resp, body := r.do(t, "GET", "/readyz", "", ""); resp.StatusCode != 200 || !strings.Contains(body, `"notes":["a journal that could not be read was moved aside"]`) {
+		t.Errorf("readyz with a note: %s %s", resp.Status, body)
+	}
+	if resp, body := r.do(t, "GET", "/healthz", "", ""); resp.StatusCode != 200 || strings.Contains(body, "notes") {
+		t.Errorf("healthz with a note: %s %s", resp.Status, body)
 	}
 	if resp, body := r.do(t, "GET", "/openapi.yaml", "", ""); resp.StatusCode != 200 || body != "openapi: 3.1.0\n" {
 		t.Errorf("openapi.yaml: %s %s", resp.Status, body)
 	}
-	if resp, body := r.do(t, "GET", "/metrics", "", ""); resp.StatusCode != 200 || !strings.Contains(body, `s3daemon_http_requests_total{route="/healthz",status="200"} 1`) {
+	if resp, body := r.do(t, "GET", "/metrics", "", ""); resp.StatusCode != 200 || !strings.Contains(body, `s3daemon_http_requests_total{route="/healthz",status="200"} 2`) {
 		t.Errorf("metrics: %s %s", resp.Status, body)
 	}
 	resp, body = r.do(t, "GET", "/nothing", "", "")
@@ -295,7 +323,7 @@ func TestOtherRoutes(t *testing.T) {
 	r.notNow = push.Errorf(push.ShuttingDown, "the daemon is shutting down")
 	resp, body = r.do(t, "GET", "/readyz", "", "")
 	wantProblem(t, resp, body, 503, push.ShuttingDown)
-	if resp.Header.Get("Retry-After") == "" || !resp.Close {
+	if resp.Header.Get("Retry-After") != "5" || !resp.Close {
 		t.Errorf("Retry-After %q, close %v", resp.Header.Get("Retry-After"), resp.Close)
 	}
 	if resp, _ := r.do(t, "GET", "/healthz", "", ""); resp.StatusCode != 200 {
@@ -464,6 +492,8 @@ func TestHostOnOtherListeners(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	f.Add(true, []byte(`{"file":"/a","destination":"s3://bucket/k","metadata":{"a":"b"}}`))
 	f.Add(false, []byte("file=/a&destination=s3://bucket/k&tags.x=y"))
+	f.Add(true, []byte(`{"file":"/a","destination":"s3://bucket/k","async":true}`))
+	f.Add(false, []byte("file=/a&destination=s3://bucket/k&async=1"))
 	f.Fuzz(func(t *testing.T, isJSON bool, body []byte) {
 		decode := decodeForm
 		if isJSON {
@@ -497,6 +527,10 @@ func TestBodyThatDoesNotCome(t *testing.T) {
 		"chunked":      "POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n",
 		"no route":     "POST /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n",
 		"foreign host": "POST /push HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 10\r\n",
+		"list":         "GET /pushes?wait=1h HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n",
+		"one push":     "GET /pushes/" + someID + "?wait=1h HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n",
+		"retry":        "POST /pushes/" + someID + "/retry HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n",
+		"cancel":       "DELETE /pushes/" + someID + " HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n",
 		"health":       "GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -539,10 +573,14 @@ func TestSlowAnswer(t *testing.T) {
 
 func TestHead(t *testing.T) {
 	r := newRig(t)
-	for _, path := range []string{"/healthz", "/readyz", "/metrics"} {
+	for _, path := range []string{"/healthz", "/readyz", "/metrics", "/pushes?wait=1h", "/pushes/" + someID + "?wait=1h"} {
+		r.queue.wait = -1
 		resp, err := http.Head(r.server.URL + path)
 		if err != nil || resp.StatusCode != 200 {
 			t.Errorf("HEAD %s: %v, %v", path, resp, err)
+		}
+		if strings.HasPrefix(path, "/pushes") && r.queue.wait != 0 {
+			t.Errorf("HEAD %s waits %v", path, r.queue.wait)
 		}
 	}
 }

@@ -40,12 +40,27 @@ func limitBody(next http.Handler) http.Handler {
 	})
 }
 
-// decodePush reads the request that the body of POST /push asks for. The error
-// is a *push.Error.
-func decodePush(w http.ResponseWriter, r *http.Request) (push.Request, error) {
+// decodePush reads what POST /push asks for: the request in its body, how it is
+// to be handled, and which preferences that heeds. The error is a *push.Error.
+func decodePush(w http.ResponseWriter, r *http.Request) (push.Request, push.Options, string, error) {
+	asked, err := decodeBody(w, r)
+	if err != nil {
+		return push.Request{}, push.Options{}, "", err
+	}
+	opts, applied, err := optionsOf(r.Header, asked.async)
+	return asked.Request, opts, applied, err
+}
+
+// order is what the body of POST /push asks for.
+type order struct {
+	push.Request
+	async bool // its caller wants no more than to hear that it was accepted
+}
+
+func decodeBody(w http.ResponseWriter, r *http.Request) (order, error) {
 	body, err := readBody(w, r)
 	if err != nil {
-		return push.Request{}, err
+		return order{}, err
 	}
 	media, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	charset := strings.ToLower(params["charset"])
@@ -58,7 +73,7 @@ func decodePush(w http.ResponseWriter, r *http.Request) (push.Request, error) {
 		}
 	}
 	w.Header().Set("Accept", "application/json, application/x-www-form-urlencoded")
-	return push.Request{}, push.Errorf(push.UnsupportedMedia,
+	return order{}, push.Errorf(push.UnsupportedMedia,
 		"the Content-Type %s is not understood: send application/json or application/x-www-form-urlencoded (curl -d does), in UTF-8", push.Quote(r.Header.Get("Content-Type")))
 }
 
@@ -81,8 +96,8 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	return body, nil
 }
 
-// fields are the names of a request's members.
-var fields = []string{"file", "destination", "label", "content_type", "metadata", "tags", "storage_class"}
+// fields are the names of the members of a body.
+var fields = []string{"file", "destination", "label", "content_type", "metadata", "tags", "storage_class", "async"}
 
 func unknownField(name string) error {
 	return push.Errorf(push.UnknownField, "the field %s is not known: there are %s", push.Quote(name), strings.Join(fields, ", "))
@@ -90,8 +105,8 @@ func unknownField(name string) error {
 
 // decodeJSON reads exactly one JSON object, with the known names as they are
 // written in openapi.yaml and no others.
-func decodeJSON(body []byte) (push.Request, error) {
-	var none push.Request
+func decodeJSON(body []byte) (order, error) {
+	var none order
 	if !utf8.Valid(body) {
 		return none, push.Errorf(push.InvalidBody, "the body is not UTF-8, as JSON must be: send a path that is not as a form, with its bytes percent-encoded")
 	}
@@ -107,7 +122,11 @@ func decodeJSON(body []byte) (push.Request, error) {
 			return none, push.Errorf(push.InvalidField, "the field %s must not be null, nor hold a null: leave it out", push.Quote(name))
 		}
 	}
-	var req push.Request
+	async := string(members["async"])
+	if async != "" && async != "true" && async != "false" {
+		return none, push.Errorf(push.InvalidField, `the field "async" must be true or false, without quotes`)
+	}
+	var req push.Request // which has no member async
 	if err := json.Unmarshal(body, &req); err != nil {
 		return none, invalidJSON(err)
 	}
@@ -117,7 +136,7 @@ func decodeJSON(body []byte) (push.Request, error) {
 	if strings.Contains(req.File+req.Destination, replacement) && !bytes.Contains(body, []byte(replacement)) && !bytes.Contains(bytes.ToLower(body), []byte(`\ufffd`)) {
 		return none, push.Errorf(push.InvalidBody, `the body has a \u escape that is no character: half of a surrogate pair`)
 	}
-	return req, nil
+	return order{req, async == "true"}, nil
 }
 
 // hasNull reports whether the value is null or an object with a null in it.
@@ -193,22 +212,39 @@ func article(noun string) string {
 
 // decodeForm reads the same request from a form. The members of metadata and
 // tags are fields of their own: metadata.NAME and tags.NAME.
-func decodeForm(body []byte) (push.Request, error) {
-	var none push.Request
+func decodeForm(body []byte) (order, error) {
+	var none order
 	form, err := url.ParseQuery(string(body))
 	if err != nil {
 		return none, push.Errorf(push.InvalidBody, "the form is not one: %s (curl --data-urlencode writes it right)", push.OneLine(err.Error()))
 	}
-	var req push.Request
+	var asked order
 	for name, values := range form {
 		if len(values) > 1 {
 			return none, push.Errorf(push.InvalidField, "the field %s is given %d times: one push has one of each", push.Quote(name), len(values))
 		}
-		if !setField(&req, name, values[0]) {
+		if name == "async" {
+			if asked.async, err = parseAsync(values[0]); err != nil {
+				return none, err
+			}
+			continue
+		}
+		if !setField(&asked.Request, name, values[0]) {
 			return none, unknownField(name)
 		}
 	}
-	return req, nil
+	return asked, nil
+}
+
+// parseAsync reads the field async of a form.
+func parseAsync(value string) (bool, error) {
+	switch value {
+	case "true", "1":
+		return true, nil
+	case "false", "0":
+		return false, nil
+	}
+	return false, push.Errorf(push.InvalidField, "the field \"async\" must be true or false, or 1 or 0, not %s", push.Quote(value))
 }
 
 // setField sets the member of that name in a form, and reports whether there is

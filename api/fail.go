@@ -3,6 +3,8 @@ package api
 import (
 	"errors"
 	"net/http"
+	"strconv"
+	"time"
 
 	"github.com/lsst-dm/s3daemon/push"
 )
@@ -19,6 +21,14 @@ var statusOf = map[push.Code]int{
 	push.UnsupportedMedia:   http.StatusUnsupportedMediaType,
 	push.NotFound:           http.StatusNotFound,
 	push.MethodNotAllowed:   http.StatusMethodNotAllowed,
+	push.InvalidParameter:   http.StatusBadRequest,
+	push.IdempotencyReused:  http.StatusUnprocessableEntity,
+
+	push.PushNotFound:  http.StatusNotFound,
+	push.PushEnded:     http.StatusConflict,
+	push.PushNotFailed: http.StatusConflict,
+	push.Superseded:    http.StatusConflict,
+	push.WasCancelled:  http.StatusConflict,
 
 	push.ForeignHost:    http.StatusForbidden,
 	push.CrossOrigin:    http.StatusForbidden,
@@ -35,13 +45,15 @@ var statusOf = map[push.Code]int{
 	push.ChecksumMismatch: http.StatusBadGateway,
 	push.NoCredentials:    http.StatusBadGateway,
 
-	push.ShuttingDown: http.StatusServiceUnavailable,
-	push.Internal:     http.StatusInternalServerError,
+	push.ShuttingDown:       http.StatusServiceUnavailable,
+	push.QueueFull:          http.StatusTooManyRequests,
+	push.JournalUnavailable: http.StatusServiceUnavailable,
+	push.Internal:           http.StatusInternalServerError,
 }
 
-// retryAfter is what a caller is told who asks while the daemon shuts down:
-// about what a restart takes, in seconds.
-const retryAfter = "5"
+// retryAfter is when a caller who is turned away for now may ask again, where
+// the error does not say: about what a restart takes.
+const retryAfter = 5 * time.Second
 
 // fail is the one place where an error becomes an answer. What is not a
 // *push.Error is logged and not shown.
@@ -51,16 +63,57 @@ func (a *api) fail(w http.ResponseWriter, id string, err error) {
 		a.Log.Error("internal error", "id", id, "error", err.Error())
 		e = push.Errorf(push.Internal, "the daemon failed: its log has the cause")
 	}
-	status, known := statusOf[e.Code]
-	if !known {
-		status = http.StatusInternalServerError
+	status := statusFor(e.Code)
+	after := e.RetryAfter
+	if after <= 0 && (status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests) {
+		after = retryAfter
 	}
-	if status == http.StatusServiceUnavailable {
-		w.Header().Set("Retry-After", retryAfter)
+	if after > 0 {
+		w.Header().Set("Retry-After", wholeSeconds(after))
+	}
+	if e.Code == push.ShuttingDown {
 		w.Header().Set("Connection", "close") // the listener is gone: this connection has no future
 	}
+	problem := e.Problem()
+	problem.ID = id
 	w.Header().Set("Content-Type", "application/problem+json")
-	write(w, status, push.Problem{
-		Title: http.StatusText(status), Status: status, Detail: e.Detail, Code: e.Code, ID: id, Store: e.Store,
-	})
+	write(w, status, withStatus(problem))
+}
+
+// refuse answers a request that could not be understood, and logs it: its
+// caller may be a program that nobody watches.
+func (a *api) refuse(w http.ResponseWriter, err error) {
+	a.Log.Warn("request not understood", "error", err.Error())
+	a.fail(w, "", err)
+}
+
+// statusFor returns the status of a code, also of one that an older or newer
+// daemon left in the journal.
+func statusFor(code push.Code) int {
+	if status, known := statusOf[code]; known {
+		return status
+	}
+	return http.StatusInternalServerError
+}
+
+// withStatus returns the problem with its status in words and number. It is a
+// copy: other answers may be made of the same problem at this moment.
+func withStatus(p *push.Problem) *push.Problem {
+	if p == nil {
+		return nil
+	}
+	full := *p
+	full.Status = statusFor(p.Code)
+	full.Title = http.StatusText(full.Status)
+	return &full
+}
+
+// wholeSeconds writes a time as Retry-After has it, rounded up: a caller who
+// asks a moment too early would ask for nothing.
+func wholeSeconds(d time.Duration) string {
+	seconds := int64(d / time.Second)
+	if d%time.Second > 0 {
+		seconds++
+	}
+	return strconv.FormatInt(seconds, 10)
 }

@@ -20,6 +20,7 @@ import (
 // A rig is a daemon in front of a store that discards, each a process of its
 // own, and a client that pushes through it.
 type rig struct {
+	dir    string // the daemon's journal
 	store  *storeProcess
 	daemon *server
 	url    string // of the daemon
@@ -29,8 +30,13 @@ type rig struct {
 // startRig starts the daemon at path. callers is how many pushes will be under
 // way at one time.
 func startRig(ctx context.Context, path string, callers int) (*rig, error) {
+	dataDir, err := os.MkdirTemp("", "s3daemon-bench-data-")
+	if err != nil {
+		return nil, err
+	}
 	store, err := startStore()
 	if err != nil {
+		os.RemoveAll(dataDir)
 		return nil, err
 	}
 	cmd := exec.Command(path)
@@ -39,14 +45,15 @@ func startRig(ctx context.Context, path string, callers int) (*rig, error) {
 		"AWS_ACCESS_KEY_ID=bench",
 		"AWS_SECRET_ACCESS_KEY=bench-secret",
 		"S3DAEMON_LISTEN=127.0.0.1:0",
+		"S3DAEMON_DATA_DIR="+dataDir,
 	)
 	var address string
 	daemon, err := startServer(ctx, "the daemon", cmd, daemonReady(&address))
 	if err != nil {
 		_, stopErr := store.stop()
-		return nil, errors.Join(err, stopErr)
+		return nil, errors.Join(err, stopErr, os.RemoveAll(dataDir))
 	}
-	return &rig{store: store, daemon: daemon, url: "http://" + address, client: newClient(callers)}, nil
+	return &rig{dir: dataDir, store: store, daemon: daemon, url: "http://" + address, client: newClient(callers)}, nil
 }
 
 // stop ends the daemon, then the store, and returns what the store has seen.
@@ -54,7 +61,7 @@ func (r *rig) stop() (storeStats, error) {
 	r.client.CloseIdleConnections()
 	err := r.daemon.stop()
 	stats, storeErr := r.store.stop()
-	return stats, errors.Join(err, storeErr)
+	return stats, errors.Join(err, storeErr, os.RemoveAll(r.dir))
 }
 
 // push asks for one push and waits for its end.

@@ -3,6 +3,7 @@ package push
 import (
 	"fmt"
 	"strings"
+	"time"
 	"unicode"
 )
 
@@ -23,6 +24,15 @@ const (
 	UnsupportedMedia   Code = "unsupported_media_type" // of the request's body
 	NotFound           Code = "not_found"              // no such route
 	MethodNotAllowed   Code = "method_not_allowed"     // the Allow header has the ones that are
+	InvalidParameter   Code = "invalid_parameter"      // of the query, or a header
+	IdempotencyReused  Code = "idempotency_key_reused" // the Idempotency-Key was used for another request
+
+	// The push that the request is about is not as it wants it.
+	PushNotFound  Code = "push_not_found"  // no push has that id, or it has left the history
+	PushEnded     Code = "push_ended"      // it cannot be cancelled any more
+	PushNotFailed Code = "push_not_failed" // only one that failed or was cancelled can be put back
+	Superseded    Code = "superseded"      // a newer push to the same object was accepted since
+	WasCancelled  Code = "cancelled"       // somebody cancelled the push that the caller waited for
 
 	// The request is not allowed.
 	ForeignHost    Code = "foreign_host"     // the Host header names no host of ours
@@ -43,8 +53,10 @@ const (
 	NoCredentials    Code = "no_credentials"    // none to be had to ask it with
 
 	// Something is the matter with the daemon.
-	ShuttingDown Code = "shutting_down"
-	Internal     Code = "internal"
+	ShuttingDown       Code = "shutting_down"
+	QueueFull          Code = "queue_full"          // as many pushes wait as may
+	JournalUnavailable Code = "journal_unavailable" // nothing can be put on disk, so nothing is accepted
+	Internal           Code = "internal"
 )
 
 // Error is a failure that a caller is told of.
@@ -53,6 +65,10 @@ type Error struct {
 	Detail string       // one line that says what is wrong and what to do; no secret, ever
 	Store  *StoreAnswer // where the store had said something
 	Err    error        // the cause, for logs only; may be nil
+
+	// RetryAfter is when asking again makes sense, from now on; 0 where
+	// nothing is known.
+	RetryAfter time.Duration
 }
 
 // Errorf makes an Error with a detail and no cause.
@@ -72,6 +88,12 @@ type StoreAnswer struct {
 	Code      string `json:"code,omitempty"`   // e.g. NoSuchBucket
 	Message   string `json:"message,omitempty"`
 	RequestID string `json:"request_id,omitempty"` // what the store's operators will ask for
+}
+
+// Problem returns the error as it is kept with a push. The words and the number
+// of the HTTP status are not in it; package api adds them.
+func (e *Error) Problem() *Problem {
+	return &Problem{Detail: e.Detail, Code: e.Code, Store: e.Store}
 }
 
 // Problem is an Error on the wire: the application/problem+json of RFC 9457,

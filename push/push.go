@@ -34,7 +34,10 @@ type Checksum struct {
 	Value     string `json:"value"`     // base64 of the big-endian bytes, as S3 writes it
 }
 
-// Receipt says what became of a push.
+// Ended reports whether the state is one of the last three.
+func (s State) Ended() bool { return s == Done || s == Failed || s == Cancelled }
+
+// Receipt says what became of a push, or how far it is.
 type Receipt struct {
 	ID          string    `json:"id"` // a UUIDv7 (RFC 9562): ids sort by the time of acceptance
 	State       State     `json:"state"`
@@ -46,11 +49,16 @@ type Receipt struct {
 	ETag        string    `json:"etag,omitempty"`       // as the store gave it, without quotes
 	Checksum    *Checksum `json:"checksum,omitempty"`   // of the whole object; absent where nobody computed one
 	VersionID   string    `json:"version_id,omitempty"` // where the bucket keeps versions
-	Attempts    int       `json:"attempts"`             // the most that any one request of this push needed; 1 when nothing was retried
-	Parts       int       `json:"parts"`                // requests that carried the bytes: 1 is a single PutObject
+	Attempts    int       `json:"attempts"`             // the most that any one request of this push needed; 1 when nothing was retried, 0 before the first
+	Parts       int       `json:"parts"`                // requests that carry the bytes: 1 is a single PutObject
 	AcceptedAt  time.Time `json:"accepted_at"`
-	StartedAt   time.Time `json:"started_at"`
-	FinishedAt  time.Time `json:"finished_at"`
-	Seconds     float64   `json:"seconds"` // from acceptance to the end
+	StartedAt   time.Time `json:"started_at,omitzero"`  // when its last run began
+	FinishedAt  time.Time `json:"finished_at,omitzero"` // once it has ended
+	Seconds     float64   `json:"seconds"`              // from acceptance to the end, or until now
 	Label       string    `json:"label,omitempty"`
+	SentBytes   int64     `json:"sent_bytes,omitempty"` // while it runs: what has been handed to the connections
+	RetryAt     time.Time `json:"retry_at,omitzero"`    // while it waits for another attempt: when that is due
+	// Problem says why it failed or was cancelled. Before the end it is what
+	// the last attempt failed with, and why there is another.
+	Problem *Problem `json:"problem,omitempty"`
 }

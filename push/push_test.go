@@ -24,13 +24,22 @@ func TestReceiptJSON(t *testing.T) {
 		VersionID: "v1", Attempts: 2, Parts: 3, AcceptedAt: at, StartedAt: at.Add(time.Second), FinishedAt: at.Add(time.Minute),
 		Seconds: 60.25, Label: "night 12",
 	}
-	required := []string{"accepted_at", "attempts", "bucket", "destination", "file", "finished_at", "id", "key", "parts", "seconds", "size", "started_at", "state"}
+	accepted := push.Receipt{ID: "0199", State: push.Queued, AcceptedAt: at}
+	running := push.Receipt{ID: "0199", State: push.Running, AcceptedAt: at, StartedAt: at, SentBytes: 1}
+	waiting := push.Receipt{
+		ID: "0199", State: push.Queued, AcceptedAt: at, StartedAt: at, RetryAt: at.Add(time.Hour),
+		Problem: push.Errorf(push.StoreUnreachable, "no answer").Problem(),
+	}
+	required := []string{"accepted_at", "attempts", "bucket", "destination", "file", "id", "key", "parts", "seconds", "size", "state"}
 	for _, tt := range []struct {
 		name    string
 		receipt push.Receipt
 		members []string // besides the required ones
 	}{
-		{"full", full, []string{"checksum", "etag", "label", "version_id"}},
+		{"full", full, []string{"checksum", "etag", "finished_at", "label", "started_at", "version_id"}},
+		{"what has not happened yet is absent", accepted, nil},
+		{"running", running, []string{"sent_bytes", "started_at"}},
+		{"waiting for another attempt", waiting, []string{"problem", "retry_at", "started_at"}},
 		{"required members stay when they are zero", push.Receipt{}, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -130,6 +139,47 @@ func TestOneLine(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			if got := push.OneLine(tt.in); got != tt.want {
 				t.Errorf("OneLine(%q) = %q, want %q", tt.in, got, tt.want)
+			}
+		})
+	}
+}
+
+func TestEnded(t *testing.T) {
+	for state, want := range map[push.State]bool{
+		push.Queued: false, push.Running: false, push.Done: true, push.Failed: true, push.Cancelled: true, "": false, "Done": false,
+	} {
+		if got := state.Ended(); got != want {
+			t.Errorf("%q: Ended() = %v", state, got)
+		}
+	}
+}
+
+// TestProblemOfError: a push keeps what its caller is told, and not the cause.
+func TestProblemOfError(t *testing.T) {
+	store := &push.StoreAnswer{Status: 503, Code: "SlowDown"}
+	e := &push.Error{Code: push.StoreRefused, Detail: "no", Store: store, Err: errors.New("hidden"), RetryAfter: time.Minute}
+	if got, want := e.Problem(), (&push.Problem{Detail: "no", Code: push.StoreRefused, Store: store}); !reflect.DeepEqual(got, want) {
+		t.Errorf("Problem() = %+v, want %+v", got, want)
+	}
+}
+
+func TestPageJSON(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		page push.Page
+		want string
+	}{
+		{"last page", push.Page{Pushes: []push.Receipt{}}, `{"pushes":[],"pending":0}`},
+		{"with another behind it", push.Page{Pushes: []push.Receipt{}, Next: "0199", Pending: 2}, `{"pushes":[],"next":"0199","pending":2}`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			text, err := json.Marshal(tt.page)
+			if err != nil || string(text) != tt.want {
+				t.Errorf("%s, %v, want %s", text, err, tt.want)
+			}
+			var back push.Page
+			if err := json.Unmarshal(text, &back); err != nil || !reflect.DeepEqual(back, tt.page) {
+				t.Errorf("%s reads back as %+v, %v", text, back, err)
 			}
 		})
 	}

@@ -124,7 +124,7 @@ func TestReadError(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &File{file: writeOnly, size: info.Size(), modTime: info.ModTime()}
+	f := &File{file: writeOnly, identity: identityOf(info)}
 	if err := f.Check(); err != nil {
 		t.Fatalf("before it is read, Check: %v", err)
 	}

@@ -30,13 +30,27 @@ import (
 // limit of 5 TiB.
 const MaxSize = 5 << 40
 
-// File is an open regular file, with its size and modification time as they
-// were when it was opened. It may be read by several goroutines at once.
+// Identity tells one state of a file from another without reading it.
+type Identity struct {
+	Size          int64 // bytes
+	ModTime       time.Time
+	Device, Inode uint64
+}
+
+// Same reports whether the two are of one file that has not been written to
+// between. Whoever keeps the size and sets the modification time back is not
+// noticed. The inode counts on one device only: the numbers of devices, and on
+// some network file systems those of inodes, change with each mount.
+func (i Identity) Same(other Identity) bool {
+	return i.Size == other.Size && i.ModTime.Equal(other.ModTime) && (i.Inode == other.Inode || i.Device != other.Device)
+}
+
+// File is an open regular file, with its identity as it was when it was opened.
+// It may be read by several goroutines at once.
 type File struct {
-	file    *os.File
-	size    int64
-	modTime time.Time
-	readErr atomic.Pointer[error]
+	file     *os.File
+	identity Identity
+	readErr  atomic.Pointer[error]
 }
 
 // Open opens the file for reading. The error is a *push.Error with one of the
@@ -62,11 +76,32 @@ func Open(path string) (*File, error) {
 		f.Close()
 		return nil, explain(path, err)
 	}
-	return &File{file: f, size: info.Size(), modTime: info.ModTime()}, nil
+	return &File{file: f, identity: identityOf(info)}, nil
+}
+
+func identityOf(info fs.FileInfo) Identity {
+	id := Identity{Size: info.Size(), ModTime: info.ModTime()}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		id.Device, id.Inode = uint64(st.Dev), uint64(st.Ino)
+	}
+	return id
 }
 
 // Size returns the file's size in bytes when it was opened.
-func (f *File) Size() int64 { return f.size }
+func (f *File) Size() int64 { return f.identity.Size }
+
+// Identity returns the file's identity when it was opened.
+func (f *File) Identity() Identity { return f.identity }
+
+// Sync has the file's bytes put on disk, so that they survive a loss of power.
+// The error is a *push.Error.
+func (f *File) Sync() error {
+	// The file is open for reading only, which fsync does not mind.
+	if err := f.file.Sync(); err != nil {
+		return explain(f.file.Name(), err)
+	}
+	return nil
+}
 
 // ReadAt reads as io.ReaderAt does. The first error that is not the end of the
 // file is kept for ReadErr, since those who read the file on our behalf report
@@ -94,9 +129,9 @@ func (f *File) Check() error {
 	if err != nil {
 		return explain(f.file.Name(), err)
 	}
-	if info.Size() != f.size || !info.ModTime().Equal(f.modTime) {
+	if info.Size() != f.identity.Size || !info.ModTime().Equal(f.identity.ModTime) {
 		return push.Errorf(push.FileChanged, "file %s changed while it was sent (%d bytes before, %d now): push it once its writer has closed it",
-			push.Quote(f.file.Name()), f.size, info.Size())
+			push.Quote(f.file.Name()), f.identity.Size, info.Size())
 	}
 	return nil
 }

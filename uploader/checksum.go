@@ -1,12 +1,16 @@
 package uploader
 
 import (
+	"crypto/md5"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/hex"
 	"io"
 	"sync"
 
 	"github.com/minio/crc64nvme"
+
+	"github.com/lsst-dm/s3daemon/source"
 )
 
 // buffers are for hashing; what a part needs of memory is this and no more.
@@ -43,4 +47,13 @@ func checksum(r io.ReadSeeker) (string, error) {
 		return "", io.ErrUnexpectedEOF // the file was cut short
 	}
 	return base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint64(nil, crc)), nil
+}
+
+// md5Of returns the MD5 of the file as an ETag has it.
+func md5Of(f *source.File) (string, error) {
+	h := md5.New()
+	if _, err := io.Copy(h, io.NewSectionReader(f, 0, f.Size())); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
 }

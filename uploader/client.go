@@ -25,7 +25,7 @@ const fallbackRegion = "us-east-1"
 
 // newClient makes the S3 client that all pushes share. Credentials, region, CA
 // bundle and proxies come from the SDK's default chain.
-func newClient(ctx context.Context, cfg Config) (*s3.Client, error) {
+func newClient(ctx context.Context, cfg Config, dial dialFunc) (*s3.Client, error) {
 	shared, err := config.LoadDefaultConfig(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("load the AWS configuration (AWS_PROFILE, AWS_CONFIG_FILE, AWS_SHARED_CREDENTIALS_FILE, AWS_CA_BUNDLE and their kin): %w", err)
@@ -49,7 +49,7 @@ func newClient(ctx context.Context, cfg Config) (*s3.Client, error) {
 		shared.BaseEndpoint = &cfg.Endpoint
 	}
 	client := s3.NewFromConfig(shared, func(o *s3.Options) {
-		o.HTTPClient = roundTripper{newTransport(cfg, roots)}
+		o.HTTPClient = roundTripper{newTransport(cfg, roots, dial)}
 		if o.BaseEndpoint != nil {
 			o.UsePathStyle = true // virtual hosts need DNS that custom stores seldom have
 			// Sessions are for S3 Express, which is Amazon's alone, and would be
@@ -81,18 +81,12 @@ func unsignedBody(o *s3.Options) {
 // newTransport makes the keep-alive pool: one connection for each slot, never
 // more, and none given up for being idle. It speaks HTTP/1.1 only, since
 // HTTP/2 would put all uploads on one TCP connection.
-func newTransport(cfg Config, roots *x509.CertPool) *http.Transport {
-	dialer := &net.Dialer{
-		Timeout: cfg.ConnectTimeout,
-		KeepAliveConfig: net.KeepAliveConfig{
-			Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 4,
-		},
-	}
+func newTransport(cfg Config, roots *x509.CertPool, dial dialFunc) *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            dialer.DialContext,
+		DialContext:            dial,
 		TLSHandshakeTimeout:    cfg.ConnectTimeout,
 		MaxResponseHeaderBytes: 64 << 10,
 		TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}},
@@ -103,5 +97,16 @@ func newTransport(cfg Config, roots *x509.CertPool) *http.Transport {
 		IdleConnTimeout:        0,
 		DisableCompression:     true,
 		WriteBufferSize:        64 << 10,
+	}
+}
+
+type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
+
+func newDialer(timeout time.Duration) *net.Dialer {
+	return &net.Dialer{
+		Timeout: timeout,
+		KeepAliveConfig: net.KeepAliveConfig{
+			Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 4,
+		},
 	}
 }

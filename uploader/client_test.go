@@ -224,11 +224,13 @@ func TestHTTPProxy(t *testing.T) {
 	const endpoint = "http://store.example"
 	if path := os.Getenv(proxiedVariable); path != "" {
 		up, err := New(t.Context(), Config{Endpoint: endpoint, MaxConnections: 1, Attempts: 1, ConnectTimeout: time.Second,
+			GiveUpAfter: time.Hour, QueueLimit: 10, Journal: openJournal(t, t.TempDir()),
 			Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := up.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"}); err != nil {
+		defer up.Drain(t.Context())
+		if _, err := up.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"}, push.Options{Wait: push.Forever}); err != nil {
 			t.Fatal(err)
 		}
 		return

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -17,18 +18,20 @@ import (
 	"github.com/lsst-dm/s3daemon/source"
 )
 
-// delivery carries one file to its object. It is the manager.UploadAPIClient
-// of its push: whatever the manager asks of the store passes through its
-// methods, and so through request, where a slot is taken, the answer checked
-// and a failed attempt made again.
+// delivery carries one file to its object, in one run of its push. It is the
+// manager.UploadAPIClient of that run: whatever the manager asks of the store
+// passes through its methods, and so through request, where a slot is taken,
+// the answer checked and a failed attempt made again.
 type delivery struct {
 	up   *Uploader
 	req  push.Request
 	dest push.Destination
 	file *source.File
 	turn turn
+	sent atomic.Int64 // bytes of the file that the connections have taken
 
-	unclear bool // whether the upload was completed is not known
+	before  int  // attempts at the push that were made in earlier runs
+	unclear bool // whether the store has the object is not known
 
 	mu       sync.Mutex
 	attempts int // the most that one request needed; guarded by mu
@@ -93,44 +96,83 @@ func (d *delivery) input() *s3.PutObjectInput {
 	return in
 }
 
+// placing says which failures of a request are answered in place.
+type placing int
+
+const (
+	first   placing = iota // those that the next connection mends: else the push gives its place back
+	inPlace                // all that may pass: the requests around it have got somewhere
+)
+
 // request is the way of every request to the store: it takes a slot, makes an
 // attempt, gives the slot back, and repeats that as the retry policy says. No
-// slot is held during a backoff.
-func (d *delivery) request(ctx context.Context, operation string, k kind, attempt func(context.Context) error) error {
+// slot is held during a backoff, nor while no connection can be made, which
+// uses no attempts up.
+func (d *delivery) request(ctx context.Context, operation string, k kind, p placing, attempt func(context.Context, *commitment) error) error {
 	for n := 1; ; n++ {
+		if err := d.up.endpoint.wait(ctx); err != nil {
+			return err
+		}
 		if err := d.up.slots.acquire(ctx, &d.turn, k); err != nil {
-			return d.explain(n, err)
+			return err
 		}
 		err := d.attempt(ctx, operation, k, attempt)
+		if notTried(err) && p == inPlace {
+			n--
+			continue
+		}
 		d.count(n)
-		if err == nil {
-			return nil
+		if err == nil || ctx.Err() != nil {
+			return err
 		}
 		// What the file did to the attempt is not the store's failure.
 		if why := d.file.Check(); why != nil {
 			return why
 		}
-		wait, again := d.up.retry.after(n, err)
+		if brokenOff(err) {
+			d.up.endpoint.doubt()
+		}
+		wait, again := d.up.retry.withinRequest(n, err, p == inPlace, d.before)
 		if !again {
-			return d.explain(n, err)
+			return err
 		}
 		d.up.log.Debug("attempt failed", "operation", operation, "bucket", d.dest.Bucket, "key", d.dest.Key,
 			"attempt", n, "wait_seconds", wait.Seconds(), "error", err.Error())
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
-			return d.explain(n, ctx.Err())
+			return err
 		}
 	}
 }
 
 // attempt makes one attempt with the slot that was acquired, and gives it back.
-func (d *delivery) attempt(ctx context.Context, operation string, k kind, attempt func(context.Context) error) error {
+// When the context ends, the attempt does, unless it is committed: only the
+// stopping of the daemon ends it then.
+func (d *delivery) attempt(ctx context.Context, operation string, k kind, attempt func(context.Context, *commitment) error) error {
 	defer d.up.slots.release(&d.turn, k)
 	begun := time.Now()
-	err := attempt(ctx)
+	inner, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
+	c := new(commitment)
+	defer context.AfterFunc(ctx, func() {
+		if c.abandon() || d.up.stopped.Err() != nil {
+			cancel(context.Cause(ctx))
+			return
+		}
+		stop := context.AfterFunc(d.up.stopped, func() { cancel(context.Canceled) })
+		context.AfterFunc(inner, func() { stop() })
+	})()
+	err := attempt(inner, c)
 	d.up.metrics.request(operation, err, time.Since(begun))
 	return err
+}
+
+// mostAttempts returns the most that one request of the run needed so far.
+func (d *delivery) mostAttempts() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.attempts
 }
 
 func (d *delivery) count(attempts int) {

@@ -44,9 +44,9 @@ type unclearError struct{ err error }
 func (e *unclearError) Error() string { return e.err.Error() }
 func (e *unclearError) Unwrap() error { return e.err }
 
-// explain turns the error that ended a request, after that many attempts, into
-// one for the caller.
-func (d *delivery) explain(attempts int, err error) *push.Error {
+// explain turns the error that ended a run of a push to the destination, after
+// that many attempts in all, into one for the caller.
+func (u *Uploader) explain(dest string, attempts int, err error) *push.Error {
 	var known *push.Error
 	if errors.As(err, &known) {
 		return known
@@ -55,25 +55,22 @@ func (d *delivery) explain(attempts int, err error) *push.Error {
 	var open *unclearError
 	answer := answerOf(err)
 	switch {
-	case d.up.stopped.Err() != nil && errors.Is(err, context.Canceled):
-		e.Code = push.ShuttingDown
-		e.Detail = "the daemon was stopped before the file had been delivered: push it again"
 	case lacksCredentials(err):
 		e.Code = push.NoCredentials
 		e.Detail = "the daemon has no credentials for the store: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for it, or another source that the AWS SDK knows"
 	case answer.Status != 0:
 		e.Code = push.StoreRefused
 		e.Store = &answer
-		e.Detail = fmt.Sprintf("the store refused %s: %s%s", d.dest, answerText(answer), d.advice(answer))
+		e.Detail = fmt.Sprintf("the store refused %s: %s%s", dest, answerText(answer), u.advice(dest, answer))
 	case neverSent(err):
 		e.Code = push.StoreRefused
-		e.Detail = fmt.Sprintf("no request for %s could be made: %s", d.dest, push.OneLine(rootText(err)))
+		e.Detail = fmt.Sprintf("no request for %s could be made: %s", dest, push.OneLine(rootText(err)))
 	case errors.As(err, &open):
 		e.Code = push.StoreUnreachable
-		e.Detail = fmt.Sprintf("all parts of %s were sent, and the store at %s did not say whether it joined them: %s: push the file again", d.dest, d.up.endpoint, push.OneLine(rootText(err)))
+		e.Detail = fmt.Sprintf("all parts of %s were sent, and the store at %s did not say whether it joined them: %s: push the file again", dest, u.name, push.OneLine(rootText(err)))
 	default:
 		e.Code = push.StoreUnreachable
-		e.Detail = fmt.Sprintf("there was no usable answer from the store at %s in %s: %s", d.up.endpoint, counted(attempts, "attempt", "attempts"), push.OneLine(rootText(err)))
+		e.Detail = fmt.Sprintf("there was no usable answer from the store at %s in %s: %s", u.name, counted(attempts, "attempt", "attempts"), push.OneLine(rootText(err)))
 	}
 	return e
 }
@@ -94,12 +91,13 @@ func answerText(a push.StoreAnswer) string {
 }
 
 // advice says what to do about the store's commonest refusals.
-func (d *delivery) advice(a push.StoreAnswer) string {
+func (u *Uploader) advice(destination string, a push.StoreAnswer) string {
+	dest, _ := push.ParseDestination(destination) // which was checked when the push was accepted
 	switch a.Code {
 	case "NoSuchBucket":
-		return fmt.Sprintf(" (create the bucket %s at %s, or correct the destination)", push.Quote(d.dest.Bucket), d.up.endpoint)
+		return fmt.Sprintf(" (create the bucket %s at %s, or correct the destination)", push.Quote(dest.Bucket), u.name)
 	case "AccessDenied":
-		return fmt.Sprintf(" (the daemon's credentials may not write to the bucket %s)", push.Quote(d.dest.Bucket))
+		return fmt.Sprintf(" (the daemon's credentials may not write to the bucket %s)", push.Quote(dest.Bucket))
 	case "InvalidAccessKeyId", "SignatureDoesNotMatch":
 		return " (the daemon's AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not the store's)"
 	case "PermanentRedirect", "AuthorizationHeaderMalformed":

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -16,9 +15,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/lsst-dm/s3daemon/push"
 )
@@ -149,9 +145,13 @@ func TestWaitingHoldsNothing(t *testing.T) {
 				t.Error(err)
 			}
 		}, 200, push.FileNotFound},
-		{"stopped", func(_ *testing.T, r *rig, _ string) { r.stop() }, 200, push.ShuttingDown},
+		{"stopped", func(t *testing.T, r *rig, _ string) {
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			r.stays = r.Drain(ctx)
+		}, 200, push.ShuttingDown},
 	} {
-		for k, size := range map[kind]int{single: 10, part: testPart + 1} {
+		for _, size := range []int{10, testPart + 1} {
 			t.Run(fmt.Sprint(tc.name, " ", size), func(t *testing.T) {
 				r := newRig(t, func(c *Config) { c.MaxConnections = 1 })
 				arrived, hold := make(chan struct{}, 10), make(chan struct{})
@@ -182,7 +182,7 @@ func TestWaitingHoldsNothing(t *testing.T) {
 				begin(0, "first")
 				<-arrived
 				begin(1, "second")
-				until(t, "the second push waits", func() bool { return testutil.ToFloat64(r.metrics.waiting) == 1 })
+				until(t, "the second push waits", func() bool { queued, _ := r.depth(); return queued == 1 })
 				if running, waiting := opened(t, paths[0]), opened(t, paths[1]); running != 1 || waiting != 0 {
 					t.Errorf("the push that runs has its file open %d times, the one that waits %d times", running, waiting)
 				}
@@ -200,16 +200,13 @@ func TestWaitingHoldsNothing(t *testing.T) {
 				if errors.As(err, &e); (err == nil) != (tc.code == "") || e != nil && e.Code != tc.code {
 					t.Errorf("the second push: %v", err)
 				}
-				if n := len(r.running[k]); n != 0 {
-					t.Fatalf("%d places are taken by pushes that ended", n)
-				}
 				for _, path := range paths {
 					if n := opened(t, path); n != 0 {
 						t.Errorf("%s is open %d times", filepath.Base(path), n)
 					}
 				}
-				if n := testutil.ToFloat64(r.metrics.inFlight) + testutil.ToFloat64(r.metrics.waiting); n != 0 {
-					t.Errorf("%v pushes counted as under way", n)
+				if _, running := r.depth(); running != 0 {
+					t.Errorf("%d places are taken by pushes that ended", running)
 				}
 				if tc.code == push.ShuttingDown {
 					return
@@ -243,68 +240,5 @@ func until(t *testing.T, what string, holds func() bool) {
 		if time.Now().After(deadline) {
 			t.Fatal("in vain: ", what)
 		}
-	}
-}
-
-// slowLog takes its time over the last line of a push, as a full disk may.
-type slowLog struct {
-	slog.Handler
-	takes time.Duration
-}
-
-func (l slowLog) Handle(context.Context, slog.Record) error {
-	<-time.After(l.takes)
-	return nil
-}
-
-// TestDrainWaitsForThoseCutOff has a push that is cut off take a while to end:
-// Drain returns after it, but not after one that seems never to end.
-func TestDrainWaitsForThoseCutOff(t *testing.T) {
-	t.Setenv("AWS_PROFILE", "")
-	t.Setenv("AWS_CONFIG_FILE", os.DevNull)
-	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", os.DevNull)
-	path := filepath.Join(t.TempDir(), "f")
-	if err := os.WriteFile(path, nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	const patience = 25 * time.Second
-	for _, tc := range []struct {
-		takes, drained time.Duration
-		ended          bool
-	}{
-		{0, patience, true},
-		{cutOffTimeout - time.Millisecond, patience + cutOffTimeout - time.Millisecond, true},
-		{time.Hour, patience + cutOffTimeout, false},
-	} {
-		t.Run(tc.takes.String(), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				up, err := New(t.Context(), Config{Endpoint: "http://127.0.0.1:1", MaxConnections: 1, Attempts: 1, ConnectTimeout: time.Second,
-					Log: slog.New(slowLog{slog.NewJSONHandler(io.Discard, nil), tc.takes}), Metrics: prometheus.NewRegistry()})
-				if err != nil {
-					t.Fatal(err)
-				}
-				up.running[single] <- struct{}{} // somebody else's, so that the push waits
-				ended := make(chan error, 1)
-				go func() {
-					_, err := up.Push(context.Background(), push.Request{File: path, Destination: "s3://bucket/k"})
-					ended <- err
-				}()
-				synctest.Wait()
-				ctx, cancel := context.WithTimeout(t.Context(), patience)
-				defer cancel()
-				begun := time.Now()
-				err = up.Drain(ctx)
-				if took := time.Since(begun); took != tc.drained {
-					t.Errorf("drained after %v, want %v", took, tc.drained)
-				}
-				if err == nil || !strings.HasPrefix(err.Error(), "1 push") || strings.Contains(err.Error(), "have not ended") == tc.ended {
-					t.Errorf("drain: %v", err)
-				}
-				var e *push.Error
-				if err := <-ended; !errors.As(err, &e) || e.Code != push.ShuttingDown {
-					t.Errorf("the push: %v", err)
-				}
-			})
-		})
 	}
 }

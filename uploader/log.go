@@ -16,7 +16,7 @@ func (u *Uploader) refuse(req push.Request, err error) error {
 	return refusal
 }
 
-// logEnd writes the one line of a push.
+// logEnd writes the one line of a push that has ended.
 func (u *Uploader) logEnd(r push.Receipt, failure *push.Error) {
 	attrs := []slog.Attr{
 		slog.String("id", r.ID), slog.String("file", r.File), slog.String("destination", r.Destination),
@@ -24,8 +24,11 @@ func (u *Uploader) logEnd(r push.Receipt, failure *push.Error) {
 		slog.Int("parts", r.Parts), slog.Int("attempts", r.Attempts),
 	}
 	level, message := slog.LevelInfo, "push done"
-	if failure != nil {
+	switch r.State {
+	case push.Failed:
 		level, message = slog.LevelWarn, "push failed"
+	case push.Cancelled:
+		message = "push cancelled"
 	}
 	u.log.LogAttrs(context.Background(), level, message, append(attrs, reasons(r.Label, failure)...)...)
 }

@@ -17,16 +17,15 @@ type metrics struct {
 	failures  *prometheus.CounterVec
 	bytes     prometheus.Counter
 	duration  prometheus.Histogram
-	waiting   prometheus.Gauge
-	inFlight  prometheus.Gauge
+	retries   *prometheus.CounterVec
 	requests  *prometheus.CounterVec
 	requestIn *prometheus.HistogramVec
 }
 
-func newMetrics(reg prometheus.Registerer, slots *slots, limit int) *metrics {
+func newMetrics(reg prometheus.Registerer, u *Uploader, limit int) *metrics {
 	m := &metrics{
 		pushes: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "s3daemon_pushes_total", Help: "Pushes by outcome: done; failed after they were accepted; refused."}, []string{"outcome"}),
+			Name: "s3daemon_pushes_total", Help: "Pushes by outcome: done, failed or cancelled after they were accepted; refused."}, []string{"outcome"}),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "s3daemon_push_failures_total", Help: "Pushes that failed or were refused, by the code of their problem."}, []string{"code"}),
 		bytes: prometheus.NewCounter(prometheus.CounterOpts{
@@ -34,34 +33,35 @@ func newMetrics(reg prometheus.Registerer, slots *slots, limit int) *metrics {
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "s3daemon_push_duration_seconds", Help: "Time from the acceptance of a push until it was done.",
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2, 3, 5, 7, 10, 20, 60, 300, 1800}}),
-		waiting: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "s3daemon_pushes_waiting", Help: "Accepted pushes that wait for their turn."}),
-		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "s3daemon_pushes_in_flight", Help: "Pushes that are being delivered."}),
+		retries: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "s3daemon_push_retries_total", Help: "Attempts at a push that failed and are followed by another, by reason."}, []string{"reason"}),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "s3daemon_s3_requests_total", Help: "Requests to the store, each attempt counted, by operation and status class (2xx to 5xx; error where there was no answer)."}, []string{"operation", "status"}),
 		requestIn: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "s3daemon_s3_request_duration_seconds", Help: "Time that a request to the store held its slot.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 120}}, []string{"operation"}),
 	}
-	reg.MustRegister(m.pushes, m.failures, m.bytes, m.duration, m.waiting, m.inFlight, m.requests, m.requestIn,
+	reg.MustRegister(m.pushes, m.failures, m.bytes, m.duration, m.retries, m.requests, m.requestIn, queueCollector{u},
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "s3daemon_slots", Help: "Size of the pool: requests to the store that may be under way at once."},
 			func() float64 { return float64(limit) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "s3daemon_slots_in_use", Help: "Requests to the store that are under way."},
-			func() float64 { return float64(slots.inUse()) }),
+			func() float64 { return float64(u.slots.inUse()) }),
 	)
-	for _, outcome := range []string{"done", "failed", "refused"} {
+	for _, outcome := range []string{"done", "failed", "cancelled", "refused"} {
 		m.pushes.WithLabelValues(outcome)
+	}
+	for _, reason := range []string{"connection", "stalled", "5xx", "slow_down"} {
+		m.retries.WithLabelValues(reason)
 	}
 	return m
 }
 
-// ended counts an accepted push; failure is nil if it is done.
+// ended counts an accepted push that has ended; failure is nil if it is done.
 func (m *metrics) ended(r push.Receipt, failure *push.Error) {
 	if failure != nil {
-		m.pushes.WithLabelValues("failed").Inc()
+		m.pushes.WithLabelValues(string(r.State)).Inc()
 		m.failures.WithLabelValues(string(failure.Code)).Inc()
 		return
 	}
@@ -92,4 +92,61 @@ func statusClass(err error) string {
 		return strconv.Itoa(status/100) + "xx"
 	}
 	return "error"
+}
+
+// queueCollector tells what is in the queue, at the moment that somebody asks.
+type queueCollector struct{ u *Uploader }
+
+var (
+	depthDesc = prometheus.NewDesc("s3daemon_queue_depth", "Accepted pushes that have not ended, by state: queued, running.", []string{"state"}, nil)
+	ageDesc   = prometheus.NewDesc("s3daemon_queue_oldest_seconds", "Age of the oldest push that has not ended, by state; 0 where there is none.", []string{"state"}, nil)
+	retryDesc = prometheus.NewDesc("s3daemon_queue_retrying", "Pushes of those that are queued that wait for another attempt.", nil, nil)
+	reachDesc = prometheus.NewDesc("s3daemon_store_reachable", "0 while no connection to the store can be made, else 1.", nil, nil)
+	trialDesc = prometheus.NewDesc("s3daemon_buckets_on_trial", "Buckets that failed several times in a row and are tried once a second.", nil, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (c queueCollector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{depthDesc, ageDesc, retryDesc, reachDesc, trialDesc} {
+		out <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c queueCollector) Collect(out chan<- prometheus.Metric) {
+	now := time.Now()
+	runs := make(map[push.ID]bool)
+	oldestRunning := now
+	c.u.mu.Lock()
+	size, trials, retrying := c.u.queue.size, len(c.u.queue.onTrial), 0
+	for id, e := range c.u.live {
+		switch e.stage {
+		case started, ending:
+			runs[id] = true
+			if at := time.Unix(0, e.since); at.Before(oldestRunning) {
+				oldestRunning = at
+			}
+		case backoff:
+			retrying++
+		}
+	}
+	c.u.mu.Unlock()
+	oldestQueued := now
+	if id, found := c.u.journal.OldestQueued(func(id push.ID) bool { return runs[id] }); found && size > len(runs) {
+		oldestQueued = id.Time()
+	}
+	reachable := 1.0
+	if _, _, down := c.u.endpoint.down(); down {
+		reachable = 0
+	}
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	gauge(depthDesc, float64(size-len(runs)), string(push.Queued))
+	gauge(depthDesc, float64(len(runs)), string(push.Running))
+	gauge(ageDesc, max(0, now.Sub(oldestQueued).Seconds()), string(push.Queued))
+	gauge(ageDesc, now.Sub(oldestRunning).Seconds(), string(push.Running))
+	gauge(retryDesc, float64(retrying))
+	gauge(trialDesc, float64(trials))
+	gauge(reachDesc, reachable)
 }

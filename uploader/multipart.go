@@ -49,7 +49,10 @@ func (d *delivery) CreateMultipartUpload(ctx context.Context, in *s3.CreateMulti
 	in.ChecksumAlgorithm = types.ChecksumAlgorithmCrc64nvme
 	in.ChecksumType = types.ChecksumTypeFullObject
 	var out *s3.CreateMultipartUploadOutput
-	err := d.request(ctx, "CreateMultipartUpload", single, func(ctx context.Context) (err error) {
+	err := d.request(ctx, "CreateMultipartUpload", single, first, func(ctx context.Context, c *commitment) (err error) {
+		if !c.commit() { // an upload whose id nobody heard would stay for ever
+			return context.Cause(ctx)
+		}
 		out, err = d.up.client.CreateMultipartUpload(ctx, in, opts...)
 		if err == nil && aws.ToString(out.UploadId) == "" {
 			err = errors.New("the store's answer to CreateMultipartUpload has no upload id")
@@ -65,11 +68,14 @@ func (d *delivery) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteM
 	in.MpuObjectSize = aws.Int64(d.file.Size())
 	in.ChecksumType = types.ChecksumTypeFullObject
 	var out *s3.CompleteMultipartUploadOutput
-	err := d.request(ctx, "CompleteMultipartUpload", single, func(ctx context.Context) (err error) {
+	err := d.request(ctx, "CompleteMultipartUpload", single, inPlace, func(ctx context.Context, c *commitment) (err error) {
 		// Once the object stands a changed file can only be reported; before
 		// this line it still leaves no object behind.
 		if err := d.file.Check(); err != nil {
 			return err
+		}
+		if !c.commit() {
+			return context.Cause(ctx)
 		}
 		out, err = d.up.client.CompleteMultipartUpload(ctx, in, opts...)
 		if err == nil && aws.ToString(out.ETag) == "" && aws.ToString(out.Key) == "" {
@@ -82,7 +88,7 @@ func (d *delivery) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteM
 		return err
 	})
 	if d.unclear {
-		return d.resolve(ctx, in, err)
+		return d.resolve(in, err)
 	}
 	if err == nil && aws.ToString(out.ETag) == "" { // Ceph 16 leaves it out
 		out.ETag = joinedETag(in.MultipartUpload.Parts)
@@ -96,13 +102,13 @@ var errNoAnswer = errors.New("the answer to CompleteMultipartUpload names no obj
 // resolve asks for the object whose completion ended unclearly. If the store
 // shows one of the file's size and with the ETag that these parts make, it was
 // completed; else the cause stands.
-func (d *delivery) resolve(ctx context.Context, in *s3.CompleteMultipartUploadInput, cause error) (*s3.CompleteMultipartUploadOutput, error) {
+func (d *delivery) resolve(in *s3.CompleteMultipartUploadInput, cause error) (*s3.CompleteMultipartUploadOutput, error) {
 	want := joinedETag(in.MultipartUpload.Parts)
 	if want == nil {
 		return nil, cause
 	}
 	var head *s3.HeadObjectOutput
-	err := d.request(ctx, "HeadObject", single, func(ctx context.Context) (err error) {
+	err := d.request(d.up.stopped, "HeadObject", single, inPlace, func(ctx context.Context, _ *commitment) (err error) {
 		head, err = d.up.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: in.Bucket, Key: in.Key})
 		return err
 	})
@@ -153,7 +159,7 @@ func (d *delivery) AbortMultipartUpload(ctx context.Context, in *s3.AbortMultipa
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
 	var out *s3.AbortMultipartUploadOutput
-	err := d.request(ctx, "AbortMultipartUpload", single, func(ctx context.Context) (err error) {
+	err := d.request(ctx, "AbortMultipartUpload", single, inPlace, func(ctx context.Context, _ *commitment) (err error) {
 		out, err = d.up.client.AbortMultipartUpload(ctx, in, opts...)
 		return err
 	})

@@ -2,6 +2,7 @@ package uploader
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -31,83 +32,162 @@ func operation(err error) error {
 	return &smithy.OperationError{ServiceID: "S3", OperationName: "PutObject", Err: err}
 }
 
+// refusalAfter is a refusal with a Retry-After header.
+func refusalAfter(status int, code, after string) error {
+	err := refusal(status, code).(*awshttp.ResponseError)
+	err.Response.Header = http.Header{"Retry-After": {after}}
+	return err
+}
+
+// TestRetryPolicy has what each failure means: for a push that somebody waits
+// for, and for one that nobody does.
 func TestRetryPolicy(t *testing.T) {
 	reset := &net.OpError{Op: "write", Net: "tcp", Err: syscall.ECONNRESET}
 	for _, tc := range []struct {
-		name  string
-		err   error
-		again bool
+		name           string
+		err            error
+		waited, queued bool // whether there is another attempt
+		reason         string
 	}{
-		{"connection reset", reset, true},
-		{"connection refused", &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, true},
-		{"answer cut short", io.ErrUnexpectedEOF, true},
-		{"500", refusal(500, "InternalError"), true},
-		{"502 of a proxy", refusal(502, "BadGateway"), true},
-		{"503 SlowDown", refusal(503, "SlowDown"), true},
-		{"507", refusal(507, "InsufficientCapacity"), true},
-		{"429", refusal(429, "TooManyRequests"), true},
-		{"400 RequestTimeout", refusal(400, "RequestTimeout"), true},
-		{"400 BadDigest", refusal(400, "BadDigest"), true},
-		{"403 RequestTimeTooSkewed", refusal(403, "RequestTimeTooSkewed"), true},
-		{"409 OperationAborted", refusal(409, "OperationAborted"), true},
-		{"409 ConditionalRequestConflict", refusal(409, "ConditionalRequestConflict"), true},
-		{"200 with an error inside", refusal(200, "InternalError"), true},
-		{"200 that broke off", refusal(200, ""), true},
-		{"other bytes stored", push.Errorf(push.ChecksumMismatch, "m"), true},
+		{"connection reset", reset, true, true, "connection"},
+		{"connection refused", &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, true, true, "connection"},
+		{"no connection tried", operation(&smithyhttp.RequestSendError{Err: &downError{syscall.ECONNREFUSED}}), true, true, "connection"},
+		{"answer cut short", io.ErrUnexpectedEOF, true, true, "connection"},
+		{"stood still", operation(&smithyhttp.RequestSendError{Err: &stallError{}}), true, true, "stalled"},
+		{"500", refusal(500, "InternalError"), true, true, "5xx"},
+		{"502 of a proxy", refusal(502, "BadGateway"), true, true, "5xx"},
+		{"503 SlowDown", refusal(503, "SlowDown"), true, true, "slow_down"},
+		{"507", refusal(507, "InsufficientCapacity"), true, true, "5xx"},
+		{"429", refusal(429, "TooManyRequests"), true, true, "slow_down"},
+		{"429 without a body", refusal(429, ""), true, true, "slow_down"},
+		{"400 RequestTimeout", refusal(400, "RequestTimeout"), true, true, "answer"},
+		{"400 BadDigest", refusal(400, "BadDigest"), true, true, "answer"},
+		{"403 RequestTimeTooSkewed", refusal(403, "RequestTimeTooSkewed"), true, true, "clock"},
+		{"409 OperationAborted", refusal(409, "OperationAborted"), true, true, "conflict"},
+		{"409 ConditionalRequestConflict", refusal(409, "ConditionalRequestConflict"), true, true, "conflict"},
+		{"200 with an error inside", refusal(200, "InternalError"), true, true, "answer"},
+		{"200 that broke off", refusal(200, ""), true, true, "answer"},
+		{"other bytes stored", push.Errorf(push.ChecksumMismatch, "m"), true, true, "checksum_mismatch"},
+		{"unclear completion", &unclearError{io.EOF}, true, true, "unclear"},
+		{"sent in vain", operation(&smithyhttp.RequestSendError{Err: errors.New("m")}), true, true, "connection"},
+		{"403 AccessDenied", refusal(403, "AccessDenied"), true, true, "answer"},
 
-		{"501", refusal(501, "NotImplemented"), false},
-		{"404 NoSuchBucket", refusal(404, "NoSuchBucket"), false},
-		{"403 AccessDenied", refusal(403, "AccessDenied"), false},
-		{"400 EntityTooLarge", refusal(400, "EntityTooLarge"), false},
-		{"301", refusal(301, "PermanentRedirect"), false},
-		{"file changed", push.Errorf(push.FileChanged, "m"), false},
-		{"stopped", context.Canceled, false},
-		{"not a request", operation(&smithy.SerializationError{Err: errors.New("m")}), false},
-		{"no endpoint for it", operation(errors.New("m")), false},
-		{"no credentials", operation(&credentialsError{errors.New("m")}), false},
-		{"sent in vain", operation(&smithyhttp.RequestSendError{Err: errors.New("m")}), true},
+		{"no credentials", operation(&credentialsError{errors.New("m")}), false, true, "credentials"},
+		{"expired credentials", refusal(400, "ExpiredToken"), false, true, "credentials"},
+		{"certificate", operation(&smithyhttp.RequestSendError{Err: &tls.CertificateVerificationError{Err: errors.New("m")}}), false, true, "certificate"},
+
+		{"501", refusal(501, "NotImplemented"), false, false, ""},
+		{"404 NoSuchBucket", refusal(404, "NoSuchBucket"), false, false, ""},
+		{"403 SignatureDoesNotMatch", refusal(403, "SignatureDoesNotMatch"), false, false, ""},
+		{"400 EntityTooLarge", refusal(400, "EntityTooLarge"), false, false, ""},
+		{"301", refusal(301, "PermanentRedirect"), false, false, ""},
+		{"file changed", push.Errorf(push.FileChanged, "m"), false, false, ""},
+		{"file gone", push.Errorf(push.FileNotFound, "m"), false, false, ""},
+		{"stopped", context.Canceled, false, false, ""},
+		{"not a request", operation(&smithy.SerializationError{Err: errors.New("m")}), false, false, ""},
+		{"no endpoint for it", operation(errors.New("m")), false, false, ""},
 	} {
-		p := retryPolicy{attempts: 3, jitter: func(d time.Duration) time.Duration { return d }}
-		if _, again := p.after(1, tc.err); again != tc.again {
-			t.Errorf("%s: again %v, want %v", tc.name, again, tc.again)
+		p := retryPolicy{attempts: 3, giveUp: time.Hour, jitter: func(d time.Duration) time.Duration { return d }}
+		if got := p.after(failure{err: tc.err, attempts: 1, waited: true}); got.again != tc.waited {
+			t.Errorf("%s, waited for: again %v, want %v", tc.name, got.again, tc.waited)
 		}
-		if _, again := p.after(3, tc.err); again {
-			t.Errorf("%s: a fourth attempt of three", tc.name)
+		if got := p.after(failure{err: tc.err, attempts: 1}); got.again != tc.queued {
+			t.Errorf("%s, not waited for: again %v, want %v", tc.name, got.again, tc.queued)
+		}
+		if p.after(failure{err: tc.err, attempts: 3, waited: true}).again {
+			t.Errorf("%s: a fourth attempt of three while somebody waits", tc.name)
+		}
+		if got := p.after(failure{err: tc.err, attempts: 1000, age: time.Hour - 1}); got.again != (tc.queued && tc.name != "403 AccessDenied") {
+			t.Errorf("%s: again %v after a thousand attempts that nobody waits for", tc.name, got.again)
+		}
+		if tc.name != "403 AccessDenied" && p.after(failure{err: tc.err, attempts: 1, age: time.Hour}).again {
+			t.Errorf("%s: another attempt at a push that is too old", tc.name)
+		}
+		if tc.reason != "" && reasonOf(tc.err) != tc.reason {
+			t.Errorf("%s: the reason is %q, want %q", tc.name, reasonOf(tc.err), tc.reason)
 		}
 	}
 }
 
 func TestBackoffGrowsToItsCap(t *testing.T) {
-	p := retryPolicy{attempts: 1000, jitter: func(d time.Duration) time.Duration { return d }}
-	want := []time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 10 * time.Second, 10 * time.Second}
+	p := retryPolicy{attempts: 1000, giveUp: time.Hour, jitter: func(d time.Duration) time.Duration { return d }}
 	overload := refusal(503, "SlowDown")
-	for i, w := range want {
-		if got, _ := p.after(i+1, overload); got != w {
-			t.Errorf("after attempt %d at most %v, want %v", i+1, got, w)
-		}
-	}
-	if got, _ := p.after(999, overload); got != backoffCap {
-		t.Errorf("after attempt 999 at most %v", got)
-	}
-	// A connection that broke off is replaced at once, the first time.
-	for err, w := range map[error]time.Duration{
-		io.ErrUnexpectedEOF:                                   0,
-		&net.OpError{Op: "write", Err: syscall.EPIPE}:         0,
-		&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}:   backoffBase,
-		&net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}: backoffBase,
+	const s = time.Second
+	for waited, want := range map[bool][]time.Duration{
+		true:  {s / 2, s, 2 * s, 4 * s, 8 * s, 10 * s, 10 * s},
+		false: {s / 2, s, 2 * s, 4 * s, 8 * s, 16 * s, 32 * s, 60 * s, 60 * s},
 	} {
-		if got, again := p.after(1, err); got != w || !again {
-			t.Errorf("after %v at first: %v, %v", err, got, again)
+		for i, w := range want {
+			if got := p.after(failure{err: overload, attempts: i + 1, waited: waited}); got.wait != w {
+				t.Errorf("after attempt %d, waited for %v: at most %v, want %v", i+1, waited, got.wait, w)
+			}
 		}
-		if got, _ := p.after(2, err); got != 2*backoffBase {
-			t.Errorf("after %v for the second time: %v", err, got)
+		if got := p.after(failure{err: overload, attempts: 999, waited: waited}); got.wait != want[len(want)-1] {
+			t.Errorf("after attempt 999 at most %v", got.wait)
 		}
 	}
-	full := newRetryPolicy(5)
+	full := newRetryPolicy(5, time.Hour)
 	for range 1000 {
-		if got, _ := full.after(1, overload); got < 0 || got >= backoffBase {
-			t.Fatalf("jitter gave %v, outside [0, %v)", got, backoffBase)
+		if got := full.after(failure{err: overload, attempts: 1, waited: true}); got.wait < 0 || got.wait >= backoffBase {
+			t.Fatalf("jitter gave %v, outside [0, %v)", got.wait, backoffBase)
 		}
+	}
+	if got := full.patience(); got != 7500*time.Millisecond {
+		t.Errorf("a caller's patience is %v", got)
+	}
+}
+
+// TestRetryAfter: what the store asks for is kept, within reason.
+func TestRetryAfter(t *testing.T) {
+	p := newRetryPolicy(5, time.Hour)
+	for text, want := range map[string]time.Duration{
+		"7": 7 * time.Second, "86400": longestRetryAfter, "99999999999999": longestRetryAfter, "0": 0, "-1": 0, "soon": 0, "": 0,
+		"Mon, 02 Jan 2006 15:04:05 GMT": 0,
+	} {
+		got := p.after(failure{err: refusalAfter(503, "SlowDown", text), attempts: 1})
+		if got.pause != want || want > 0 && (got.wait < want || got.wait >= want+backoffBase) {
+			t.Errorf("Retry-After: %s: pause %v, wait %v, want %v", text, got.pause, got.wait, want)
+		}
+	}
+	in := time.Now().Add(90 * time.Second).UTC().Format(http.TimeFormat)
+	if got := p.after(failure{err: refusalAfter(503, "", in), attempts: 1}); got.pause < 80*time.Second || got.pause > 90*time.Second {
+		t.Errorf("Retry-After in 90 s: pause %v", got.pause)
+	}
+}
+
+// TestWithinRequest: a push that has got nowhere gives its place back after a
+// failure, but for a connection that broke, which another one mends.
+func TestWithinRequest(t *testing.T) {
+	p := retryPolicy{attempts: 3, jitter: func(d time.Duration) time.Duration { return d }}
+	overload := refusal(503, "SlowDown")
+	for _, tc := range []struct {
+		name    string
+		n       int
+		err     error
+		inPlace bool
+		wait    time.Duration
+		again   bool
+	}{
+		{"overload at the start", 1, overload, false, 0, false},
+		{"broken connection at the start", 1, io.ErrUnexpectedEOF, false, 0, true},
+		{"and once more", 2, io.ErrUnexpectedEOF, false, 0, false},
+		{"no connection at the start", 1, &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, false, 0, false},
+		{"overload of a part", 1, overload, true, backoffBase, true},
+		{"and once more", 2, overload, true, 2 * backoffBase, true},
+		{"and no more", 3, overload, true, 0, false},
+		{"broken connection of a part", 1, &net.OpError{Op: "write", Err: syscall.EPIPE}, true, 0, true},
+		{"read timeout of a part", 1, &net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}, true, backoffBase, true},
+		{"refusal of a part", 1, refusal(403, "AccessDenied"), true, 0, false},
+		{"unclear completion", 1, &unclearError{io.EOF}, true, 0, false},
+		{"Retry-After of a part", 1, refusalAfter(503, "", "3"), true, 3 * time.Second, true},
+		{"a long one", 1, refusalAfter(503, "", "300"), true, backoffCap, true},
+	} {
+		if wait, again := p.withinRequest(tc.n, tc.err, tc.inPlace, 0); wait != tc.wait || again != tc.again {
+			t.Errorf("%s: %v, %v, want %v, %v", tc.name, wait, again, tc.wait, tc.again)
+		}
+	}
+	if _, again := p.withinRequest(1, io.ErrUnexpectedEOF, false, 1); again {
+		t.Error("a push that failed before is tried again without giving its place back")
 	}
 }
 

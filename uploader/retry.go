@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -19,39 +20,114 @@ import (
 	"github.com/lsst-dm/s3daemon/push"
 )
 
-// Backoff between the attempts of one request: full jitter, so that the pool's
-// requests, which fail together, do not come back together.
+// Backoff between attempts: full jitter, so that pushes that fail together do
+// not come back together.
 const (
 	backoffBase = 500 * time.Millisecond
-	backoffCap  = 10 * time.Second
+	backoffCap  = 10 * time.Second // while somebody waits
+	patientCap  = time.Minute      // once nobody does
+	// longestRetryAfter is the most that a store's Retry-After is believed.
+	longestRetryAfter = 5 * time.Minute
 )
 
-// retryPolicy decides what follows a failed attempt. It knows nothing but the
-// failure: no clock, no state shared between pushes, so that one push's bad
+// retryPolicy decides what follows a failed attempt. It knows nothing but what
+// happened: no clock, no state shared between pushes, so that one push's bad
 // luck never uses up another's tries.
 type retryPolicy struct {
-	attempts int                               // tries in all, at least 1
+	attempts int                               // tries in all while somebody waits, at least 1
+	giveUp   time.Duration                     // how old a push may become that nobody waits for
 	jitter   func(time.Duration) time.Duration // a random duration below its argument
 }
 
-func newRetryPolicy(attempts int) retryPolicy {
-	return retryPolicy{attempts: attempts, jitter: func(d time.Duration) time.Duration { return rand.N(d) }}
+func newRetryPolicy(attempts int, giveUp time.Duration) retryPolicy {
+	return retryPolicy{attempts: attempts, giveUp: giveUp, jitter: func(d time.Duration) time.Duration { return rand.N(d) }}
 }
 
-// after returns how long to wait before the next attempt, given that attempt
-// number n (from 1) ended with err, or false if there is to be none.
-func (p retryPolicy) after(n int, err error) (time.Duration, bool) {
-	if n >= p.attempts || !transient(err) {
+// failure is an attempt that failed.
+type failure struct {
+	err      error
+	attempts int           // made so far
+	waited   bool          // whether somebody waits for the push
+	age      time.Duration // of the push, since it was accepted or put back
+}
+
+// next is what follows a failure.
+type next struct {
+	again bool
+	wait  time.Duration // before the next attempt
+	// pause is for how long the store asked not to be asked, 0 if it did not.
+	pause time.Duration
+}
+
+// after returns what follows a failed attempt of a push.
+//
+//	what failed for good        fails at once; AccessDenied has a second try
+//	what may pass, waited for   is tried again until the attempts are used up
+//	what may pass, and nobody   is tried again until the push is too old
+//	waits
+//	what only somebody at the   fails at once where a caller waits, who can be
+//	daemon can mend             told; else it is tried like the others
+func (p retryPolicy) after(f failure) next {
+	switch {
+	case denied(f.err) && f.attempts < 2:
+	case !transient(f.err):
+		return next{}
+	case f.waited && (f.attempts >= p.attempts || needsRepair(f.err)):
+		return next{}
+	case !f.waited && f.age >= p.giveUp:
+		return next{}
+	}
+	if pause := retryAfter(f.err); pause > 0 {
+		return next{again: true, wait: pause + p.jitter(backoffBase), pause: pause}
+	}
+	most := patientCap
+	if f.waited {
+		most = backoffCap
+	}
+	return next{again: true, wait: p.jitter(backoffAfter(f.attempts, most))}
+}
+
+// backoffAfter returns the longest wait after that many attempts.
+func backoffAfter(attempts int, most time.Duration) time.Duration {
+	if attempts < 1 {
+		attempts = 1
+	}
+	if attempts > 16 {
+		return most
+	}
+	return min(most, backoffBase<<(attempts-1))
+}
+
+// withinRequest returns how long one request of a push that runs waits before
+// it is made once more, given that attempt number n (from 1) ended with err, or
+// false if there is to be none. In place means that the requests around it have
+// got somewhere: parts of a file and what follows them. Other pushes give their
+// place back while they wait, but for the very first failure if that was a
+// connection which broke: before are the attempts of earlier runs.
+func (p retryPolicy) withinRequest(n int, err error, inPlace bool, before int) (time.Duration, bool) {
+	var open *unclearError
+	switch {
+	case errors.As(err, &open): // never a second completion of one upload
+		return 0, false
+	case n == 1 && (before == 0 || inPlace) && brokenOff(err) && n < p.attempts:
+		return 0, true
+	case !inPlace || n >= p.attempts || !transient(err):
 		return 0, false
 	}
-	if n == 1 && brokenOff(err) {
-		return 0, true
+	if pause := retryAfter(err); pause > 0 {
+		return min(pause, backoffCap), true
 	}
-	most := backoffCap
-	if n < 16 {
-		most = min(backoffCap, backoffBase<<(n-1))
+	return p.jitter(backoffAfter(n, backoffCap)), true
+}
+
+// patience is how long a caller waits at least for a store that cannot be
+// asked: as long as the backoffs between his attempts would take at most.
+func (p retryPolicy) patience() time.Duration {
+	var sum time.Duration
+	for n := 1; n < p.attempts; n++ {
+		sum += backoffAfter(n, backoffCap)
 	}
-	return p.jitter(most), true
+	return sum
 }
 
 // brokenOff reports whether a connection ended in the midst of the request. The
@@ -71,27 +147,95 @@ func transient(err error) bool {
 	if errors.As(err, &known) {
 		return known.Code == push.ChecksumMismatch
 	}
-	var open *unclearError
-	var untrusted *tls.CertificateVerificationError
-	if errors.Is(err, context.Canceled) || errors.As(err, &open) || errors.As(err, &untrusted) || lacksCredentials(err) {
+	if errors.Is(err, context.Canceled) {
 		return false
+	}
+	var open *unclearError
+	if errors.As(err, &open) || needsRepair(err) || notTried(err) {
+		return true
 	}
 	answer := answerOf(err)
 	switch answer.Code {
-	case "RequestTimeout", "RequestTimeTooSkewed", "SlowDown", "BadDigest", "InternalError", "ServiceUnavailable",
-		"OperationAborted", "ConditionalRequestConflict", "XAmzContentChecksumMismatch":
+	case "RequestTimeout", "RequestTimeTooSkewed", "SlowDown", "BadDigest", "InternalError", "ServiceUnavailable", "XAmzContentChecksumMismatch":
 		return true
 	}
 	switch answer.Status {
 	case 0: // no answer at all
 		return !neverSent(err)
-	case http.StatusRequestTimeout, http.StatusTooManyRequests:
+	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusConflict, http.StatusTooEarly:
 		return true
 	case http.StatusNotImplemented:
 		return false
 	}
 	// Success with an error is an answer that broke off.
 	return answer.Status >= 500 || answer.Status < 300
+}
+
+// needsRepair reports whether the request fails until somebody changes
+// something here: credentials that are missing or expired, a certificate that
+// is not trusted.
+func needsRepair(err error) bool {
+	var untrusted *tls.CertificateVerificationError
+	if errors.As(err, &untrusted) || lacksCredentials(err) {
+		return true
+	}
+	switch answerOf(err).Code {
+	case "ExpiredToken", "TokenRefreshRequired", "ExpiredTokenException":
+		return true
+	}
+	return false
+}
+
+// denied reports whether the store does not allow the request. Stores say so
+// for a moment too, when a policy has just been changed.
+func denied(err error) bool { return answerOf(err).Code == "AccessDenied" }
+
+// retryAfter returns for how long the store asked not to be asked again.
+func retryAfter(err error) time.Duration {
+	var response *awshttp.ResponseError
+	if !errors.As(err, &response) || response.Response == nil || response.Response.Response == nil {
+		return 0
+	}
+	text := response.Response.Header.Get("Retry-After")
+	if seconds, err := strconv.Atoi(text); err == nil && seconds >= 0 {
+		return min(time.Duration(min(seconds, 1<<20))*time.Second, longestRetryAfter)
+	}
+	if at, err := http.ParseTime(text); err == nil {
+		return max(0, min(time.Until(at), longestRetryAfter))
+	}
+	return 0
+}
+
+// reasonOf names the failure for a metric: few words, never a message.
+func reasonOf(err error) string {
+	var known *push.Error
+	var stalled *stallError
+	var untrusted *tls.CertificateVerificationError
+	var open *unclearError
+	answer := answerOf(err)
+	switch {
+	case errors.As(err, &known):
+		return string(known.Code)
+	case lacksCredentials(err), needsRepair(err) && answer.Status != 0:
+		return "credentials"
+	case errors.As(err, &untrusted):
+		return "certificate"
+	case errors.As(err, &open):
+		return "unclear"
+	case errors.As(err, &stalled):
+		return "stalled"
+	case answer.Code == "SlowDown", answer.Status == http.StatusTooManyRequests:
+		return "slow_down"
+	case answer.Code == "RequestTimeTooSkewed":
+		return "clock"
+	case answer.Status == http.StatusConflict:
+		return "conflict"
+	case answer.Status >= 500:
+		return "5xx"
+	case answer.Status != 0:
+		return "answer"
+	}
+	return "connection"
 }
 
 // neverSent reports whether the request never left because the SDK could not

@@ -7,7 +7,7 @@ import (
 
 // kind tells the requests that carry a part of a large file from all others:
 // whole small files, and the short requests around a multipart upload.
-type kind int
+type kind uint8
 
 const (
 	single kind = iota

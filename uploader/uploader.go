@@ -1,51 +1,66 @@
 // Package uploader delivers files to an S3 store. It is the only package that
 // knows the AWS SDK.
 //
-//	up, err := uploader.New(ctx, uploader.Config{Endpoint: "https://s3.example.org", ...})
-//	receipt, err := up.Push(ctx, push.Request{File: "/data/a.fits", Destination: "s3://raw/a.fits"})
+//	up, err := uploader.New(ctx, uploader.Config{Endpoint: "https://s3.example.org", Journal: j, ...})
+//	receipt, err := up.Push(ctx, push.Request{File: "/data/a.fits", Destination: "s3://raw/a.fits"}, push.Options{Wait: push.Forever})
 //	...
 //	err = up.Drain(ctx)
 //
-// The way of a push:
+// The way of a push, whether a caller has just brought it or it was found in
+// the journal at the start:
 //
-//	Push      checks the request and the file, then waits for its turn
+//	Push      checks the request and the file, and has the push put on disk
+//	queue     decides whose turn it is
+//	work      a worker runs it, once: run, settle
 //	delivery  one PutObject for a file of one part, else the SDK's manager
-//	request   takes a slot, makes an attempt, checks the answer, retries
+//	request   takes a slot, makes an attempt, checks the answer
 //	slots     decides who has the next connection
+//	settle    its end is put on disk (finish, ended), or it goes back to the
+//	          queue until its next attempt (again), or, when the daemon stops,
+//	          it stays in the journal (leave)
+//
+// Its states on disk are the journal's two: queued, and ended as done, failed
+// or cancelled. That it runs is known in memory alone; after a crash it is
+// queued as before.
 //
 // Two limits hold. At most Config.MaxConnections requests are under way with
 // the store at once: that is the pool, and slotQueue has the rules of who goes
 // next. At most as many small pushes (one part) and as many large ones run at
-// once; the others wait without holding a file open. Small and large are
-// bounded apart, so that no number of large files keeps a small one from
-// starting.
+// once; the others wait without holding a file open.
+//
+// What is asked of a store that is away is decided in two places: endpoint, for
+// one that no connection can be made to, and trial, for a bucket that fails.
 package uploader
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
-
+	"hash/maphash"
 	"log/slog"
 	"net/url"
 	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
-	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/lsst-dm/s3daemon/journal"
 	"github.com/lsst-dm/s3daemon/push"
-	"github.com/lsst-dm/s3daemon/source"
 )
 
-// Config is what an Uploader needs. All fields but Endpoint are required.
+// Config is what an Uploader needs. All fields are required but Endpoint,
+// SyncFiles and DrainQueue.
 type Config struct {
 	Endpoint       string        // base URL of the store; empty for Amazon S3
 	MaxConnections int           // size of the pool, at least 1
-	Attempts       int           // tries of each request, at least 1
+	Attempts       int           // of a push while somebody waits for it, at least 1
+	GiveUpAfter    time.Duration // how old a push becomes that nobody waits for
 	ConnectTimeout time.Duration // for the TCP connection, and again for TLS
+	QueueLimit     int           // pushes that may be queued or running, at least 1
+	SyncFiles      bool          // have each file put on disk before its push is accepted
+	DrainQueue     bool          // Drain delivers what is queued too
+	Journal        *journal.Journal
 	Log            *slog.Logger
 	Metrics        prometheus.Registerer
 }
@@ -53,52 +68,102 @@ type Config struct {
 // Uploader delivers pushes. Its methods may be called by many goroutines at
 // once.
 type Uploader struct {
-	endpoint string // for messages
-	client   *s3.Client
-	putter   *putter // nil where the SDK makes all requests
-	limit    int     // of the pool
-	slots    *slots
-	running  [2]chan struct{} // by kind: one token for each push that runs
-	plan     plan
-	retry    retryPolicy
-	log      *slog.Logger
-	metrics  *metrics
+	name       string // of the store, for messages
+	endpoint   *endpoint
+	client     *s3.Client
+	putter     *putter // nil where the SDK makes all requests
+	limit      int     // of the pool
+	slots      *slots
+	plan       plan
+	retry      retryPolicy
+	queueLimit int
+	syncFiles  bool
+	drainQueue bool
+	journal    *journal.Journal
+	log        *slog.Logger
+	metrics    *metrics
+	seed       maphash.Seed
 
-	stopped context.Context // cancelled when pushes in flight are to be cut off
+	stopped context.Context // cancelled when what runs is to be cut off
 	stop    context.CancelFunc
+	leaving chan struct{}  // closed when callers are not to wait any longer
+	workers sync.WaitGroup // Add in New only
 
-	cutOff atomic.Int64 // pushes that failed because the daemon stopped
-
-	mu       sync.Mutex
-	draining bool           // guarded by mu
-	accepted sync.WaitGroup // pushes accepted and not ended; Add only with mu held and draining false
+	mu          sync.Mutex // guards all below
+	turn        [2]*sync.Cond
+	queue       queue
+	live        map[push.ID]*entry // those with a task
+	labels      map[string]*label
+	puttingBack map[uint64]bool // objects with a push that is being put back: whether a newer one came meanwhile
+	rate        rate
+	timer       *time.Timer
+	entering    int // pushes that are being accepted
+	kept        int // files that are open for pushes that have not begun to run
+	ending      int // pushes whose end is being put on disk
+	draining    bool
+	left        bool          // nothing starts any more
+	closed      bool          // workers end
+	idle        chan struct{} // closed when there is nothing to wait for; nil before Drain
 }
 
-// New makes an Uploader. It fails if the AWS configuration is unusable; it
-// does not ask the store, which may be down.
+// New makes an Uploader and takes up the pushes that the journal has. It fails
+// if the AWS configuration is unusable or the journal cannot be read; it does
+// not ask the store, which may be down.
 func New(ctx context.Context, cfg Config) (*Uploader, error) {
-	client, err := newClient(ctx, cfg)
+	u := &Uploader{
+		limit: cfg.MaxConnections, slots: newSlots(cfg.MaxConnections), plan: plan{minPart: minPartSize},
+		retry: newRetryPolicy(cfg.Attempts, cfg.GiveUpAfter), queueLimit: cfg.QueueLimit, syncFiles: cfg.SyncFiles, drainQueue: cfg.DrainQueue,
+		journal: cfg.Journal, log: cfg.Log, seed: maphash.MakeSeed(), leaving: make(chan struct{}),
+		queue: newQueue(cfg.MaxConnections), live: make(map[push.ID]*entry), labels: make(map[string]*label), puttingBack: make(map[uint64]bool),
+	}
+	u.stopped, u.stop = context.WithCancel(context.WithoutCancel(ctx))
+	u.endpoint = newEndpoint(u.stopped, newDialer(cfg.ConnectTimeout).DialContext)
+	u.endpoint.changed = u.endpointChanged
+	client, err := newClient(ctx, cfg, u.endpoint.dial)
 	if err != nil {
+		u.stop()
 		return nil, err
 	}
-	u := &Uploader{
-		endpoint: endpointName(client.Options()),
-		client:   client,
-		putter:   newPutter(client.Options()),
-		limit:    cfg.MaxConnections,
-		slots:    newSlots(cfg.MaxConnections),
-		running:  [2]chan struct{}{make(chan struct{}, cfg.MaxConnections), make(chan struct{}, cfg.MaxConnections)},
-		plan:     plan{minPart: minPartSize},
-		retry:    newRetryPolicy(cfg.Attempts),
-		log:      cfg.Log,
+	u.name, u.client, u.putter = endpointName(client.Options()), client, newPutter(client.Options())
+	u.metrics = newMetrics(cfg.Metrics, u, cfg.MaxConnections)
+	for k := range u.turn {
+		u.turn[k] = sync.NewCond(&u.mu)
 	}
-	u.metrics = newMetrics(cfg.Metrics, u.slots, cfg.MaxConnections)
-	u.stopped, u.stop = context.WithCancel(context.WithoutCancel(ctx))
+	if err := u.takeUp(); err != nil {
+		u.stop()
+		return nil, err
+	}
+	for range cfg.MaxConnections {
+		u.workers.Go(func() { u.work(single) })
+		u.workers.Go(func() { u.work(part) })
+	}
 	return u, nil
 }
 
+// takeUp puts the pushes that an earlier process left into the queue.
+func (u *Uploader) takeUp() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	begun := time.Now()
+	err := u.journal.Queued(func(r *journal.Record) error {
+		dest, err := push.ParseDestination(r.Request.Destination)
+		if err != nil {
+			return fmt.Errorf("push %s: %w", r.ID, err)
+		}
+		u.enqueueLocked(u.entryOf(r, dest), r.Request.Label, dest.Bucket)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("take up the pushes in the journal: %w", err)
+	}
+	if u.queue.size > 0 {
+		u.log.Info("pushes of an earlier run are taken up", "pushes", u.queue.size, "seconds", time.Since(begun).Seconds())
+	}
+	return nil
+}
+
 // Endpoint names the store, for people.
-func (u *Uploader) Endpoint() string { return u.endpoint }
+func (u *Uploader) Endpoint() string { return u.name }
 
 func endpointName(o s3.Options) string {
 	if o.BaseEndpoint == nil {
@@ -111,185 +176,50 @@ func endpointName(o s3.Options) string {
 }
 
 // Ready returns nil while pushes are accepted, else a *push.Error that says
-// why not.
-func (u *Uploader) Ready() error {
+// why not; and in any case what somebody should know who asks.
+func (u *Uploader) Ready() (notes []string, err error) {
+	if path := u.journal.MovedAside(); path != "" {
+		notes = append(notes, "the journal could not be read when the daemon was started, and was moved to "+path+": pushes that it had are not known")
+	}
+	if since, cause, down := u.endpoint.down(); down {
+		notes = append(notes, fmt.Sprintf("since %s no connection to the store can be made: %s", since.UTC().Format(time.RFC3339), push.OneLine(rootText(cause))))
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.readyLocked()
-}
-
-func (u *Uploader) readyLocked() error {
 	if u.draining {
-		return push.Errorf(push.ShuttingDown, "the daemon is shutting down: push again once it has been started anew")
+		return notes, errShuttingDown()
 	}
-	return nil
+	return notes, nil
 }
 
-// Push delivers one file and returns when the store has it, or the push has
-// failed with a *push.Error. The context does not matter: once Push is called,
-// a caller who goes away does not cancel it.
-//
-// A request that names no file or object that could be pushed is refused: the
-// receipt is empty. What is accepted has a receipt with an id, whether it is
-// delivered or not; where the error is nil its state is Done and the store has
-// confirmed the object.
-func (u *Uploader) Push(_ context.Context, req push.Request) (push.Receipt, error) {
-	if err := u.enter(); err != nil {
-		return push.Receipt{}, u.refuse(req, err)
+// endpointChanged stops and starts the queue with the endpoint.
+func (u *Uploader) endpointChanged() {
+	since, cause, down := u.endpoint.down()
+	if down {
+		u.log.Warn("no connection to the store can be made: pushes wait, and one attempt a second is made", "store", u.name, "error", cause.Error())
 	}
-	defer u.accepted.Done()
-
-	d, err := u.accept(req)
-	if err != nil {
-		return push.Receipt{}, u.refuse(req, err)
-	}
-	receipt := push.Receipt{
-		ID: uuid.Must(uuid.NewV7()).String(), State: push.Queued, File: req.File, Label: req.Label,
-		Destination: d.dest.String(), Bucket: d.dest.Bucket, Key: d.dest.Key,
-		AcceptedAt: time.Now().UTC(), Size: d.file.Size(), Attempts: 1, Parts: u.plan.parts(d.file.Size()),
-	}
-	err = u.deliver(d, &receipt)
-	receipt.FinishedAt = time.Now().UTC()
-	receipt.Seconds = receipt.FinishedAt.Sub(receipt.AcceptedAt).Seconds()
-	failure := asPushError(err)
-	receipt.State = push.Done
-	if failure != nil {
-		receipt.State = push.Failed
-		if failure.Code == push.ShuttingDown {
-			u.cutOff.Add(1)
-		}
-	}
-	u.metrics.ended(receipt, failure)
-	u.logEnd(receipt, failure)
-	if failure != nil {
-		return receipt, failure
-	}
-	return receipt, nil
-}
-
-// accept looks at the request and at the file, and returns the delivery with
-// the file open.
-func (u *Uploader) accept(req push.Request) (*delivery, error) {
-	dest, err := req.Check()
-	if err != nil {
-		return nil, err
-	}
-	file, err := source.Open(req.File)
-	if err != nil {
-		return nil, err
-	}
-	return &delivery{up: u, req: req, dest: dest, file: file}, nil
-}
-
-// deliver takes an accepted push to its end and closes its file. It fills in
-// the receipt as it goes.
-func (u *Uploader) deliver(d *delivery, receipt *push.Receipt) error {
-	leave, err := u.start(d)
-	if err != nil {
-		return err
-	}
-	defer leave()
-	receipt.State, receipt.StartedAt = push.Running, time.Now().UTC()
-	receipt.Size, receipt.Parts = d.file.Size(), u.plan.parts(d.file.Size())
-
-	got, err := d.run(u.stopped)
-	receipt.Attempts = max(1, d.attempts)
-	if err != nil {
-		return err
-	}
-	receipt.ETag, receipt.VersionID, receipt.Checksum = got.etag, got.versionID, got.checksum
-	return nil
-}
-
-// start returns once the push may run, with what to call when it has ended. A
-// push that has to wait does not hold its file open meanwhile.
-func (u *Uploader) start(d *delivery) (leave func(), err error) {
-	k := single
-	if u.plan.parts(d.file.Size()) > 1 {
-		k = part
-	}
-	select {
-	case u.running[k] <- struct{}{}:
-	default:
-		d.file.Close()
-		if err := u.wait(k); err != nil {
-			return nil, err
-		}
-		if d.file, err = source.Open(d.req.File); err != nil {
-			<-u.running[k]
-			return nil, err
-		}
-	}
-	u.metrics.inFlight.Inc()
-	return func() {
-		d.file.Close()
-		u.metrics.inFlight.Dec()
-		<-u.running[k]
-	}, nil
-}
-
-// wait waits for a place among the pushes of a kind that run.
-func (u *Uploader) wait(k kind) error {
-	u.metrics.waiting.Inc()
-	defer u.metrics.waiting.Dec()
-	select {
-	case u.running[k] <- struct{}{}:
-		return nil
-	case <-u.stopped.Done():
-		return push.Errorf(push.ShuttingDown, "the daemon was stopped before the push had its turn: push the file again")
-	}
-}
-
-// enter counts a push among the accepted ones, which Drain waits for.
-func (u *Uploader) enter() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if err := u.readyLocked(); err != nil {
-		return err
+	switch {
+	case u.left:
+	case down:
+		u.queue.paused = true
+		u.armLocked(since)
+	case u.queue.paused:
+		u.log.Info("the store can be reached again", "store", u.name, "pushes", u.queue.size)
+		u.queue.resume()
+		u.wakeLocked()
 	}
-	u.accepted.Add(1)
-	return nil
 }
 
-// Close refuses pushes from now on; those accepted go on.
-func (u *Uploader) Close() {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.draining = true
-}
-
-// cutOffTimeout is for the ends of pushes that are cut off: an abort of each
-// upload in parts, and an answer to each caller.
-const cutOffTimeout = 3 * time.Second
-
-// Drain refuses new pushes and waits until the accepted ones have ended. When
-// the context ends first they are cut off: each fails with ShuttingDown, and
-// Drain returns an error that says how many. It does not wait for long for one
-// that will not end even then, because the disk that its file is on hangs.
-func (u *Uploader) Drain(ctx context.Context) error {
-	u.Close()
-	defer u.client.Options().HTTPClient.(roundTripper).CloseIdleConnections()
-	defer u.stop()
-	ended := make(chan struct{})
-	go func() {
-		u.accepted.Wait()
-		close(ended)
-	}()
-	select {
-	case <-ended:
-		return nil
-	case <-ctx.Done():
+// wakeLocked wakes a worker of each kind that has something to start; each
+// wakes the next.
+func (u *Uploader) wakeLocked() {
+	for k := range u.turn {
+		if u.queue.mayStart(kind(k)) {
+			u.turn[k].Signal()
+		}
 	}
-	u.stop()
-	select {
-	case <-ended:
-	case <-time.After(cutOffTimeout):
-		return fmt.Errorf("%s cut off, and others have not ended even so", counted(int(u.cutOff.Load()), "push", "pushes"))
-	}
-	if n := u.cutOff.Load(); n > 0 {
-		return fmt.Errorf("%s cut off", counted(int(n), "push", "pushes"))
-	}
-	return nil
 }
 
 // asPushError returns err as a *push.Error; one that nobody explained is a

@@ -25,6 +25,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/lsst-dm/s3daemon/internal/store"
+	"github.com/lsst-dm/s3daemon/journal"
 	"github.com/lsst-dm/s3daemon/push"
 )
 
@@ -38,6 +39,7 @@ type rig struct {
 	log      *bytes.Buffer
 	registry *prometheus.Registry
 	dir      string
+	stays    int // pushes that a test leaves in the journal
 	// fault, if set, may answer a request in the store's place.
 	fault atomic.Pointer[func(http.ResponseWriter, *http.Request, http.Handler)]
 }
@@ -66,6 +68,7 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 	}
 	cfg := Config{
 		Endpoint: s.URL, MaxConnections: 4, Attempts: 3, ConnectTimeout: time.Second,
+		GiveUpAfter: time.Hour, QueueLimit: 1000, Journal: openJournal(t, filepath.Join(t.TempDir(), "data")),
 		Log: slog.New(slog.NewJSONHandler(&lockedWriter{w: r.log}, nil)), Metrics: r.registry,
 	}
 	for _, f := range change {
@@ -82,8 +85,8 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 	up.retry.jitter = func(time.Duration) time.Duration { return 0 }
 	r.Uploader, r.store = up, s
 	t.Cleanup(func() {
-		if err := up.Drain(context.Background()); err != nil {
-			t.Errorf("drain: %v", err)
+		if stay := up.Drain(context.Background()); stay != r.stays {
+			t.Errorf("%d pushes stay in the journal, want %d", stay, r.stays)
 		}
 		up.client.Options().HTTPClient.(roundTripper).CloseIdleConnections()
 		if n := up.slots.inUse(); n != 0 {
@@ -94,6 +97,34 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 		}
 	})
 	return r
+}
+
+// Push waits for the end, as most callers do.
+func (r *rig) Push(ctx context.Context, req push.Request) (push.Receipt, error) {
+	return r.Uploader.Push(ctx, req, push.Options{Wait: push.Forever})
+}
+
+// openJournal opens a journal that is closed after whatever uses it.
+func openJournal(t *testing.T, dir string) *journal.Journal {
+	t.Helper()
+	j, err := journal.Open(journal.Config{Dir: dir, HistoryAge: time.Hour, HistoryCount: 1000, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := j.Close(); err != nil {
+			t.Errorf("close the journal: %v", err)
+		}
+	})
+	return j
+}
+
+// depth returns how many pushes are queued and how many run.
+func (u *Uploader) depth() (queued, running int) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	running = u.queue.running[single] + u.queue.running[part]
+	return u.queue.size - running, running
 }
 
 // bySDK has rigs leave all requests to the SDK.
@@ -277,7 +308,11 @@ func TestFaultsAreRetried(t *testing.T) {
 				})
 				path, content := r.file(t, "f", size)
 				receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
-				if err != nil || receipt.Attempts != 3 {
+				want := 3
+				if size > testPart {
+					want = 1 + 1 + 3 // two failures of the first request, and two of each other
+				}
+				if err != nil || receipt.Attempts != want {
 					t.Fatalf("%v, receipt %+v", err, receipt)
 				}
 				r.wantObject(t, "k", content)
@@ -310,7 +345,7 @@ func TestFailuresSayWhy(t *testing.T) {
 		says       string
 	}{
 		{"no bucket", "s3://nowhere/k", nil, push.StoreRefused, "NoSuchBucket", 1, "create the bucket"},
-		{"denied", "s3://bucket/k", refuse(403, "AccessDenied"), push.StoreRefused, "AccessDenied", 1, "may not write"},
+		{"denied", "s3://bucket/k", refuse(403, "AccessDenied"), push.StoreRefused, "AccessDenied", 2, "may not write"},
 		{"bad signature", "s3://bucket/k", refuse(403, "SignatureDoesNotMatch"), push.StoreRefused, "SignatureDoesNotMatch", 1, "AWS_SECRET_ACCESS_KEY"},
 		{"region", "s3://bucket/k", refuse(301, "PermanentRedirect"), push.StoreRefused, "PermanentRedirect", 1, "AWS_REGION"},
 		{"overloaded for ever", "s3://bucket/k", refuse(503, "SlowDown"), push.StoreRefused, "SlowDown", 3, "later"},
@@ -363,8 +398,9 @@ func TestFailuresSayWhy(t *testing.T) {
 	}
 }
 
-// TestUnclearCompletion loses the answer to a completion that was carried out:
-// nothing may be done that could harm the object, and done may not be said.
+// TestUnclearCompletion loses the answer to completions that were carried out:
+// nothing may be done that could harm the object, no upload is completed twice,
+// and done may not be said.
 func TestUnclearCompletion(t *testing.T) {
 	for name, answer := range map[string]func(http.ResponseWriter){
 		"reset":          func(http.ResponseWriter) { panic(http.ErrAbortHandler) },
@@ -374,9 +410,11 @@ func TestUnclearCompletion(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
-			var completions, aborts atomic.Int32
+			var uploads, completions, aborts atomic.Int32
 			r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
 				switch {
+				case req.URL.Query().Has("uploads"):
+					uploads.Add(1)
 				case req.Method == http.MethodPost && req.URL.Query().Has("uploadId"):
 					completions.Add(1)
 					next.ServeHTTP(discard{make(http.Header)}, req)
@@ -393,8 +431,8 @@ func TestUnclearCompletion(t *testing.T) {
 			if !errors.As(err, &e) || e.Code != push.StoreUnreachable && e.Code != push.StoreRefused {
 				t.Errorf("error %v", err)
 			}
-			if completions.Load() != 1 || aborts.Load() != 0 {
-				t.Errorf("%d completions, %d aborts", completions.Load(), aborts.Load())
+			if completions.Load() != 3 || aborts.Load() != 0 || uploads.Load() != 3 {
+				t.Errorf("%d uploads, %d completions, %d aborts, want 3, one of each, none", uploads.Load(), completions.Load(), aborts.Load())
 			}
 			r.wantObject(t, "k", content)
 		})
@@ -525,8 +563,8 @@ func TestPoolIsBounded(t *testing.T) {
 			}
 			r.wantObject(t, fmt.Sprint(i), want)
 		}
-		if n := testutil.ToFloat64(r.metrics.inFlight) + testutil.ToFloat64(r.metrics.waiting); n != 0 {
-			t.Errorf("%v pushes counted as under way", n)
+		if queued, running := r.depth(); queued+running != 0 {
+			t.Errorf("%d pushes counted as queued, %d as running", queued, running)
 		}
 	})
 	deadline := time.Now().Add(10 * time.Second)
@@ -575,12 +613,19 @@ func TestSmallGoesBetweenLarge(t *testing.T) {
 func TestHungUpCallerDoesNotCancel(t *testing.T) {
 	r := newRig(t)
 	ctx, cancel := context.WithCancel(t.Context())
+	left := make(chan struct{})
 	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
 		cancel()
+		<-left
 		next.ServeHTTP(w, req)
 	})
 	path, content := r.file(t, "f", 100)
-	if _, err := r.Push(ctx, push.Request{File: path, Destination: "s3://bucket/k"}); err != nil {
+	receipt, err := r.Push(ctx, push.Request{File: path, Destination: "s3://bucket/k"})
+	close(left)
+	if err != nil || receipt.State != push.Running {
+		t.Errorf("the caller who hung up got %+v, %v", receipt, err)
+	}
+	if _, err := r.List(t.Context(), push.Filter{}, time.Minute); err != nil {
 		t.Error(err)
 	}
 	r.wantObject(t, "k", content)
@@ -604,12 +649,12 @@ func TestDrain(t *testing.T) {
 	r.Close()
 	_, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/late"})
 	var e *push.Error
-	if !errors.As(err, &e) || e.Code != push.ShuttingDown || r.Ready() == nil {
-		t.Errorf("a late push: %v; ready: %v", err, r.Ready())
+	if _, ready := r.Ready(); !errors.As(err, &e) || e.Code != push.ShuttingDown || ready == nil {
+		t.Errorf("a late push: %v; ready: %v", err, ready)
 	}
 	close(hold)
-	if err := r.Drain(t.Context()); err != nil {
-		t.Errorf("drain: %v", err)
+	if stay := r.Drain(t.Context()); stay != 0 {
+		t.Errorf("%d pushes stay", stay)
 	}
 	if err := <-pushed; err != nil {
 		t.Errorf("the push in flight: %v", err)
@@ -651,14 +696,14 @@ func TestDrainCutsOff(t *testing.T) {
 	<-begun
 	<-begun
 	// The others wait for their turn, and both that run have read the answer.
-	for testutil.ToFloat64(r.metrics.waiting) < n-2 ||
-		testutil.ToFloat64(r.metrics.requests.WithLabelValues("CreateMultipartUpload", "2xx")) < 2 {
+	for queued := 0; queued < n-2 ||
+		testutil.ToFloat64(r.metrics.requests.WithLabelValues("CreateMultipartUpload", "2xx")) < 2; queued, _ = r.depth() {
 		runtime.Gosched()
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := r.Drain(ctx); err == nil || !strings.HasPrefix(err.Error(), "5 pushes") {
-		t.Errorf("drain: %v", err)
+	if r.stays = r.Drain(ctx); r.stays != n {
+		t.Errorf("%d pushes stay in the journal, want %d", r.stays, n)
 	}
 	for range n {
 		var e *push.Error
@@ -676,12 +721,14 @@ func TestNoCredentials(t *testing.T) {
 	t.Setenv("AWS_ACCESS_KEY_ID", "")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
 	up, err := New(t.Context(), Config{Endpoint: r.store.URL, MaxConnections: 1, Attempts: 2, ConnectTimeout: time.Second,
+		GiveUpAfter: time.Hour, QueueLimit: 10, Journal: openJournal(t, t.TempDir()),
 		Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	path, _ := r.file(t, "f", 1)
-	_, err = up.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
+	defer up.Drain(t.Context())
+	_, err = up.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"}, push.Options{Wait: push.Forever})
 	var e *push.Error
 	if !errors.As(err, &e) || e.Code != push.NoCredentials || !strings.Contains(e.Detail, "AWS_ACCESS_KEY_ID") {
 		t.Errorf("error %v", err)

@@ -1,0 +1,107 @@
+package api
+
+import (
+	"errors"
+	"net/http"
+
+	"github.com/lsst-dm/s3daemon/push"
+)
+
+func (a *api) list(w http.ResponseWriter, r *http.Request) {
+	filter, wait, err := decodeList(w, r)
+	if err != nil {
+		a.refuse(w, err)
+		return
+	}
+	page, err := a.Queue.List(r.Context(), filter, wait)
+	if err != nil {
+		a.fail(w, "", err)
+		return
+	}
+	reply(w, http.StatusOK, completePage(page))
+}
+
+func (a *api) get(w http.ResponseWriter, r *http.Request) {
+	id, wait, err := decodeGet(w, r)
+	if err != nil {
+		a.refuse(w, err)
+		return
+	}
+	receipt, err := a.Queue.Get(r.Context(), id, wait)
+	if err != nil {
+		a.failPush(w, id, err)
+		return
+	}
+	replyReceipt(w, http.StatusOK, receipt)
+}
+
+func (a *api) cancel(w http.ResponseWriter, r *http.Request) {
+	id, err := decodeChange(w, r)
+	if err != nil {
+		a.refuse(w, err)
+		return
+	}
+	receipt, err := a.Queue.Cancel(r.Context(), id)
+	if err != nil {
+		a.failPush(w, id, err)
+		return
+	}
+	status := http.StatusOK
+	if !receipt.State.Ended() { // the store is still to be asked what it has
+		status = http.StatusAccepted
+	}
+	locate(w, receipt.ID)
+	replyReceipt(w, status, receipt)
+}
+
+func (a *api) retry(w http.ResponseWriter, r *http.Request) {
+	id, err := decodeChange(w, r)
+	if err != nil {
+		a.refuse(w, err)
+		return
+	}
+	receipt, err := a.Queue.Retry(r.Context(), id)
+	if err != nil {
+		a.failPush(w, id, err)
+		return
+	}
+	locate(w, receipt.ID)
+	replyReceipt(w, http.StatusAccepted, receipt)
+}
+
+// failPush answers with an error about the push that the path names. The
+// problem has its id, unless there is no such push.
+func (a *api) failPush(w http.ResponseWriter, id push.ID, err error) {
+	var e *push.Error
+	if errors.As(err, &e) && e.Code == push.PushNotFound {
+		a.fail(w, "", err)
+		return
+	}
+	a.fail(w, id.String(), err)
+}
+
+// locate says where the push can be asked for from now on.
+func locate(w http.ResponseWriter, id string) {
+	w.Header().Set("Location", "/pushes/"+id)
+}
+
+func replyReceipt(w http.ResponseWriter, status int, receipt push.Receipt) {
+	reply(w, status, completeReceipt(receipt))
+}
+
+// completeReceipt gives the problem in a receipt its HTTP status.
+func completeReceipt(r push.Receipt) push.Receipt {
+	r.Problem = withStatus(r.Problem)
+	return r
+}
+
+// completePage does the same for each push of a page. The pushes are copies,
+// and where there are none they are an empty list, not null.
+func completePage(p push.Page) push.Page {
+	pushes := make([]push.Receipt, len(p.Pushes))
+	for i, r := range p.Pushes {
+		pushes[i] = completeReceipt(r)
+	}
+	p.Pushes = pushes
+	return p
+}

@@ -1,0 +1,218 @@
+package journal
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/lsst-dm/s3daemon/push"
+)
+
+// The names of the buckets and of what is in meta.
+var (
+	nameMeta    = []byte("meta")
+	nameQueue   = []byte("queue")
+	nameHistory = []byte("history")
+	nameKeys    = []byte("keys")
+
+	metaVersion = []byte("version")
+	metaTotals  = []byte("totals")
+)
+
+// fill is how full a page of records gets before the next is begun: nearly
+// all of it, since records come in the order of their keys, or almost.
+const fill = 0.9
+
+// A bucket is one of a transaction. It counts what is in it.
+type bucket struct {
+	*bbolt.Bucket
+	cursor *bbolt.Cursor
+	count  *uint64
+	sum    *uint64
+}
+
+// add puts a sealed value under a key that is not there yet.
+func (b *bucket) add(key, value []byte) error {
+	*b.count++
+	*b.sum += uint64(binary.BigEndian.Uint32(value))
+	return b.Put(key, value)
+}
+
+// remove deletes a key, and reports whether it was there.
+func (b *bucket) remove(key []byte) (bool, error) {
+	k, value := b.cursor.Seek(key)
+	if !bytes.Equal(k, key) {
+		return false, nil
+	}
+	*b.count--
+	*b.sum -= uint64(binary.BigEndian.Uint32(value))
+	return true, b.cursor.Delete()
+}
+
+// totals is what all of a journal must amount to. It is written with each
+// transaction, so that a page of an earlier one in the place of a newer, which
+// is whole in itself, is noticed.
+type totals struct {
+	last                 uint64 // the order of the newest id that was given
+	queue, history, keys uint64 // how many are in each bucket
+	sum                  uint64 // of the checksums of all their values
+}
+
+func (t *totals) fields() []*uint64 {
+	return []*uint64{&t.last, &t.queue, &t.history, &t.keys, &t.sum}
+}
+
+// buckets are those of one transaction that writes.
+type buckets struct {
+	queue, history, keys bucket
+
+	meta   *bbolt.Bucket
+	totals totals
+}
+
+// bucketsOf returns the buckets, all of which Open has seen to be there.
+func bucketsOf(tx *bbolt.Tx) (*buckets, error) {
+	b := &buckets{meta: tx.Bucket(nameMeta)}
+	values, err := parseNumbers(metaTotals, b.meta.Get(metaTotals), len(b.totals.fields()))
+	if err != nil {
+		return nil, err
+	}
+	for i, field := range b.totals.fields() {
+		*field = values[i]
+	}
+	b.queue = b.bucket(tx, nameQueue, &b.totals.queue)
+	b.history = b.bucket(tx, nameHistory, &b.totals.history)
+	b.keys = b.bucket(tx, nameKeys, &b.totals.keys)
+	b.queue.FillPercent, b.history.FillPercent = fill, fill
+	return b, nil
+}
+
+func (b *buckets) bucket(tx *bbolt.Tx, name []byte, count *uint64) bucket {
+	in := tx.Bucket(name)
+	return bucket{Bucket: in, cursor: in.Cursor(), count: count, sum: &b.totals.sum}
+}
+
+// putTotals ends what is written in a transaction.
+func (b *buckets) putTotals(last uint64) error {
+	b.totals.last = max(b.totals.last, last)
+	return putTotals(b.meta, b.totals)
+}
+
+func putTotals(meta *bbolt.Bucket, t totals) error {
+	var values []uint64
+	for _, field := range t.fields() {
+		values = append(values, *field)
+	}
+	return putNumbers(meta, metaTotals, values...)
+}
+
+// apply makes the change, or sets its err and makes none. An error is one of
+// bbolt's: nothing of the transaction can be used.
+//
+// An end that was made before, by a transaction that failed and yet landed, can
+// be made again.
+func (b *buckets) apply(c *change) error {
+	c.err, c.undo = nil, nil
+	switch c.kind {
+	case accept:
+		return b.accept(c)
+	case requeue:
+		return b.requeue(c)
+	default:
+		return b.end(c)
+	}
+}
+
+func (b *buckets) accept(c *change) error {
+	if c.key != "" {
+		key := []byte(c.key)
+		if entry := b.keys.Get(key); entry != nil {
+			id, hash, err := parseKeyEntry(key, entry)
+			if err == nil {
+				err = &DuplicateError{ID: id, RequestHash: hash}
+			}
+			c.err = err
+			return nil
+		}
+		if err := b.keys.add(key, keyEntry(key, c.id, c.hash)); err != nil {
+			return err
+		}
+	}
+	return b.queue.add(c.id[:], c.value)
+}
+
+func (b *buckets) end(c *change) error {
+	was, err := b.queue.remove(c.id[:])
+	if !was && err == nil {
+		_, err = b.history.remove(c.id[:])
+	}
+	if err != nil {
+		return err
+	}
+	return b.history.add(c.id[:], c.value)
+}
+
+func (b *buckets) requeue(c *change) error {
+	was := b.history.Get(c.id[:])
+	if was == nil {
+		c.err = ErrNotEnded
+		return nil
+	}
+	c.undo = bytes.Clone(was)
+	if _, err := b.history.remove(c.id[:]); err != nil {
+		return err
+	}
+	return b.queue.add(c.id[:], c.value)
+}
+
+// withdraw undoes an accept or a requeue.
+func (b *buckets) withdraw(c *change) error {
+	if was, err := b.queue.remove(c.id[:]); err != nil || !was {
+		return err
+	}
+	if c.kind == requeue {
+		return b.history.add(c.id[:], c.undo)
+	}
+	return b.dropKey([]byte(c.key), c.id)
+}
+
+// dropKey removes an idempotency key, if it is that of the push.
+func (b *buckets) dropKey(key []byte, id push.ID) error {
+	if len(key) == 0 {
+		return nil
+	}
+	if of, _, err := parseKeyEntry(key, b.keys.Get(key)); err != nil || of != id {
+		return nil
+	}
+	_, err := b.keys.remove(key)
+	return err
+}
+
+// putNumbers writes numbers into meta.
+func putNumbers(meta *bbolt.Bucket, name []byte, numbers ...uint64) error {
+	value := make([]byte, sumSize, sumSize+8*len(numbers))
+	for _, n := range numbers {
+		value = binary.BigEndian.AppendUint64(value, n)
+	}
+	seal(value, name)
+	return meta.Put(name, value)
+}
+
+// parseNumbers reads what putNumbers wrote, which must be n numbers.
+func parseNumbers(name, value []byte, n int) ([]uint64, error) {
+	body, err := unseal(value, name)
+	if err == nil && len(body) != 8*n {
+		err = errors.New("its length is wrong")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s in the journal: %w", name, err)
+	}
+	numbers := make([]uint64, n)
+	for i := range numbers {
+		numbers[i] = binary.BigEndian.Uint64(body[8*i:])
+	}
+	return numbers, nil
+}

@@ -1,0 +1,144 @@
+package journal
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/lsst-dm/s3daemon/push"
+)
+
+// version is that of the format; see the package comment on versions.
+const version = 1
+
+// errDamaged says that a file is not, or not any more, what this package has
+// written.
+var errDamaged = errors.New("it cannot be read")
+
+func damaged(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", errDamaged, fmt.Sprintf(format, args...))
+}
+
+// contents is what check finds in a file.
+type contents struct {
+	totals
+	oneMeta bool // one of the two pages that bbolt can start from is damaged
+}
+
+// check reads the whole file and reports as an errDamaged what is wrong with
+// it. It comes before bbolt, which trusts what it reads: on garbage it can
+// panic on a goroutine of its own, read beyond the end of the file, or go on
+// with half of the pushes.
+func check(file *os.File) (contents, error) {
+	t, err := openTree(file)
+	if err != nil {
+		return contents{}, err
+	}
+	found := contents{oneMeta: t.oneMeta}
+	roots, err := t.buckets()
+	if err != nil {
+		return contents{}, err
+	}
+	// What is in the file can be judged only if its version is known.
+	want, err := checkMeta(t, roots)
+	if err != nil {
+		return contents{}, err
+	}
+	if len(roots) != 4 {
+		return contents{}, damaged("it has %d buckets", len(roots))
+	}
+	for _, b := range []struct {
+		name  []byte
+		count *uint64
+		visit func(key, value []byte) error
+	}{
+		{nameQueue, &found.queue, found.checkPush},
+		{nameHistory, &found.history, found.checkPush},
+		{nameKeys, &found.keys, checkKey},
+	} {
+		root, ok := roots[string(b.name)]
+		if !ok {
+			return contents{}, damaged("it has no bucket %s", b.name)
+		}
+		err := t.walkBucket(root, func(key, value []byte) error {
+			if err := b.visit(key, value); err != nil {
+				return err
+			}
+			*b.count++
+			found.sum += uint64(binary.BigEndian.Uint32(value))
+			return nil
+		})
+		if err != nil {
+			return contents{}, err
+		}
+	}
+	if found.last > want.last {
+		return contents{}, damaged("there are ids later than the last")
+	}
+	found.last = want.last
+	if found.totals != want {
+		return contents{}, damaged("it should have %d pushes in the queue, %d in the history and %d idempotency keys, and has others: %d, %d and %d", want.queue, want.history, want.keys, found.queue, found.history, found.keys)
+	}
+	return found, nil
+}
+
+// checkMeta returns what the journal must amount to.
+func checkMeta(t *tree, roots map[string][]byte) (totals, error) {
+	var want totals
+	root, ok := roots[string(nameMeta)]
+	if !ok {
+		return want, damaged("it has no bucket %s", nameMeta)
+	}
+	values := make(map[string][]byte)
+	err := t.walkBucket(root, func(k, v []byte) error {
+		values[string(k)] = bytes.Clone(v)
+		return nil
+	})
+	if err != nil {
+		return want, err
+	}
+	v, err := parseNumbers(metaVersion, values[string(metaVersion)], 1)
+	switch {
+	case err != nil:
+		return want, asDamage(err)
+	case v[0] > version:
+		return want, fmt.Errorf("%w: its format is %d, and this s3daemon knows formats up to %d: start the later version, or give this one another directory with S3DAEMON_DATA_DIR", ErrNewer, v[0], version)
+	case v[0] != version:
+		return want, damaged("there is no format %d", v[0])
+	}
+	numbers, err := parseNumbers(metaTotals, values[string(metaTotals)], len(want.fields()))
+	if err != nil {
+		return want, asDamage(err)
+	}
+	for i, field := range want.fields() {
+		*field = numbers[i]
+	}
+	return want, nil
+}
+
+// checkPush looks at one push.
+func (c *contents) checkPush(key, value []byte) error {
+	if len(key) != len(push.ID{}) {
+		return damaged("a push has an id of %d bytes", len(key))
+	}
+	id := push.ID(key)
+	if _, err := decode(id, value); err != nil {
+		return asDamage(err)
+	}
+	c.last = max(c.last, order(id))
+	return nil
+}
+
+func checkKey(key, value []byte) error {
+	_, _, err := parseKeyEntry(key, value)
+	return asDamage(err)
+}
+
+func asDamage(err error) error {
+	if err == nil {
+		return nil
+	}
+	return damaged("%v", err)
+}

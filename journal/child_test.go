@@ -1,0 +1,170 @@
+package journal
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/lsst-dm/s3daemon/push"
+)
+
+// Names of what makes this test binary a child that others kill.
+const (
+	childDir  = "JOURNAL_TEST_CHILD_DIR"
+	childMost = "JOURNAL_TEST_CHILD_PUSHES" // by one goroutine; without it, many do for ever
+)
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(childDir); dir != "" {
+		child(dir, os.Getenv(childMost))
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// child accepts, ends and puts back pushes, and prints what is on disk, a line
+// each as soon as it is.
+func child(dir, most string) {
+	j, err := Open(Config{Dir: dir})
+	if err != nil {
+		fmt.Println("error", err)
+		os.Exit(1)
+	}
+	say := func(what string, r *Record) { os.Stdout.WriteString(what + " " + r.ID.String() + "\n") }
+	if most != "" {
+		var n int
+		fmt.Sscan(most, &n)
+		childLoop(j, n, 1, say)
+		if err := j.Close(); err != nil {
+			fmt.Println("error", err)
+		}
+		return
+	}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() { childLoop(j, -1, 5, say) })
+	}
+	wg.Wait()
+}
+
+// childLoop handles some pushes at a time, n times or for ever. All that it does
+// with one push it submits at once, in order, so that any part of it may be in
+// one transaction.
+func childLoop(j *Journal, n, some int, say func(string, *Record)) {
+	for i := 0; i != n; i++ {
+		var wg sync.WaitGroup
+		heard := func(what string, r *Record) func(error) {
+			wg.Add(1)
+			return func(err error) {
+				if err != nil {
+					panic(err)
+				}
+				say(what, r)
+				wg.Done()
+			}
+		}
+		for k := range 1 + rand.IntN(2*some) {
+			r := example(i*100 + k)
+			if k%3 == 0 {
+				r.IdempotencyKey = fmt.Sprint(rand.Uint64())
+			}
+			j.Accept(r, heard("accepted", r))
+			if rand.IntN(4) == 0 {
+				continue // and leave it
+			}
+			end := heard("ended", r)
+			j.End(ended(*r), func() { end(nil) })
+			if rand.IntN(5) == 0 {
+				again := *r
+				again.RetriedAt = r.AcceptedAt.Add(1)
+				j.Requeue(&again, heard("requeued", r))
+			}
+		}
+		wg.Wait()
+	}
+}
+
+// acknowledged is what a child has said of each push, last.
+type acknowledged map[push.ID]string
+
+// heed notes a line of a child.
+func (a acknowledged) heed(line string) error {
+	what, id, _ := strings.Cut(line, " ")
+	parsed, err := push.ParseID(id)
+	if err != nil {
+		return fmt.Errorf("the child says %q", line)
+	}
+	a[parsed] = what
+	return nil
+}
+
+// check reports what of that is not in the journal. Changes after the last that
+// was said may be in it.
+func (a acknowledged) check(j *Journal) error {
+	var errs []error
+	for id, what := range a {
+		r, found, err := j.Get(id)
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case !found:
+			errs = append(errs, fmt.Errorf("push %s was %s and is gone", id, what))
+		case what == "ended" && r.State != push.Done && r.RetriedAt.IsZero(),
+			what == "requeued" && (r.State != push.Queued || r.RetriedAt.IsZero()):
+			errs = append(errs, fmt.Errorf("push %s was %s and is %s", id, what, r.State))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// TestKill kills a process that writes, again and again, and looks at what it
+// leaves.
+func TestKill(t *testing.T) {
+	dir := t.TempDir()
+	said := make(acknowledged)
+	rng := rand.New(rand.NewPCG(7, 8))
+	for round := range 6 {
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), childDir+"="+dir)
+		cmd.Stderr = os.Stderr
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		most := rng.IntN(3000)
+		lines := bufio.NewScanner(out)
+		for n := 0; lines.Scan(); n++ {
+			if n == most {
+				_ = cmd.Process.Kill()
+			}
+			if err := said.heed(lines.Text()); err != nil {
+				t.Error(err)
+				_ = cmd.Process.Kill()
+				break
+			}
+		}
+		_, _ = io.Copy(io.Discard, out)
+		_ = cmd.Wait() // it was killed
+		j := open(t, Config{Dir: dir})
+		if j.MovedAside() != "" {
+			t.Fatalf("round %d: the journal cannot be read", round)
+		}
+		if err := said.check(j); err != nil {
+			t.Errorf("round %d: %v", round, err)
+		}
+		if err := j.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("%d pushes", len(said))
+}

@@ -1,0 +1,301 @@
+package journal
+
+import (
+	"encoding/hex"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/lsst-dm/s3daemon/push"
+)
+
+var damageRounds = flag.Int("damage", 60, "how many damaged files TestDamage makes")
+var damageStep = flag.Int("damage-step", 7, "how many bytes on the next flipped bit of TestEveryByteOfASmallJournal is")
+
+// sample makes a journal of some thousand pushes in dir, with pages that were
+// used and freed and a deeper tree, and returns all that is in it.
+func sample(t testing.TB, dir string) map[push.ID]*Record {
+	t.Helper()
+	j := open(t, Config{Dir: dir})
+	all := make([]*Record, 2000)
+	for i := range all {
+		all[i] = example(i)
+		if i%10 == 0 {
+			all[i].IdempotencyKey = fmt.Sprint("key-", i)
+		}
+		if i%500 == 0 {
+			all[i].Request.Metadata = map[string]string{"long": string(make([]byte, 6000))} // more than a page
+		}
+	}
+	records := make(map[push.ID]*Record)
+	for n := 0; n < len(all); n += 500 {
+		acceptAll(t, j, all[n:n+500]...)
+		for i := n; i < n+400; i += 3 {
+			all[i] = ended(*all[i])
+			endAll(j, all[i])
+		}
+	}
+	for _, r := range all {
+		records[r.ID] = r
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return records
+}
+
+// TestDamage overwrites parts of a journal: whatever is done to it, it opens
+// with all that was in it, or it is moved aside.
+func TestDamage(t *testing.T) {
+	dir := t.TempDir()
+	records := sample(t, dir)
+	good, err := os.ReadFile(filepath.Join(dir, fileName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rng := rand.New(rand.NewPCG(3, 4))
+	moved := 0
+	for round := range *damageRounds {
+		bad, what := harm(rng, good)
+		if openDamaged(t, fmt.Sprintf("round %d: %s", round, what), bad, records) {
+			moved++
+		}
+	}
+	t.Logf("%d of %d files were moved aside", moved, *damageRounds)
+	if moved == 0 || moved == *damageRounds {
+		t.Errorf("%d of %d files were moved aside: is anything damaged, or everything?", moved, *damageRounds)
+	}
+}
+
+// harm returns a damaged copy, and what was done to it.
+func harm(rng *rand.Rand, good []byte) ([]byte, string) {
+	bad := append([]byte(nil), good...)
+	what := ""
+	for range 1 + rng.IntN(3) {
+		at := rng.IntN(len(bad))
+		size := 1 << rng.IntN(16)
+		if rng.IntN(2) == 0 {
+			at &^= 4095 // the headers of pages are worth it
+			at += rng.IntN(200)
+		}
+		at = min(at, len(bad)-1)
+		part := bad[at:min(at+size, len(bad))]
+		switch kind := rng.IntN(6); kind {
+		case 0:
+			what += fmt.Sprintf("%d zeros at %d; ", len(part), at)
+			clear(part)
+		case 1:
+			what += fmt.Sprintf("cut at %d; ", at)
+			bad = bad[:max(at, 1)]
+		case 2:
+			what += fmt.Sprintf("a flipped bit at %d; ", at)
+			part[0] ^= 1 << rng.IntN(8)
+		case 3:
+			from := rng.IntN(len(bad)) &^ 4095
+			what += fmt.Sprintf("a page from %d at %d; ", from, at&^4095)
+			copy(bad[at&^4095:], good[from:min(from+4096, len(good))])
+		case 4:
+			what += fmt.Sprintf("a byte at %d; ", at)
+			part[0] = byte(rng.IntN(256))
+		default:
+			what += fmt.Sprintf("%d bytes of noise at %d; ", len(part), at)
+			for i := range part {
+				part[i] = byte(rng.Uint32())
+			}
+		}
+	}
+	return bad, what
+}
+
+// openDamaged opens a journal that is bad, which must have all the records or
+// be moved aside; it reports which.
+func openDamaged(t *testing.T, what string, bad []byte, records map[push.ID]*Record) (moved bool) {
+	t.Helper()
+	dir, err := os.MkdirTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, fileName)
+	if err := os.WriteFile(path, bad, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var log recorder
+	j, err := Open(Config{Dir: dir, Log: slogTo(&log)})
+	if err != nil {
+		t.Errorf("%s: %v", what, err)
+		return false
+	}
+	defer j.Close()
+	if to := j.MovedAside(); to != "" {
+		if kept, err := os.ReadFile(to); err != nil || string(kept) != string(bad) {
+			t.Errorf("%s: what was moved aside is not what was there, %v", what, err)
+		}
+		wantQueued(t, j)
+		return true
+	}
+	// With one of the first two pages gone, the newest transaction may be
+	// missing; then the log says so.
+	behind := log.String() != ""
+	n := 0
+	err = j.Newest(push.ID{}, func(r *Record) bool {
+		n++
+		if was := records[r.ID]; !reflect.DeepEqual(r, was) && (!behind || r.Request.File != was.Request.File) {
+			t.Errorf("%s: push %s is not what it was", what, r.ID)
+		}
+		return true
+	})
+	if err != nil || n != len(records) && !behind {
+		t.Errorf("%s: %d pushes of %d, %v", what, n, len(records), err)
+	}
+	// It can be written, too.
+	r := example(99)
+	acceptAll(t, j, r)
+	endAll(j, ended(*r))
+	return false
+}
+
+// TestEveryByteOfASmallJournal flips bits in each byte that is in use.
+func TestEveryByteOfASmallJournal(t *testing.T) {
+	dir := t.TempDir()
+	j := open(t, Config{Dir: dir})
+	records := make(map[push.ID]*Record)
+	for i := range 30 {
+		r := example(i)
+		r.IdempotencyKey = fmt.Sprint(i)
+		acceptAll(t, j, r)
+		records[r.ID] = r
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	good, err := os.ReadFile(filepath.Join(dir, fileName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(filepath.Join(dir, "copy"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.Write(good); err != nil {
+		t.Fatal(err)
+	}
+	found, unnoticed := 0, 0
+	for at := 0; at < 40*4096 && at < len(good); at += *damageStep {
+		if good[at] == 0 && at%8 != 1 {
+			continue // mostly padding
+		}
+		bit := byte(1) << (at % 8)
+		if _, err := f.WriteAt([]byte{good[at] ^ bit}, int64(at)); err != nil {
+			t.Fatal(err)
+		}
+		c, err := check(f)
+		switch {
+		case err != nil:
+			found++
+		case !c.oneMeta && int(c.queue) != len(records):
+			t.Errorf("with bit %d of byte %d flipped there are %d pushes of %d", at%8, at, c.queue, len(records))
+		default:
+			unnoticed++ // a free page, or padding
+		}
+		if _, err := f.WriteAt(good[at:at+1], int64(at)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("%d flipped bits were found, %d made no difference", found, unnoticed)
+	if found == 0 {
+		t.Error("no flipped bit was found")
+	}
+}
+
+// TestCheckAgreesWithBbolt: what bbolt has written, in all kinds of states, is
+// never called damaged.
+func TestCheckAgreesWithBbolt(t *testing.T) {
+	rng := rand.New(rand.NewPCG(5, 6))
+	dir := t.TempDir()
+	j := open(t, Config{Dir: dir, HistoryCount: 500})
+	var queue []*Record
+	for step := range 400 {
+		switch n := 1 + rng.IntN(1<<rng.IntN(9)); {
+		case rng.IntN(100) == 0: // all
+			for i, r := range queue {
+				queue[i] = ended(*r)
+			}
+			endAll(j, queue...)
+			queue = nil
+		case rng.IntN(2) == 0 && len(queue) > 0:
+			ends := make([]*Record, 0, n)
+			for range min(n, len(queue)) {
+				i := rng.IntN(len(queue))
+				r := ended(*queue[i])
+				if rng.IntN(50) == 0 {
+					r.Problem = &push.Problem{Detail: string(make([]byte, rng.IntN(20_000)))}
+				}
+				ends = append(ends, r)
+				queue[i] = queue[len(queue)-1]
+				queue = queue[:len(queue)-1]
+			}
+			endAll(j, ends...)
+		default:
+			some := make([]*Record, n)
+			for i := range some {
+				some[i] = example(step*1000 + i)
+				if rng.IntN(3) == 0 {
+					key := make([]byte, 1+rng.IntN(100))
+					for i := range key {
+						key[i] = byte(rng.Uint32())
+					}
+					some[i].IdempotencyKey = hex.EncodeToString(key)
+				}
+				if rng.IntN(50) == 0 {
+					some[i].Request.Metadata = map[string]string{"x": string(make([]byte, rng.IntN(20_000)))}
+				}
+			}
+			acceptDistinct(j, some)
+			queue = append(queue, accepted(j, some)...)
+		}
+		c, err := check(j.file)
+		if err != nil || c.oneMeta || int(c.queue) != len(queue) {
+			t.Fatalf("step %d: %d pushes in the queue, want %d; %v", step, c.queue, len(queue), err)
+		}
+	}
+	// bbolt's own check agrees.
+	err := j.db.View(func(tx *bbolt.Tx) error {
+		for err := range tx.Check() {
+			t.Error(err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// acceptDistinct accepts records, of which some may have a key that is taken.
+func acceptDistinct(j *Journal, records []*Record) {
+	done := make(chan struct{}, len(records))
+	for _, r := range records {
+		j.Accept(r, func(error) { done <- struct{}{} })
+	}
+	for range records {
+		<-done
+	}
+}
+
+// accepted returns those that are in the journal.
+func accepted(j *Journal, records []*Record) []*Record {
+	var in []*Record
+	for _, r := range records {
+		if _, found, _ := j.Get(r.ID); found {
+			in = append(in, r)
+		}
+	}
+	return in
+}

@@ -1,0 +1,450 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/lsst-dm/s3daemon/push"
+)
+
+func TestLifeOfAPush(t *testing.T) {
+	dir := t.TempDir()
+	j := open(t, Config{Dir: dir})
+	r := example(1)
+	acceptAll(t, j, r)
+	if r.ID.IsZero() {
+		t.Fatal("the push has no id")
+	}
+	j = reopen(t, j)
+	wantPush(t, j, r)
+	wantQueued(t, j, r)
+
+	failed := *r
+	failed.State, failed.FinishedAt = push.Failed, r.AcceptedAt.Add(time.Second)
+	failed.Problem = &push.Problem{Code: push.StoreRefused, Detail: "no"}
+	endAll(j, &failed)
+	j = reopen(t, j)
+	wantPush(t, j, &failed)
+	wantQueued(t, j)
+
+	again := *r
+	again.RetriedAt = r.AcceptedAt.Add(time.Minute)
+	if err := requeue1(j, &again); err != nil {
+		t.Fatal(err)
+	}
+	j = reopen(t, j)
+	wantPush(t, j, &again)
+	wantQueued(t, j, &again)
+	if err := requeue1(j, &again); !errors.Is(err, ErrNotEnded) {
+		t.Errorf("requeue of a queued push: %v", err)
+	}
+
+	endAll(j, ended(again))
+	j = reopen(t, j)
+	wantPush(t, j, ended(again))
+	if _, found, err := j.Get(push.NewID(time.UnixMilli(1), 1, [8]byte{})); found || err != nil {
+		t.Errorf("an unknown id gives %v, %v", found, err)
+	}
+}
+
+func reopen(t *testing.T, j *Journal) *Journal {
+	t.Helper()
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	cfg := j.cfg
+	cfg.Metrics = nil // where the first one still is
+	again := open(t, cfg)
+	if moved := again.MovedAside(); moved != "" {
+		t.Fatalf("the journal was moved to %s", moved)
+	}
+	return again
+}
+
+func requeue1(j *Journal, r *Record) error {
+	done := make(chan error, 1)
+	j.Requeue(r, func(err error) { done <- err })
+	return <-done
+}
+
+func accept1(j *Journal, r *Record) error {
+	done := make(chan error, 1)
+	j.Accept(r, func(err error) { done <- err })
+	return <-done
+}
+
+func wantPush(t *testing.T, j *Journal, want *Record) {
+	t.Helper()
+	got, found, err := j.Get(want.ID)
+	if err != nil || !found || !reflect.DeepEqual(&got, want) {
+		t.Errorf("got  %+v, %v, %v\nwant %+v", got, found, err, *want)
+	}
+}
+
+func wantQueued(t *testing.T, j *Journal, want ...*Record) {
+	t.Helper()
+	var got []*Record
+	if err := j.Queued(func(r *Record) error { got = append(got, r); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%d pushes are queued, want %d", len(got), len(want))
+	}
+}
+
+func TestIdempotencyKeys(t *testing.T) {
+	j := open(t, Config{Dir: t.TempDir()})
+	first := example(1)
+	first.IdempotencyKey, first.RequestHash = "k", [32]byte{1}
+	same := example(2)
+	same.IdempotencyKey, same.RequestHash = "k", [32]byte{2}
+	results := make(chan error, 2)
+	j.Accept(first, func(err error) { results <- err }) // both in one batch, or not
+	j.Accept(same, func(err error) { results <- err })
+	if err := <-results; err != nil {
+		t.Fatal(err)
+	}
+	var dup *DuplicateError
+	if err := <-results; !errors.As(err, &dup) || dup.ID != first.ID || dup.RequestHash != first.RequestHash {
+		t.Errorf("the second push with the key gives %v", err)
+	}
+	for range 2 {
+		id, hash, found, err := j.FindKey("k")
+		if id != first.ID || hash != first.RequestHash || !found || err != nil {
+			t.Errorf("the key leads to %s, %x, %v, %v", id, hash, found, err)
+		}
+		j = reopen(t, j)
+	}
+	if _, _, found, err := j.FindKey("other"); found || err != nil {
+		t.Errorf("another key gives %v, %v", found, err)
+	}
+	wantQueued(t, j, first)
+	if err := accept1(j, same); !errors.As(err, &dup) || dup.ID != first.ID {
+		t.Errorf("after a restart, the second push with the key gives %v", err)
+	}
+	endAll(j, ended(*first))
+	if err := accept1(j, same); !errors.As(err, &dup) || dup.ID != first.ID {
+		t.Errorf("after the end, the second push with the key gives %v", err)
+	}
+}
+
+// TestIDsGoOn: an id is later than all others, even if the clock is set back,
+// and even if those others have left the journal.
+func TestIDsGoOn(t *testing.T) {
+	now := time.Now()
+	cfg := Config{Dir: t.TempDir(), HistoryAge: time.Hour, now: func() time.Time { return now }}
+	j := open(t, cfg)
+	r := example(1)
+	acceptAll(t, j, r)
+	e := ended(*r)
+	e.FinishedAt = now
+	endAll(j, e)
+	now = now.Add(48 * time.Hour)
+	j = reopen(t, j) // prunes
+	if _, found, _ := j.Get(r.ID); found {
+		t.Fatal("the push is still there")
+	}
+	now = now.Add(-1000 * time.Hour)
+	j.cfg.now = cfg.now
+	j = reopen(t, j)
+	next := example(2)
+	acceptAll(t, j, next)
+	if next.ID.Compare(r.ID) <= 0 {
+		t.Errorf("the id %s does not come after %s", next.ID, r.ID)
+	}
+}
+
+func TestDonesComeInOrder(t *testing.T) {
+	j := open(t, Config{Dir: t.TempDir()})
+	var mu sync.Mutex
+	var order []push.ID
+	var wg sync.WaitGroup
+	for g := range 8 {
+		wg.Go(func() {
+			for i := range 200 {
+				r := example(g*1000 + i)
+				wg.Add(1)
+				j.Accept(r, func(err error) {
+					defer wg.Done()
+					if err != nil {
+						t.Error(err)
+					}
+					mu.Lock()
+					order = append(order, r.ID)
+					mu.Unlock()
+				})
+			}
+		})
+	}
+	wg.Wait()
+	if len(order) != 1600 || !slices.IsSortedFunc(order, push.ID.Compare) {
+		t.Errorf("%d dones, not in the order of the ids", len(order))
+	}
+}
+
+// TestScans compares the scans with a list, for many sizes and starting points.
+func TestScans(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for _, n := range []int{0, 1, 2, 63, 64, 65, 300, 5000} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			j := open(t, Config{Dir: t.TempDir()})
+			all := make([]*Record, n)
+			var ends, queued []*Record
+			for i := range all {
+				all[i] = example(i)
+				all[i].Request.Label = fmt.Sprint(i % 3)
+			}
+			acceptAll(t, j, all...)
+			for i := range all {
+				if rng.IntN(3) > 0 {
+					all[i] = ended(*all[i])
+					ends = append(ends, all[i])
+				} else {
+					queued = append(queued, all[i])
+				}
+			}
+			endAll(j, ends...)
+			wantQueued(t, j, queued...)
+
+			froms := []int{-1, 0, n / 2, n - 1}
+			for _, from := range froms {
+				if from >= n {
+					continue
+				}
+				older, newer, id := all, all, push.ID{}
+				if from >= 0 {
+					older, newer, id = all[:from], all[from+1:], all[from].ID
+				}
+				older = slices.Clone(older)
+				slices.Reverse(older)
+				wantScan(t, "Newest", older, func(yield func(*Record) bool) error { return j.Newest(id, yield) })
+				wantScan(t, "Since", newer, func(yield func(*Record) bool) error { return j.Since(id, yield) })
+				want := func(b *Brief) bool { return string(b.Label) == "1" && b.State == push.Done }
+				wantScan(t, "NewestWhere", where(older), func(yield func(*Record) bool) error { return j.NewestWhere(id, want, yield) })
+				wantScan(t, "SinceWhere", where(newer), func(yield func(*Record) bool) error { return j.SinceWhere(id, want, yield) })
+			}
+			// Between two ids, and beyond all.
+			if n > 1 {
+				between := all[0].ID
+				between[15]++
+				wantScan(t, "Newest", all[:1], func(yield func(*Record) bool) error { return j.Newest(between, yield) })
+				wantScan(t, "Since", all[1:], func(yield func(*Record) bool) error { return j.Since(between, yield) })
+			}
+			last := push.ID{0: 0xff}
+			wantScan(t, "Since", nil, func(yield func(*Record) bool) error { return j.Since(last, yield) })
+			reversed := slices.Clone(all)
+			slices.Reverse(reversed)
+			wantScan(t, "Newest", reversed, func(yield func(*Record) bool) error { return j.Newest(last, yield) })
+		})
+	}
+}
+
+func where(all []*Record) []*Record {
+	return slices.DeleteFunc(slices.Clone(all), func(r *Record) bool { return r.Request.Label != "1" || r.State != push.Done })
+}
+
+func wantScan(t *testing.T, name string, want []*Record, scan func(func(*Record) bool) error) {
+	t.Helper()
+	for _, most := range []int{len(want) + 1, 1, 70} {
+		var got []*Record
+		err := scan(func(r *Record) bool { got = append(got, r); return len(got) < most })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.EqualFunc(got, want[:min(most, len(want))], func(a, b *Record) bool { return reflect.DeepEqual(a, b) }) {
+			t.Errorf("%s of at most %d has %d pushes, want %d", name, most, len(got), min(most, len(want)))
+		}
+	}
+}
+
+// TestScanWhileTheQueueMoves: pushes that end during a scan are seen once.
+func TestScanWhileTheQueueMoves(t *testing.T) {
+	j := open(t, Config{Dir: t.TempDir()})
+	all := make([]*Record, 1000)
+	for i := range all {
+		all[i] = example(i)
+	}
+	acceptAll(t, j, all...)
+	for name, scan := range map[string]func(push.ID, func(*Record) bool) error{"Newest": j.Newest, "Since": j.Since} {
+		seen := make(map[push.ID]int)
+		err := scan(push.ID{}, func(r *Record) bool {
+			seen[r.ID]++
+			if n := len(seen); n%100 == 0 {
+				endAll(j, ended(*all[n-1]), ended(*all[1000-n]))
+			}
+			return true
+		})
+		if err != nil || len(seen) != len(all) {
+			t.Errorf("%s saw %d pushes of %d, %v", name, len(seen), len(all), err)
+		}
+		for id, n := range seen {
+			if n != 1 {
+				t.Errorf("%s saw %s %d times", name, id, n)
+			}
+		}
+	}
+}
+
+func TestQueuedPassesErrorsOn(t *testing.T) {
+	j := open(t, Config{Dir: t.TempDir()})
+	acceptAll(t, j, example(1), example(2))
+	stop := errors.New("enough")
+	n := 0
+	if err := j.Queued(func(*Record) error { n++; return stop }); !errors.Is(err, stop) || n != 1 {
+		t.Errorf("%v after %d", err, n)
+	}
+}
+
+func TestOldestQueued(t *testing.T) {
+	j := open(t, Config{Dir: t.TempDir()})
+	if _, found := j.OldestQueued(nil); found {
+		t.Error("an empty queue has an oldest push")
+	}
+	a, b, c := example(1), example(2), example(3)
+	acceptAll(t, j, a, b, c)
+	endAll(j, ended(*a))
+	skip := map[push.ID]bool{}
+	for _, want := range []*Record{b, c} {
+		id, found := j.OldestQueued(func(id push.ID) bool { return skip[id] })
+		if !found || id != want.ID {
+			t.Errorf("the oldest is %s, want %s", id, want.ID)
+		}
+		skip[id] = true
+	}
+	if id, found := j.OldestQueued(func(id push.ID) bool { return skip[id] }); found {
+		t.Errorf("all are skipped, and yet there is %s", id)
+	}
+}
+
+func TestAfterClose(t *testing.T) {
+	j := open(t, Config{Dir: t.TempDir()})
+	r := example(1)
+	acceptAll(t, j, r)
+	for i := range 100 {
+		j.Accept(example(2+i), func(err error) {
+			if err != nil {
+				t.Errorf("accepted before Close: %v", err)
+			}
+		})
+	}
+	told := false
+	j.End(ended(*r), func() { told = true })
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if !told {
+		t.Error("Close did not wait for what was submitted")
+	}
+	if err := j.Close(); !errors.Is(err, ErrClosed) {
+		t.Errorf("second Close: %v", err)
+	}
+	if err := accept1(j, example(3)); !errors.Is(err, ErrClosed) {
+		t.Errorf("Accept: %v", err)
+	}
+	if err := requeue1(j, r); !errors.Is(err, ErrClosed) {
+		t.Errorf("Requeue: %v", err)
+	}
+	j.End(ended(*r), func() { t.Error("an end after Close is done") })
+	if _, _, err := j.Get(r.ID); !errors.Is(err, ErrClosed) {
+		t.Errorf("Get: %v", err)
+	}
+	if _, _, _, err := j.FindKey("k"); !errors.Is(err, ErrClosed) {
+		t.Errorf("FindKey: %v", err)
+	}
+	if err := j.Newest(push.ID{}, nil); !errors.Is(err, ErrClosed) {
+		t.Errorf("Newest: %v", err)
+	}
+	if _, found := j.OldestQueued(nil); found || j.Size() != 0 {
+		t.Error("a closed journal has a queue, or a size")
+	}
+}
+
+// TestIdleJournalWritesNothing compares the file, byte for byte.
+func TestIdleJournalWritesNothing(t *testing.T) {
+	dir := t.TempDir()
+	cfg := Config{Dir: dir, HistoryAge: time.Hour, HistoryCount: 100}
+	j := open(t, cfg)
+	r := example(1)
+	r.IdempotencyKey = "k"
+	acceptAll(t, j, r)
+	read := func() string {
+		b, err := os.ReadFile(filepath.Join(dir, fileName))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	before := read()
+	j = reopen(t, j)
+	_ = accept1(j, r) // a duplicate
+	_ = requeue1(j, r)
+	_, _, _ = j.Get(r.ID)
+	j = reopen(t, j)
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if read() != before {
+		t.Error("a journal with nothing to write has written something")
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	j := open(t, Config{Dir: t.TempDir(), Metrics: reg})
+	acceptAll(t, j, example(1))
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, f := range families {
+		m := f.GetMetric()[0]
+		got[f.GetName()] = m.GetGauge().GetValue() + m.GetCounter().GetValue() + float64(m.GetHistogram().GetSampleCount())
+	}
+	want := map[string]float64{
+		"s3daemon_journal_commit_duration_seconds": 1,
+		"s3daemon_journal_size_bytes":              float64(j.Size()),
+		"s3daemon_journal_write_failures_total":    0,
+		"s3daemon_journal_moved_aside":             0,
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %v\nwant %v", got, want)
+	}
+}
+
+// recorder is a log that a test can look at.
+type recorder struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (r *recorder) Enabled(context.Context, slog.Level) bool { return true }
+func (r *recorder) WithAttrs([]slog.Attr) slog.Handler       { return r }
+func (r *recorder) WithGroup(string) slog.Handler            { return r }
+func (r *recorder) Handle(_ context.Context, record slog.Record) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	line := record.Level.String() + " " + record.Message
+	record.Attrs(func(a slog.Attr) bool { line += " " + a.String(); return true })
+	r.lines = append(r.lines, line)
+	return nil
+}
+
+func (r *recorder) String() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return strings.Join(r.lines, "\n")
+}

@@ -1,0 +1,40 @@
+package journal
+
+import (
+	"time"
+
+	"github.com/lsst-dm/s3daemon/push"
+)
+
+// Record is a push as it is kept.
+type Record struct {
+	ID      push.ID
+	State   push.State   // Queued until it has ended
+	Request push.Request // Destination always in the form s3://bucket/key
+
+	// The file as it was found at acceptance.
+	Size          int64
+	ModTime       time.Time // with nanoseconds
+	Device, Inode uint64
+
+	AcceptedAt     time.Time
+	RetriedAt      time.Time // when somebody put it back last; zero: never
+	IdempotencyKey string
+	RequestHash    [32]byte // kept only where there is an IdempotencyKey
+
+	// The end; all zero before it.
+	StartedAt, FinishedAt time.Time
+	Attempts, Parts       int
+	ETag, VersionID       string
+	Checksum              *push.Checksum
+	Problem               *push.Problem // Code, Detail and Store are kept, and nothing else of it
+}
+
+// Brief is what of a record can be seen without decoding the rest. The slices
+// are valid only during the call that they were handed to.
+type Brief struct {
+	ID          push.ID
+	State       push.State
+	Destination []byte
+	Label       []byte
+}

@@ -1,0 +1,163 @@
+package uploader
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/lsst-dm/s3daemon/journal"
+	"github.com/lsst-dm/s3daemon/push"
+)
+
+// cancelTimeout is how long Cancel waits for the end of a push that runs.
+const cancelTimeout = 20 * time.Second
+
+// Cancel has a push not delivered, if that can still be had. A push that waits
+// is cancelled at once. One that runs is cut off, unless all of its object may
+// have been sent: then the store's answer decides, and if there is none, what
+// the store shows when it is asked. So the receipt says Cancelled or Done and
+// never guesses; where it says Running, that is not known yet. A push that had
+// ended before is an error, unless it was cancelled then.
+func (u *Uploader) Cancel(ctx context.Context, id push.ID) (push.Receipt, error) {
+	e, t, r, err := u.find(ctx, id)
+	if err != nil {
+		return push.Receipt{}, err
+	}
+	if e == nil {
+		if r.State == push.Cancelled {
+			return receiptOf(r), nil
+		}
+		return receiptOf(r), push.Errorf(push.PushEnded, "the push %s had ended before as %s: there is nothing to cancel", id, r.State)
+	}
+	u.mu.Lock()
+	switch {
+	case t.final != nil, t.left, e.stage == ending: // it ends just now
+		u.mu.Unlock()
+	case e.stage == started:
+		t.cancelled = true
+		t.cancel(errCancelled)
+		u.mu.Unlock()
+	default:
+		u.queue.end(e)
+		u.mu.Unlock()
+		u.finish(e, t, r, push.Cancelled, outcome{}, errWasCancelled())
+	}
+	t.await(ctx, cancelTimeout)
+	u.mu.Lock()
+	if t.final != nil {
+		r = t.final
+	}
+	u.mu.Unlock()
+	if r.State == push.Failed {
+		return receiptOf(r), push.Errorf(push.PushEnded, "the push %s failed before it could be cancelled", id)
+	}
+	return u.describe(r), nil
+}
+
+// Retry puts a push back that failed or was cancelled, with the file as it is
+// now. It is refused if a newer push to the same object was accepted since and
+// may have been delivered: the older file would overwrite the newer one.
+func (u *Uploader) Retry(ctx context.Context, id push.ID) (push.Receipt, error) {
+	e, _, r, err := u.find(ctx, id)
+	if err != nil {
+		return push.Receipt{}, err
+	}
+	if e != nil || r.State != push.Failed && r.State != push.Cancelled {
+		return u.describe(r), push.Errorf(push.PushNotFailed, "the push %s is %s: only one that failed or was cancelled can be put back", id, u.describe(r).State)
+	}
+	dest, err := push.ParseDestination(r.Request.Destination)
+	if err != nil {
+		return push.Receipt{}, err
+	}
+	if err := u.enter(); err != nil {
+		return receiptOf(r), err
+	}
+	file, err := u.look(r.Request.File)
+	if err != nil {
+		u.exit()
+		return receiptOf(r), err
+	}
+	identity := file.Identity()
+	file.Close()
+	return u.putBack(r, dest, func(again *journal.Record) {
+		again.Size, again.ModTime, again.Device, again.Inode = identity.Size, identity.ModTime, identity.Device, identity.Inode
+		again.Parts = u.plan.parts(identity.Size)
+	})
+}
+
+// putBack moves an ended push from the history into the queue.
+func (u *Uploader) putBack(r *journal.Record, dest push.Destination, update func(*journal.Record)) (push.Receipt, error) {
+	superseded := push.Errorf(push.Superseded, "a newer push to %s was accepted after %s: the older file would overwrite it, so push the file again if that is meant", dest, r.ID)
+	object := u.objectHash(dest)
+	u.mu.Lock()
+	if _, twice := u.puttingBack[object]; twice {
+		u.mu.Unlock()
+		u.exit()
+		return receiptOf(r), push.Errorf(push.PushNotFailed, "another push to %s is being put back just now: ask again", dest)
+	}
+	u.puttingBack[object] = false
+	u.mu.Unlock()
+	if newer, err := u.isSuperseded(r); err != nil || newer {
+		u.mu.Lock()
+		delete(u.puttingBack, object)
+		u.mu.Unlock()
+		u.exit()
+		if err != nil {
+			return receiptOf(r), unreadable(err)
+		}
+		return receiptOf(r), superseded
+	}
+	again := journal.Record{
+		ID: r.ID, State: push.Queued, Request: r.Request, AcceptedAt: r.AcceptedAt, RetriedAt: time.Now().UTC(),
+		IdempotencyKey: r.IdempotencyKey, RequestHash: r.RequestHash,
+	}
+	update(&again)
+	e := u.entryOf(&again, dest)
+	e.task = newTask(&again)
+	close(e.task.accepted)
+	answer := make(chan error, 1)
+	u.journal.Requeue(&again, func(err error) {
+		u.mu.Lock()
+		overtaken := u.puttingBack[object]
+		delete(u.puttingBack, object)
+		u.entering--
+		if err == nil {
+			u.enqueueLocked(e, again.Request.Label, dest.Bucket)
+		}
+		var t *task
+		if overtaken = overtaken && err == nil; overtaken {
+			t = u.taskLocked(e)
+			u.queue.end(e)
+		}
+		u.idleLocked()
+		u.mu.Unlock()
+		if overtaken {
+			u.finish(e, t, &again, push.Failed, outcome{}, superseded)
+			err = superseded
+		}
+		answer <- err
+	})
+	err := <-answer
+	var known *push.Error
+	switch {
+	case err == nil:
+		return u.describe(&again), nil
+	case errors.As(err, &known):
+		return receiptOf(r), known
+	case errors.Is(err, journal.ErrNotEnded):
+		return receiptOf(r), push.Errorf(push.PushNotFailed, "the push %s has been put back by somebody else, or has left the history", r.ID)
+	}
+	return receiptOf(r), unwritable(err)
+}
+
+// isSuperseded reports whether a push to the same object was accepted after
+// this one and was or may be delivered.
+func (u *Uploader) isSuperseded(r *journal.Record) (newer bool, err error) {
+	err = u.journal.SinceWhere(r.ID, func(b *journal.Brief) bool {
+		return string(b.Destination) == r.Request.Destination && b.State != push.Failed && b.State != push.Cancelled
+	}, func(*journal.Record) bool {
+		newer = true
+		return false
+	})
+	return newer, err
+}

@@ -1,0 +1,67 @@
+package uploader
+
+import (
+	"io"
+	"sync/atomic"
+)
+
+// commitment is the point of no return of an attempt: once the last byte of a
+// request that makes an object may have left, the store may make it, whatever
+// becomes of the connection. So a cancellation ends an attempt before that
+// point, and waits for the answer after it.
+type commitment struct{ state atomic.Int32 }
+
+const (
+	open int32 = iota
+	committed
+	abandoned
+)
+
+// commit passes the point, or reports that the attempt has been abandoned.
+func (c *commitment) commit() bool {
+	return c.state.CompareAndSwap(open, committed) || c.reached()
+}
+
+// abandon gives the attempt up, or reports that it is too late for that.
+func (c *commitment) abandon() bool { return c.state.CompareAndSwap(open, abandoned) }
+
+func (c *commitment) reached() bool { return c.state.Load() == committed }
+
+// sentBody is the body of an attempt. It counts what the connection takes, and
+// commits the attempt before it gives the last byte away.
+type sentBody struct {
+	io.ReadSeeker
+	d    *delivery
+	n    atomic.Int64
+	left int64
+	last *commitment // nil for a part, which makes no object
+}
+
+func (b *sentBody) Read(p []byte) (int, error) {
+	n, err := b.ReadSeeker.Read(p)
+	b.n.Add(int64(n))
+	b.d.sent.Add(int64(n))
+	if b.last == nil {
+		return n, err
+	}
+	if b.left -= int64(n); b.left <= 0 && !b.last.commit() {
+		return 0, errCancelled
+	}
+	return n, err
+}
+
+// Seek goes back to the start; the SDK does before it sends.
+func (b *sentBody) Seek(offset int64, whence int) (int64, error) {
+	at, err := b.ReadSeeker.Seek(offset, whence)
+	if b.last != nil {
+		b.left = b.d.file.Size() - at
+	}
+	return at, err
+}
+
+// failed takes the bytes of an attempt that failed back.
+func (b *sentBody) failed(err *error) {
+	if *err != nil {
+		b.d.sent.Add(-b.n.Load())
+	}
+}

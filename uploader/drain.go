@@ -1,0 +1,125 @@
+package uploader
+
+import (
+	"context"
+	"time"
+)
+
+// cutOffTimeout is for the ends of pushes that are cut off: an abort of each
+// upload in parts, and an answer to each caller.
+const cutOffTimeout = 3 * time.Second
+
+// Close refuses pushes from now on; those accepted go on.
+func (u *Uploader) Close() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.draining = true
+}
+
+// Drain refuses new pushes and waits until those that run have ended, and with
+// Config.DrainQueue those that are queued too. When the context ends first, what
+// runs is cut off. Whatever has not ended stays in the journal; callers who wait
+// for it are told so. Drain returns how many pushes stay.
+//
+// It does not wait for long for a push that will not end even then, because
+// the disk that its file is on hangs.
+func (u *Uploader) Drain(ctx context.Context) (stay int) {
+	u.Close()
+	u.mu.Lock()
+	u.idle = make(chan struct{})
+	if !u.drainQueue {
+		u.leaveRestLocked()
+	}
+	idle := u.idle
+	u.idleLocked()
+	u.mu.Unlock()
+	select {
+	case <-idle:
+	case <-ctx.Done():
+	}
+
+	u.mu.Lock()
+	u.leaveRestLocked()
+	u.idleLocked()
+	u.mu.Unlock()
+	u.stop()
+	select {
+	case <-idle:
+	case <-time.After(cutOffTimeout):
+		u.log.Warn("some pushes do not end even though they were cut off: is the disk of their files hanging?")
+	}
+	return u.shut()
+}
+
+// leaveRestLocked has nothing start any more, and tells the callers of what has
+// not started.
+func (u *Uploader) leaveRestLocked() {
+	if u.left {
+		return
+	}
+	u.left, u.queue.paused = true, true
+	close(u.leaving)
+	for _, e := range u.live {
+		if e.stage != started && e.stage != ending {
+			u.leaveInJournalLocked(e)
+		}
+	}
+}
+
+// leaveInJournalLocked tells the callers of a push that it goes on another
+// time.
+func (u *Uploader) leaveInJournalLocked(e *entry) {
+	if t := e.task; t != nil && !t.left {
+		t.left = true
+		u.closeFileLocked(t)
+		close(t.ended)
+	}
+}
+
+// leave is the end of a run that was cut off.
+func (u *Uploader) leave(e *entry, t *task) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.queue.leave(e)
+	e.stage, e.lane = held, noLane
+	u.leaveInJournalLocked(e)
+	u.log.Warn("push cut off: it stays in the journal", "id", e.id.String())
+	u.idleLocked()
+}
+
+// idleLocked tells Drain when there is nothing left to wait for.
+func (u *Uploader) idleLocked() {
+	if u.idle == nil || u.entering+u.ending+u.queue.running[single]+u.queue.running[part] > 0 || !u.left && u.queue.size > 0 {
+		return
+	}
+	select {
+	case <-u.idle:
+	default:
+		close(u.idle)
+	}
+}
+
+// shut ends the workers and tells those who still wait. It returns how many
+// pushes have not ended.
+func (u *Uploader) shut() int {
+	u.mu.Lock()
+	u.closed = true
+	if u.timer != nil {
+		u.timer.Stop()
+	}
+	stuck := u.queue.running[single]+u.queue.running[part] > 0
+	for _, e := range u.live {
+		u.leaveInJournalLocked(e)
+	}
+	stay := u.queue.size
+	for _, c := range u.turn {
+		c.Broadcast()
+	}
+	u.mu.Unlock()
+	if !stuck {
+		u.workers.Wait()
+	}
+	u.endpoint.probing.Wait()
+	u.client.Options().HTTPClient.(roundTripper).CloseIdleConnections()
+	return stay
+}

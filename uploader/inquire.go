@@ -1,0 +1,189 @@
+package uploader
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/lsst-dm/s3daemon/journal"
+	"github.com/lsst-dm/s3daemon/push"
+)
+
+// settleTime is how long the memory may be behind the disk: a push is in the
+// queue a moment after the commit that accepted it.
+const settleTime = 5 * time.Millisecond
+
+// find looks a push up. Its entry and task are nil if it has ended; an id that
+// no push has is an error.
+func (u *Uploader) find(ctx context.Context, id push.ID) (*entry, *task, *journal.Record, error) {
+	for {
+		r, found, err := u.journal.Get(id)
+		switch {
+		case err != nil:
+			return nil, nil, nil, unreadable(err)
+		case !found:
+			return nil, nil, nil, push.Errorf(push.PushNotFound, "no push has the id %s: it may have left the history, which S3DAEMON_HISTORY_AGE and S3DAEMON_HISTORY_COUNT bound", id)
+		case r.State.Ended():
+			return nil, nil, &r, nil
+		}
+		dest, err := push.ParseDestination(r.Request.Destination)
+		if err != nil {
+			return nil, nil, nil, unreadable(err)
+		}
+		u.mu.Lock()
+		if e := u.queue.find(id, u.objectHash(dest)); e != nil {
+			t := u.taskLocked(e)
+			u.mu.Unlock()
+			return e, t, &r, nil
+		}
+		u.mu.Unlock()
+		select {
+		case <-time.After(settleTime):
+		case <-ctx.Done():
+			return nil, nil, nil, push.Errorf(push.Internal, "the caller left")
+		}
+	}
+}
+
+// Get returns a push. With a wait that is not 0 it does so when the push has
+// ended, the context has, or the time is over, whichever is first. That
+// somebody asks does not change when the push has its turn, nor when it is
+// given up.
+func (u *Uploader) Get(ctx context.Context, id push.ID, wait time.Duration) (push.Receipt, error) {
+	_, t, r, err := u.find(ctx, id)
+	if err != nil {
+		return push.Receipt{}, err
+	}
+	if t == nil || wait == 0 {
+		return u.describe(r), nil
+	}
+	t.await(ctx, wait)
+	u.mu.Lock()
+	if t.final != nil {
+		r = t.final
+	}
+	u.mu.Unlock()
+	return u.describe(r), nil
+}
+
+// List returns a page of pushes, newest first. With a wait it is a barrier: it
+// answers when no push with the filter's label (or none at all, without one)
+// is queued or running, when the context has ended or the time is over;
+// Pending tells which.
+func (u *Uploader) List(ctx context.Context, f push.Filter, wait time.Duration) (push.Page, error) {
+	pending := u.barrier(ctx, f.Label, wait)
+	limit := f.Limit
+	if limit == 0 {
+		limit = push.DefaultPage
+	}
+	page := push.Page{Pushes: []push.Receipt{}, Pending: pending}
+	more := false
+	err := u.journal.NewestWhere(f.Before, selection(f), func(r *journal.Record) bool {
+		receipt := u.describe(r)
+		if len(f.States) > 0 && !slices.Contains(f.States, receipt.State) {
+			return true
+		}
+		if len(page.Pushes) == limit {
+			more = true
+			return false
+		}
+		page.Pushes = append(page.Pushes, receipt)
+		return ctx.Err() == nil
+	})
+	if err != nil {
+		return push.Page{}, unreadable(err)
+	}
+	if more {
+		page.Next = page.Pushes[limit-1].ID
+	}
+	return page, nil
+}
+
+// selection returns what of a filter can be seen on disk: a push that runs is
+// queued there.
+func selection(f push.Filter) func(*journal.Brief) bool {
+	return func(b *journal.Brief) bool {
+		if f.Label != "" && f.Label != string(b.Label) {
+			return false
+		}
+		return len(f.States) == 0 || slices.ContainsFunc(f.States, func(s push.State) bool {
+			return s == b.State || !s.Ended() && !b.State.Ended()
+		})
+	}
+}
+
+// barrier waits until nothing with the label is under way, and returns how much
+// is.
+func (u *Uploader) barrier(ctx context.Context, labelName string, wait time.Duration) int {
+	var over <-chan time.Time
+	if wait >= 0 {
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		over = timer.C
+	}
+	for {
+		u.mu.Lock()
+		quiet, pending := u.quietLocked(labelName)
+		stopping := u.left
+		u.mu.Unlock()
+		if pending == 0 || wait == 0 || stopping {
+			return pending
+		}
+		select {
+		case <-quiet:
+		case <-u.leaving:
+		case <-ctx.Done():
+			return pending
+		case <-over:
+			return pending
+		}
+	}
+}
+
+// receiptOf returns what a record says.
+func receiptOf(r *journal.Record) push.Receipt {
+	receipt := push.Receipt{
+		ID: r.ID.String(), State: r.State, File: r.Request.File, Destination: r.Request.Destination, Label: r.Request.Label,
+		Size: r.Size, ETag: r.ETag, Checksum: r.Checksum, VersionID: r.VersionID, Attempts: r.Attempts, Parts: r.Parts,
+		AcceptedAt: r.AcceptedAt, StartedAt: r.StartedAt, FinishedAt: r.FinishedAt, Problem: r.Problem,
+	}
+	if dest, err := push.ParseDestination(r.Request.Destination); err == nil { // which was checked when it was accepted
+		receipt.Bucket, receipt.Key = dest.Bucket, dest.Key
+	}
+	end := r.FinishedAt
+	if end.IsZero() {
+		end = time.Now()
+	}
+	receipt.Seconds = max(0, end.Sub(r.AcceptedAt).Seconds())
+	return receipt
+}
+
+// describe returns what a record says, and how far the push is by now.
+func (u *Uploader) describe(r *journal.Record) push.Receipt {
+	receipt := receiptOf(r)
+	if r.State.Ended() {
+		return receipt
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	e := u.live[r.ID]
+	if e == nil {
+		return receipt
+	}
+	t := e.task
+	receipt.Attempts = t.attempts
+	if t.problem != nil {
+		receipt.Problem = t.problem.Problem()
+	}
+	switch e.stage {
+	case started, ending:
+		receipt.State, receipt.StartedAt = push.Running, t.startedAt
+		if d := t.delivery; d != nil {
+			receipt.SentBytes = d.sent.Load()
+			receipt.Attempts = max(1, t.attempts+d.mostAttempts())
+		}
+	case backoff:
+		receipt.RetryAt = time.Unix(0, e.due).UTC()
+	}
+	return receipt
+}

@@ -1,0 +1,362 @@
+package uploader
+
+import (
+	"time"
+
+	"github.com/lsst-dm/s3daemon/push"
+)
+
+// queue decides which of the accepted pushes goes next. It is a plain value:
+// no lock, no clock, no goroutine. There may be a million pushes in it, so an
+// entry is small, and what is known of a push that nobody has looked at yet is
+// on disk alone.
+//
+// Its rules:
+//
+//   - Pushes to one object go one at a time, in the order of their ids, which
+//     is the order of acceptance. The first of such a chain stands for all: the
+//     others follow when it has ended, however long it waits for another try.
+//   - Small pushes (one part) and large ones have places of their own, so that
+//     no number of large files keeps a small one from starting.
+//   - A chain with a push in it that somebody waits for goes before all others,
+//     but for every eighth start, which is the others'.
+//   - Then by age. Pushes that failed before take at most half of the places
+//     while there are others, so that no number of failing pushes holds up the
+//     rest.
+//   - A bucket whose requests failed several times in a row is on trial: one
+//     push a second tries it, and the others are set aside, where they hold up
+//     nobody. One success brings them all back. See trial.
+//   - While nothing can be sent at all (paused), nothing starts.
+type queue struct {
+	places int // of each kind
+	paused bool
+
+	chains  map[uint64]*entry // the first push to each object, by the object's hash
+	buckets map[string]*bucket
+	onTrial map[*bucket]struct{}
+
+	ready   [2][3]heap // by kind and lane; may have entries that have left meanwhile
+	waiting heap       // entries that wait for another try, by due
+	running [2]int     // places taken, by kind
+	again   [2]int     // those of them that are taken by pushes that failed before
+	starts  [2]int     // of chains somebody waits for, since one that nobody does
+	size    int        // entries in all
+}
+
+// lanes of ready chains.
+const (
+	wanted = iota // somebody waits
+	fresh         // first try
+	failed        // another try
+	noLane
+)
+
+// wantedInARow is after how many starts for somebody who waits one is given to
+// those that nobody waits for.
+const wantedInARow = 7
+
+// stage is where an entry is.
+type stage uint8
+
+const (
+	held    stage = iota // behind another push to its object
+	ready                // in a lane
+	aside                // ready, but its bucket is on trial
+	backoff              // waits for another try
+	started              // has a place
+	ending               // its end is being put on disk
+)
+
+// entry is one push that has not ended.
+type entry struct {
+	id     push.ID
+	object uint64 // hash of bucket and key; two objects of one hash wait for each other, which does no harm
+	bucket *bucket
+	label  *label
+	next   *entry // the push to the same object that follows
+	last   *entry // of the first of a chain: its last
+	task   *task  // nil while nobody has looked at it
+	due    int64  // in backoff: when it ends, in nanoseconds since the epoch
+	since  int64  // when it was accepted or put back, in nanoseconds since the epoch
+
+	wanted      int32 // callers who wait for it
+	chainWanted int32 // of the first of a chain: callers who wait for any of it
+	kind        kind
+	stage       stage
+	lane        uint8
+	tried       bool // an attempt has failed
+}
+
+func newQueue(places int) queue {
+	return queue{
+		places: places, chains: make(map[uint64]*entry), buckets: make(map[string]*bucket), onTrial: make(map[*bucket]struct{}),
+		waiting: heap{before: func(a, b *entry) bool { return a.due < b.due }},
+	}
+}
+
+// add takes an entry in, with id, object, kind, label, since and wanted set.
+// Entries of one object must come in the order of their ids.
+func (q *queue) add(e *entry, bucketName string) {
+	b := q.buckets[bucketName]
+	if b == nil {
+		b = &bucket{name: bucketName}
+		q.buckets[bucketName] = b
+	}
+	b.entries++
+	e.bucket = b
+	q.size++
+	first := q.chains[e.object]
+	switch {
+	case first == nil:
+		e.last, e.chainWanted = e, e.wanted
+		q.chains[e.object] = e
+		q.makeReady(e)
+	default:
+		first.last.next = e
+		first.last = e
+		q.want(first, e.wanted)
+	}
+}
+
+// find returns the entry of that id and object, or nil.
+func (q *queue) find(id push.ID, object uint64) *entry {
+	for e := q.chains[object]; e != nil; e = e.next {
+		if e.id == id {
+			return e
+		}
+	}
+	return nil
+}
+
+// setWanted adds n callers who wait for the push.
+func (q *queue) setWanted(e *entry, n int32) {
+	e.wanted += n
+	q.want(q.chains[e.object], n)
+}
+
+// want adds n callers who wait for any push of the chain.
+func (q *queue) want(first *entry, n int32) {
+	before := first.chainWanted
+	first.chainWanted += n
+	if first.stage == ready && (before == 0) != (first.chainWanted == 0) {
+		q.makeReady(first)
+	}
+}
+
+// makeReady puts the first of a chain into the lane that it belongs in.
+func (q *queue) makeReady(e *entry) {
+	e.stage, e.lane = ready, fresh
+	switch {
+	case e.chainWanted > 0:
+		e.lane = wanted
+	case e.tried:
+		e.lane = failed
+	}
+	q.ready[e.kind][e.lane].push(e)
+}
+
+// next gives a place of that kind to the push whose turn it is, or returns nil
+// if none may start now.
+func (q *queue) next(k kind, now time.Time) *entry {
+	if q.paused || q.running[k] >= q.places {
+		return nil
+	}
+	e := q.triesBucket(k, now)
+	if e == nil {
+		e = q.choose(k)
+	}
+	if e == nil {
+		return nil
+	}
+	e.stage, e.lane = started, noLane
+	q.running[k]++
+	if e.tried {
+		q.again[k]++
+	}
+	return e
+}
+
+// choose takes the next entry out of the lanes.
+func (q *queue) choose(k kind) *entry {
+	if q.starts[k] < wantedInARow {
+		if e := q.take(k, wanted); e != nil {
+			q.starts[k]++
+			return e
+		}
+	}
+	q.starts[k] = 0
+	if e := q.byAge(k); e != nil {
+		return e
+	}
+	if e := q.take(k, wanted); e != nil {
+		q.starts[k] = 1
+		return e
+	}
+	return nil
+}
+
+// byAge takes the oldest of those that nobody waits for.
+func (q *queue) byAge(k kind) *entry {
+	first, retried := q.peek(k, fresh), q.peek(k, failed)
+	switch {
+	case first == nil:
+		return q.take(k, failed)
+	case retried == nil || q.again[k] >= (q.places+1)/2 || first.id.Compare(retried.id) < 0:
+		return q.take(k, fresh)
+	}
+	return q.take(k, failed)
+}
+
+// peek returns the entry that take would. It sets aside those whose bucket is
+// on trial, and forgets those that are not in the lane any more.
+func (q *queue) peek(k kind, lane uint8) *entry {
+	h := &q.ready[k][lane]
+	for h.len() > 0 {
+		e := h.top()
+		switch {
+		case e.stage != ready || e.lane != lane:
+			h.pop()
+		case e.bucket.trial != nil:
+			h.pop()
+			e.bucket.trial.setAside(e)
+		default:
+			return e
+		}
+	}
+	return nil
+}
+
+func (q *queue) take(k kind, lane uint8) *entry {
+	e := q.peek(k, lane)
+	if e != nil {
+		q.ready[k][lane].pop()
+	}
+	return e
+}
+
+// leave takes the place of an entry back.
+func (q *queue) leave(e *entry) {
+	q.running[e.kind]--
+	if e.tried {
+		q.again[e.kind]--
+	}
+}
+
+// retry takes the place of a push whose attempt failed, and has it wait until
+// the time given for another.
+func (q *queue) retry(e *entry, until time.Time) {
+	q.leave(e)
+	e.tried = true
+	e.stage, e.lane, e.due = backoff, noLane, until.UnixNano()
+	q.waiting.push(e)
+}
+
+// end marks a push whose end is being put on disk, and takes its place if it
+// has one. It cannot start any more, and what follows it cannot yet.
+func (q *queue) end(e *entry) {
+	if e.stage == started {
+		q.leave(e)
+	}
+	e.stage, e.lane = ending, noLane
+}
+
+// remove takes out a push that has ended. What follows it is ready then.
+func (q *queue) remove(e *entry) {
+	q.size--
+	first := q.chains[e.object]
+	switch {
+	case first != e:
+		at := first
+		for at.next != e {
+			at = at.next
+		}
+		if at.next = e.next; at.next == nil {
+			first.last = at
+		}
+		q.want(first, -e.wanted)
+	case e.next == nil:
+		delete(q.chains, e.object)
+	default:
+		n := e.next
+		n.last, n.chainWanted = e.last, e.chainWanted-e.wanted
+		q.chains[e.object] = n
+		if n.stage == held { // not one that was cancelled while it waited behind
+			q.makeReady(n)
+		}
+	}
+	e.next, e.last = nil, nil
+	if e.bucket.entries--; e.bucket.entries == 0 {
+		q.acquit(e.bucket)
+		delete(q.buckets, e.bucket.name)
+	}
+}
+
+// expire makes ready what has waited long enough for another try.
+func (q *queue) expire(now time.Time) {
+	for q.waiting.len() > 0 {
+		e := q.waiting.top()
+		if e.stage == backoff && e.due > now.UnixNano() {
+			return
+		}
+		q.waiting.pop()
+		if e.stage == backoff {
+			q.makeReady(e)
+		}
+	}
+}
+
+// hasten makes ready those of the entries in backoff that the function is true
+// of.
+func (q *queue) hasten(which func(*entry) bool) {
+	kept := q.waiting.entries[:0]
+	var now []*entry
+	for _, e := range q.waiting.entries {
+		switch {
+		case e.stage != backoff: // it has left
+		case which(e):
+			now = append(now, e)
+		default:
+			kept = append(kept, e)
+		}
+	}
+	clear(q.waiting.entries[len(kept):])
+	q.waiting.entries = kept
+	q.waiting.restore()
+	for _, e := range now {
+		q.makeReady(e)
+	}
+}
+
+// resume ends a pause. What waits for another try has it at once.
+func (q *queue) resume() {
+	q.paused = false
+	q.hasten(func(*entry) bool { return true })
+}
+
+// wakeup returns when something that waits is due, or false where only a call
+// of another method can change anything.
+func (q *queue) wakeup() (time.Time, bool) {
+	var at int64
+	if q.waiting.len() > 0 {
+		at = q.waiting.top().due
+	}
+	for b := range q.onTrial {
+		if due := b.trial.due.UnixNano(); b.trial.waits() && (at == 0 || due < at) {
+			at = due
+		}
+	}
+	return time.Unix(0, at), at != 0
+}
+
+// mayStart reports whether there may be another push of that kind to start.
+func (q *queue) mayStart(k kind) bool {
+	if q.paused || q.running[k] >= q.places {
+		return false
+	}
+	for lane := range q.ready[k] {
+		if q.ready[k][lane].len() > 0 {
+			return true
+		}
+	}
+	return len(q.onTrial) > 0
+}

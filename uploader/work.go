@@ -1,0 +1,257 @@
+package uploader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/lsst-dm/s3daemon/journal"
+	"github.com/lsst-dm/s3daemon/push"
+	"github.com/lsst-dm/s3daemon/source"
+)
+
+// What ends a run of a push, beside its own failure.
+var (
+	errCancelled = errors.New("the push was cancelled")
+	errImpatient = errors.New("its caller has waited long enough")
+)
+
+// work is a worker: it runs pushes of one kind, one after the other, until the
+// uploader is closed. There is one for each place.
+func (u *Uploader) work(k kind) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for {
+		now := time.Now()
+		u.queue.expire(now)
+		e := u.queue.next(k, now)
+		switch {
+		case u.closed:
+			return
+		case e == nil:
+			u.armLocked(now)
+			u.turn[k].Wait()
+			continue
+		}
+		t := u.taskLocked(e)
+		t.startedAt = now.UTC()
+		ctx, cancel := context.WithCancelCause(u.stopped)
+		t.cancel = cancel
+		if u.queue.mayStart(k) {
+			u.turn[k].Signal()
+		}
+		u.mu.Unlock()
+		u.settle(e, t, u.run(ctx, e, t))
+		cancel(nil)
+		u.mu.Lock()
+	}
+}
+
+// result is what came of one run of a push.
+type result struct {
+	got      outcome
+	err      error
+	cause    error // why the run was ended, if it was
+	attempts int
+	unclear  bool // the store may or may not have the object
+}
+
+// run delivers a push, once.
+func (u *Uploader) run(ctx context.Context, e *entry, t *task) result {
+	r, err := u.record(e, t)
+	if err != nil {
+		return result{err: err}
+	}
+	d, err := u.newDelivery(r, t)
+	if err != nil {
+		return result{err: err}
+	}
+	defer d.file.Close()
+	got, err := d.run(ctx)
+	res := result{got: got, err: err, attempts: d.mostAttempts(), unclear: d.unclear}
+	if ctx.Err() != nil {
+		res.cause = context.Cause(ctx)
+	}
+	return res
+}
+
+// record returns the record of a push that has its turn.
+func (u *Uploader) record(e *entry, t *task) (*journal.Record, error) {
+	u.mu.Lock()
+	r := t.record
+	u.mu.Unlock()
+	if r != nil {
+		return r, nil
+	}
+	kept, found, err := u.journal.Get(e.id)
+	if err == nil && !found {
+		err = errors.New("it is not in the journal")
+	}
+	if err != nil {
+		return nil, &push.Error{Code: push.Internal, Err: err, Detail: "the daemon cannot read its record of the push: its log has the cause"}
+	}
+	u.mu.Lock()
+	t.record = &kept
+	u.mu.Unlock()
+	return &kept, nil
+}
+
+// newDelivery opens the file of a push. One that is not the file that was
+// accepted is an error: what was promised are the bytes of that one.
+func (u *Uploader) newDelivery(r *journal.Record, t *task) (*delivery, error) {
+	dest, err := push.ParseDestination(r.Request.Destination)
+	if err != nil {
+		return nil, err
+	}
+	d := &delivery{up: u, req: r.Request, dest: dest}
+	u.mu.Lock()
+	t.delivery, d.file, d.before = d, u.takeFileLocked(t), t.attempts
+	u.mu.Unlock()
+	if d.file != nil {
+		return d, nil
+	}
+	if d.file, err = source.Open(r.Request.File); err != nil {
+		return nil, err
+	}
+	accepted := source.Identity{Size: r.Size, ModTime: r.ModTime, Device: r.Device, Inode: r.Inode}
+	if !d.file.Identity().Same(accepted) {
+		d.file.Close()
+		return nil, push.Errorf(push.FileChanged, "file %s changed after its push was accepted (%d bytes then, %d now): push it again",
+			push.Quote(r.Request.File), r.Size, d.file.Size())
+	}
+	return d, nil
+}
+
+// settle decides what follows a run: the end, another try, or, when the daemon
+// stops, nothing until it is started again.
+func (u *Uploader) settle(e *entry, t *task, res result) {
+	u.mu.Lock()
+	t.delivery, t.cancel = nil, nil
+	t.attempts += res.attempts
+	attempts, cancelled, waited, r := t.attempts, t.cancelled, e.wanted > 0, t.record
+	u.mu.Unlock()
+	now := time.Now()
+
+	switch {
+	case r == nil:
+		u.log.Error("a push cannot go on: its record cannot be read", "id", e.id.String(), "error", res.err.Error())
+		u.again(e, t, res.err, now.Add(patientCap))
+	case res.err == nil:
+		u.finish(e, t, r, push.Done, res.got, nil)
+	case u.stopped.Err() != nil && (errors.Is(res.err, context.Canceled) || transient(res.err)):
+		u.leave(e, t)
+	case cancelled && res.unclear:
+		u.finish(e, t, r, push.Failed, outcome{}, &push.Error{Code: push.StoreUnreachable, Err: res.err,
+			Detail: "the push was cancelled when all of it had been sent, and the store does not say whether it has the object: look there"})
+	case cancelled:
+		u.finish(e, t, r, push.Cancelled, outcome{}, errWasCancelled())
+	case errors.Is(res.cause, errImpatient):
+		u.finish(e, t, r, push.Failed, outcome{}, u.unreachable(t))
+	default:
+		u.afterFailure(e, t, r, failure{err: res.err, attempts: attempts, waited: waited, age: now.Sub(time.Unix(0, e.since))}, now)
+	}
+}
+
+// afterFailure does what the retry policy says.
+func (u *Uploader) afterFailure(e *entry, t *task, r *journal.Record, f failure, now time.Time) {
+	why := u.explain(r.Request.Destination, f.attempts, f.err)
+	what := u.retry.after(f)
+	if !what.again {
+		u.mu.Lock()
+		if answerOf(f.err).Status != 0 { // it says no, but it answers
+			u.queue.acquit(e.bucket)
+		}
+		u.mu.Unlock()
+		u.finish(e, t, r, push.Failed, outcome{}, why)
+		return
+	}
+	reason := reasonOf(f.err)
+	u.metrics.retries.WithLabelValues(reason).Inc()
+	u.log.Debug("push waits for another attempt", "id", e.id.String(), "destination", r.Request.Destination, "attempts", f.attempts,
+		"wait_seconds", what.wait.Seconds(), "reason", reason, "error", f.err.Error())
+	if !notTried(f.err) {
+		u.mu.Lock()
+		u.queue.failure(e.bucket, now, what.pause)
+		u.mu.Unlock()
+	}
+	u.again(e, t, why, now.Add(what.wait))
+}
+
+// again has the push wait for another try.
+func (u *Uploader) again(e *entry, t *task, why error, until time.Time) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	t.problem = asPushError(why)
+	if e.wanted == 0 && u.queue.size > keptRecords {
+		t.record = nil
+	}
+	u.queue.retry(e, until)
+	if u.left {
+		u.leaveInJournalLocked(e)
+	}
+	u.idleLocked()
+}
+
+// finish puts the end of a push on disk. Nobody hears of it before it is there.
+func (u *Uploader) finish(e *entry, t *task, accepted *journal.Record, state push.State, got outcome, failure *push.Error) {
+	r := *accepted
+	r.State, r.FinishedAt = state, time.Now().UTC()
+	r.StartedAt, r.Attempts = t.startedAt, t.attempts
+	r.ETag, r.VersionID, r.Checksum = got.etag, got.versionID, got.checksum
+	if failure != nil {
+		r.Problem = failure.Problem()
+	}
+	u.mu.Lock()
+	u.queue.end(e)
+	u.closeFileLocked(t)
+	u.ending++
+	if state == push.Done {
+		u.queue.acquit(e.bucket)
+	}
+	u.mu.Unlock()
+	u.journal.End(&r, func() { u.ended(e, t, &r, failure) })
+}
+
+// ended is called by the journal: the end of the push survives kill -9 from
+// here on, and may be told.
+func (u *Uploader) ended(e *entry, t *task, r *journal.Record, failure *push.Error) {
+	receipt := receiptOf(r)
+	u.metrics.ended(receipt, failure)
+	u.logEnd(receipt, failure)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.rate.ended(r.FinishedAt)
+	u.ending--
+	u.queue.remove(e)
+	delete(u.live, e.id)
+	u.leaveLocked(u.labels[""])
+	if e.label != nil {
+		u.leaveLocked(e.label)
+	}
+	t.final, t.failure = r, failure
+	if !t.left {
+		close(t.ended)
+	}
+	u.wakeLocked()
+	u.idleLocked()
+}
+
+func errWasCancelled() *push.Error {
+	return push.Errorf(push.WasCancelled, "the push was cancelled by a request to do so (DELETE)")
+}
+
+// unreachable says why a caller does not wait any longer for a store that
+// cannot be asked.
+func (u *Uploader) unreachable(t *task) *push.Error {
+	if _, cause, is := u.endpoint.down(); is {
+		return &push.Error{Code: push.StoreUnreachable, Err: cause,
+			Detail: fmt.Sprintf("no connection to the store at %s can be made: %s", u.name, push.OneLine(rootText(cause)))}
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if t.problem != nil {
+		return t.problem
+	}
+	return push.Errorf(push.StoreUnreachable, "the store at %s takes nothing for the bucket at present: push again later", u.name)
+}
