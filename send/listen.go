@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os"
 	"os/signal"
 	"runtime"
 	"strconv"
@@ -96,10 +95,8 @@ func listenConfig(getenv func(string) string, stderr io.Writer) (legacy.Config, 
 // handler writes text for a person at a terminal, else JSON.
 func handler(w io.Writer, level slog.Level) slog.Handler {
 	options := &slog.HandlerOptions{Level: level}
-	if file, isFile := w.(*os.File); isFile {
-		if info, err := file.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
-			return slog.NewTextHandler(w, options)
-		}
+	if isTerminal(w) {
+		return slog.NewTextHandler(w, options)
 	}
 	return slog.NewJSONHandler(w, options)
 }

@@ -27,11 +27,7 @@ func pushFile(ctx context.Context, file, destination string, getenv func(string)
 		fmt.Fprintln(stderr, reply.Text)
 		return failed
 	}
-	hint := ""
-	if _, isUnreachable := errors.AsType[*client.UnreachableError](err); isUnreachable {
-		hint = " (S3DAEMON_URL says where to look)"
-	}
-	fmt.Fprintf(stderr, "send: %s%s\n", client.Explain(err), hint)
+	fmt.Fprintf(stderr, "send: %s\n", explain(err))
 	return failed
 }
 

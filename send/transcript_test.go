@@ -16,8 +16,9 @@ var daemonSays = map[string]http.HandlerFunc{
 	"missing": problem(push.Problem{Status: 404, Code: push.FileNotFound, Detail: `there is no file "/f"`}),
 	"refused": problem(push.Problem{Status: 502, Code: push.StoreRefused, Detail: "the store refused: no such bucket",
 		Store: &push.StoreAnswer{Status: 404, Code: "NoSuchBucket", RequestID: "R1"}}),
-	"success?": problem(push.Problem{Status: 500, Detail: "Success\nis what this error begins with"}),
-	"long":     problem(push.Problem{Status: 500, Detail: "x" + strings.Repeat("\u00e9", 4000)}),
+	"cancelled": problem(push.Problem{Status: 409, Code: push.WasCancelled, Detail: "the push was cancelled", ID: "1"}),
+	"success?":  problem(push.Problem{Status: 500, Detail: "Success\nis what this error begins with"}),
+	"long":      problem(push.Problem{Status: 500, Detail: "x" + strings.Repeat("\u00e9", 4000)}),
 	"accepted": func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, 202, push.Receipt{ID: "1", State: push.Queued})
 	},
@@ -54,6 +55,8 @@ var transcripts = []struct {
 		1, "send: there is no file \"/f\" (file_not_found)\n"},
 	{"no such bucket", []string{"/f a/bkt/refused\n"}, "the store refused: no such bucket (store_refused, store code NoSuchBucket, store request R1)",
 		1, "send: the store refused: no such bucket (store_refused, store code NoSuchBucket, store request R1)\n"},
+	{"somebody cancels the push", []string{"/f a/bkt/cancelled\n"}, "the push was cancelled (cancelled)",
+		1, "send: the push was cancelled (cancelled)\n"},
 	{"an error that looks like success", []string{"/f a/bkt/success?\n"}, "error: Success is what this error begins with",
 		1, "send: Success is what this error begins with\n"},
 	{"a long error", []string{"/f a/bkt/long\n"}, "x" + strings.Repeat("\u00e9", 2047),

@@ -39,6 +39,7 @@ type rig struct {
 	log      *bytes.Buffer
 	registry *prometheus.Registry
 	dir      string
+	cfg      Config
 	stays    int // pushes that a test leaves in the journal
 	// fault, if set, may answer a request in the store's place.
 	fault atomic.Pointer[func(http.ResponseWriter, *http.Request, http.Handler)]
@@ -74,6 +75,7 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 	for _, f := range change {
 		f(&cfg)
 	}
+	r.cfg = cfg
 	up, err := New(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -20,6 +20,7 @@ type conn struct {
 	net.Conn
 	reader *bufio.Reader
 	bound  io.LimitedReader // below reader, over Conn
+	most   int64            // bytes that the present answer may have
 	reused bool
 	since  time.Time // when it became idle
 }

@@ -38,9 +38,11 @@
 //
 // # The daemon going away
 //
-// Connecting to the daemon is retried for 5 s, as is a 503, with which it says
-// that it takes no more pushes: a restart behind Serve costs a client nothing
-// but time. The 5 s begin with the line or with the outage, whichever was
+// Connecting to the daemon is retried for 5 s, as are a 503 and a 429, with
+// which it says that it takes no more pushes: a restart behind Serve costs a
+// client nothing but time. (A push that the stopping daemon keeps for its next
+// start is asked for once more all the same. The two are made in turn, and the
+// client has its answer with the second.) The 5 s begin with the line or with the outage, whichever was
 // later, so that in a long outage a queue of waiting clients is told at once. A
 // request that was written to a daemon that then died is answered with an
 // error and not repeated: it may have been carried out, and the client, who

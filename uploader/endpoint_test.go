@@ -1,0 +1,182 @@
+package uploader
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// way is what an endpoint's connections go through.
+type way struct {
+	open     atomic.Bool
+	attempts atomic.Int32
+	takes    time.Duration // for each attempt
+	hang     atomic.Bool   // until the context ends
+}
+
+var errRefused = errors.New("refused")
+
+func (w *way) connect(ctx context.Context, _, _ string) (net.Conn, error) {
+	w.attempts.Add(1)
+	if w.hang.Load() {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	time.Sleep(w.takes)
+	if !w.open.Load() {
+		return nil, errRefused
+	}
+	near, far := net.Pipe()
+	far.Close()
+	return near, nil
+}
+
+// dialAll has many requests ask for a connection at once.
+func dialAll(e *endpoint, n int) (failed int) {
+	var all sync.WaitGroup
+	var bad atomic.Int32
+	for range n {
+		all.Go(func() {
+			conn, err := e.dial(context.Background(), "tcp", "store:1")
+			if err != nil {
+				bad.Add(1)
+				return
+			}
+			conn.Close()
+		})
+	}
+	all.Wait()
+	return int(bad.Load())
+}
+
+// TestOneAttemptASecond: whatever number of requests there are, an endpoint
+// that is away sees one attempt, and one a second after it.
+func TestOneAttemptASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		w := &way{takes: time.Millisecond}
+		e := newEndpoint(ctx, w.connect)
+		var changes []bool
+		e.changed = func() {
+			_, _, down := e.down()
+			changes = append(changes, down)
+		}
+		if failed := dialAll(e, 100); failed != 100 || w.attempts.Load() != 1 {
+			t.Errorf("%d of 100 failed after %d attempts, want all after one", failed, w.attempts.Load())
+		}
+		if _, err := e.dial(ctx, "tcp", "store:1"); !notTried(err) || !errors.Is(err, errRefused) {
+			t.Errorf("error %v", err)
+		}
+		waited := make(chan error, 1)
+		go func() { waited <- e.wait(ctx) }()
+		time.Sleep(time.Minute)
+		dialAll(e, 100)
+		if n := w.attempts.Load(); n < 59 || n > 61 {
+			t.Errorf("%d attempts within a minute", n)
+		}
+		w.open.Store(true)
+		if err := <-waited; err != nil {
+			t.Error(err)
+		}
+		time.Sleep(trustedFor)
+		before := w.attempts.Load()
+		if failed := dialAll(e, 100); failed != 0 || w.attempts.Load() != before+100 {
+			t.Errorf("%d failed, %d attempts once it is back", failed, w.attempts.Load()-before)
+		}
+		if len(changes) != 2 || !changes[0] || changes[1] {
+			t.Errorf("changes %v", changes)
+		}
+		stop()
+		e.probing.Wait()
+	})
+}
+
+// TestDoubt: after a connection broke the next ones wait for a first.
+func TestDoubt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		w := &way{takes: time.Millisecond}
+		w.open.Store(true)
+		e := newEndpoint(ctx, w.connect)
+		dialAll(e, 10)
+		w.open.Store(false)
+		e.doubt()
+		before := w.attempts.Load()
+		if failed := dialAll(e, 25); failed != 25 || w.attempts.Load() != before+1 {
+			t.Errorf("%d failed after %d attempts", failed, w.attempts.Load()-before)
+		}
+		stop()
+		e.probing.Wait()
+	})
+}
+
+// TestWhoGivesUpSaysNothing: a request that is cancelled while it connects is
+// no sign that the store is away; another one leads then.
+func TestWhoGivesUpSaysNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &way{}
+		w.open.Store(true)
+		w.hang.Store(true)
+		e := newEndpoint(t.Context(), w.connect)
+		ctx, cancel := context.WithCancel(t.Context())
+		gone, second := make(chan error, 1), make(chan error, 1)
+		go func() {
+			_, err := e.dial(ctx, "tcp", "store:1")
+			gone <- err
+		}()
+		synctest.Wait()
+		go func() {
+			_, err := e.dial(t.Context(), "tcp", "store:1")
+			second <- err
+		}()
+		synctest.Wait()
+		w.hang.Store(false)
+		cancel()
+		if err := <-gone; !errors.Is(err, context.Canceled) || notTried(err) {
+			t.Errorf("the one who gave up: %v", err)
+		}
+		if err := <-second; err != nil {
+			t.Errorf("the other one: %v", err)
+		}
+		if _, _, down := e.down(); down {
+			t.Error("the endpoint counts as down")
+		}
+		waiting, leave := context.WithCancelCause(t.Context())
+		e.outage = &outage{over: make(chan struct{})}
+		leave(errImpatient)
+		if err := e.wait(waiting); !errors.Is(err, errImpatient) {
+			t.Errorf("wait: %v", err)
+		}
+	})
+}
+
+func TestRateTellsWhenThereIsRoom(t *testing.T) {
+	var r rate
+	now := time.Unix(1_000_000, 0)
+	if got := r.untilRoom(now, 1000); got != mostRetryAfter {
+		t.Errorf("with nothing delivered: %v", got)
+	}
+	for s := range 20 {
+		for range 5 {
+			r.ended(now.Add(time.Duration(s) * time.Second))
+		}
+	}
+	now = now.Add(19 * time.Second)
+	if got := r.untilRoom(now, 1000); got != 2*time.Second { // 10 at 5 a second
+		t.Errorf("at 5 a second there is room for 10 of 1000 after %v", got)
+	}
+	if got := r.untilRoom(now, 1); got != leastRetryAfter {
+		t.Errorf("at least %v", got)
+	}
+	if got := r.untilRoom(now.Add(5*time.Second), 1000); got != 4*time.Second {
+		t.Errorf("after 5 s without: %v", got)
+	}
+	if got := r.untilRoom(now.Add(time.Hour), 1000); got != mostRetryAfter {
+		t.Errorf("after an hour: %v", got)
+	}
+}
