@@ -1,6 +1,7 @@
 package api
 
 import (
+	"crypto/rand"
 	"net"
 	"net/http"
 	"net/netip"
@@ -9,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/go-chi/chi/v5"
-	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/lsst-dm/s3daemon/push"
@@ -82,7 +82,7 @@ func (a *api) recover(next http.Handler) http.Handler {
 			if fault == http.ErrAbortHandler {
 				panic(fault)
 			}
-			id := uuid.NewString()
+			id := rand.Text()
 			a.Log.Error("panic in a request", "id", id, "method", r.Method, "path", r.URL.Path, "panic", fault, "stack", string(debug.Stack()))
 			a.fail(w, id, push.Errorf(push.Internal, "the daemon failed: its log has the cause under the id %s", id))
 		}()

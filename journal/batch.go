@@ -10,7 +10,6 @@ import (
 
 // writer is what only the writer's goroutine knows.
 type writer struct {
-	history int // how many pushes are in the history
 	pruner  pruner
 	kept    []change  // ends that could not be written yet, in order
 	doubt   []change  // accepts and requeues of a failed transaction that may be on disk all the same
@@ -29,16 +28,16 @@ func (w *writer) overdue() bool { return w.waits() && !time.Now().Before(w.nextT
 // write makes one transaction of the batch and tells everybody how it went.
 func (j *Journal) write(batch []change) {
 	w := &j.writer
-	// Ends that wait go first: they were given first.
-	if len(w.kept) > 0 {
-		batch = append(w.kept, batch...)
-		w.kept = nil
-	}
 	// A failed transaction can be costly (bbolt then reads the whole file to
 	// find its free pages), so it is not tried for every request.
 	if w.failure != nil && time.Now().Before(w.nextTry) {
 		j.fail(batch, w.failure)
 		return
+	}
+	// Ends that wait go first: they were given first.
+	if len(w.kept) > 0 {
+		batch = append(w.kept, batch...)
+		w.kept = nil
 	}
 	start := time.Now()
 	err := j.transact(batch)

@@ -1,19 +1,18 @@
 package journal
 
 import (
+	"fmt"
 	"os"
 	"runtime"
 	"runtime/debug"
 	"strings"
-
-	"github.com/lsst-dm/s3daemon/push"
-
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/lsst-dm/s3daemon/push"
 )
 
 // cpu returns the time that this process has had on a processor.

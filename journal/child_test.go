@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/lsst-dm/s3daemon/push"
 )
@@ -19,6 +20,8 @@ import (
 const (
 	childDir  = "JOURNAL_TEST_CHILD_DIR"
 	childMost = "JOURNAL_TEST_CHILD_PUSHES" // by one goroutine; without it, many do for ever
+	// childFails is set where its syncs fail.
+	childFails = "JOURNAL_TEST_CHILD_FAILS"
 )
 
 func TestMain(m *testing.M) {
@@ -56,15 +59,18 @@ func child(dir, most string) {
 
 // childLoop handles some pushes at a time, n times or for ever. All that it does
 // with one push it submits at once, in order, so that any part of it may be in
-// one transaction.
+// one transaction; where syncs fail it only accepts, since a push that is not
+// there has no end.
 func childLoop(j *Journal, n, some int, say func(string, *Record)) {
+	failing := os.Getenv(childFails) != ""
 	for i := 0; i != n; i++ {
 		var wg sync.WaitGroup
+		failed := false
 		heard := func(what string, r *Record) func(error) {
 			wg.Add(1)
 			return func(err error) {
 				if err != nil {
-					panic(err)
+					failed, what = true, "not "+what
 				}
 				say(what, r)
 				wg.Done()
@@ -76,7 +82,7 @@ func childLoop(j *Journal, n, some int, say func(string, *Record)) {
 				r.IdempotencyKey = fmt.Sprint(rand.Uint64())
 			}
 			j.Accept(r, heard("accepted", r))
-			if rand.IntN(4) == 0 {
+			if rand.IntN(4) == 0 || failing {
 				continue // and leave it
 			}
 			end := heard("ended", r)
@@ -88,6 +94,9 @@ func childLoop(j *Journal, n, some int, say func(string, *Record)) {
 			}
 		}
 		wg.Wait()
+		if failed {
+			time.Sleep(retryAfter) // until it is tried again
+		}
 	}
 }
 
@@ -96,7 +105,8 @@ type acknowledged map[push.ID]string
 
 // heed notes a line of a child.
 func (a acknowledged) heed(line string) error {
-	what, id, _ := strings.Cut(line, " ")
+	i := strings.LastIndexByte(line, ' ')
+	what, id := line[:max(i, 0)], line[i+1:]
 	parsed, err := push.ParseID(id)
 	if err != nil {
 		return fmt.Errorf("the child says %q", line)
@@ -114,6 +124,10 @@ func (a acknowledged) check(j *Journal) error {
 		switch {
 		case err != nil:
 			errs = append(errs, err)
+		case what == "not accepted":
+			if found {
+				errs = append(errs, fmt.Errorf("push %s was refused and is there", id))
+			}
 		case !found:
 			errs = append(errs, fmt.Errorf("push %s was %s and is gone", id, what))
 		case what == "ended" && r.State != push.Done && r.RetriedAt.IsZero(),
@@ -167,4 +181,37 @@ func TestKill(t *testing.T) {
 		}
 	}
 	t.Logf("%d pushes", len(said))
+}
+
+// TestFailedSync lets syncs of a process fail, as a disk that goes bad does it.
+// bbolt takes back what it can; the rest is ours.
+func TestFailedSync(t *testing.T) {
+	t.Parallel()
+	strace, err := exec.LookPath("strace")
+	if err != nil {
+		t.Skip("strace is not installed, which makes system calls fail")
+	}
+	dir := t.TempDir()
+	cmd := exec.Command(strace, "-f", "-qq", "-o", os.DevNull, "-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=6+7", os.Args[0])
+	cmd.Env = append(os.Environ(), childDir+"="+dir, childMost+"=60", childFails+"=1")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Skipf("strace does not work here: %v\n%s", err, out)
+	}
+	said := make(acknowledged)
+	for line := range strings.Lines(string(out)) {
+		if err := said.heed(strings.TrimSuffix(line, "\n")); err != nil {
+			t.Error(err)
+		}
+	}
+	j := open(t, Config{Dir: dir})
+	if j.MovedAside() != "" {
+		t.Error("the journal cannot be read")
+	}
+	if err := said.check(j); err != nil {
+		t.Error(err)
+	}
+	if n := strings.Count(string(out), "not accepted"); n == 0 || n == len(said) {
+		t.Errorf("%d pushes of %d were refused", n, len(said))
+	}
 }

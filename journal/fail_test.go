@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
-
-	"github.com/lsst-dm/s3daemon/push"
 )
 
 // broken makes a commit fail as long as it says so.
@@ -179,62 +177,4 @@ func TestCloseWaitsForSpace(t *testing.T) {
 		time.AfterFunc(closeWait/2, func() { fault.set(nil) })
 		wantQueued(t, reopen(t, j))
 	})
-}
-
-// TestFullDisk fills a real one: 503s, then recovery, and nothing is lost.
-func TestFullDisk(t *testing.T) {
-	dir := smallDisk(t, "3m")
-	j := open(t, Config{Dir: dir})
-	var in []*Record
-	var out []push.ID
-	for round := range 3 {
-		fillDisk(t, dir)
-		// There may be free pages in the file, so that it takes a while.
-		for i := 0; ; i++ {
-			r := example(1000*round + i)
-			r.Request.Metadata = map[string]string{"x": strings.Repeat("x", 1000)}
-			err := accept1(j, r)
-			if err != nil {
-				if !errors.Is(err, syscall.ENOSPC) {
-					t.Fatalf("Accept on a full disk: %v", err)
-				}
-				out = append(out, r.ID)
-				break
-			}
-			in = append(in, r)
-		}
-		done := make(chan struct{})
-		last := len(in) - 1
-		e := ended(*in[last])
-		e.Problem = &push.Problem{Detail: strings.Repeat("y", 100_000)} // surely more than there is space for
-		j.End(e, func() { close(done) })
-		if err := accept1(j, example(0)); !errors.Is(err, syscall.ENOSPC) {
-			t.Errorf("Accept after an end that has no space: %v", err)
-		}
-		select {
-		case <-done:
-			t.Error("the end is said to be on disk")
-		default:
-		}
-		freeDisk(t, dir)
-		<-done // by itself
-		in[last] = e
-		more := example(round)
-		acceptAll(t, j, more)
-		in = append(in, more)
-	}
-	for range 2 {
-		for _, r := range in {
-			wantPush(t, j, r)
-		}
-		for _, id := range out {
-			if _, found, _ := j.Get(id); found {
-				t.Errorf("push %s was refused and is there", id)
-			}
-		}
-		j = reopen(t, j)
-	}
-	if err := j.Close(); err != nil { // before the disk goes
-		t.Error(err)
-	}
 }

@@ -105,7 +105,7 @@ func create(dir string) error {
 // lock on the new file sees to it that none can be from here on.
 func publish(dir string) error {
 	from, to := filepath.Join(dir, newName), filepath.Join(dir, fileName)
-	if _, err := os.Lstat(to); err == nil {
+	if _, err := os.Stat(to); err == nil { // a link that leads nowhere is in nobody's way
 		return os.Remove(from)
 	}
 	return os.Rename(from, to)

@@ -1,8 +1,12 @@
 package journal
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
+	"reflect"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -69,4 +73,73 @@ func endAll(j *Journal, records ...*Record) {
 	}
 }
 
+// recorder is a log that a test can look at.
+type recorder struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (r *recorder) Enabled(context.Context, slog.Level) bool { return true }
+func (r *recorder) WithAttrs([]slog.Attr) slog.Handler       { return r }
+func (r *recorder) WithGroup(string) slog.Handler            { return r }
+func (r *recorder) Handle(_ context.Context, record slog.Record) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	line := record.Level.String() + " " + record.Message
+	record.Attrs(func(a slog.Attr) bool { line += " " + a.String(); return true })
+	r.lines = append(r.lines, line)
+	return nil
+}
+
+func (r *recorder) String() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return strings.Join(r.lines, "\n")
+}
+
 func slogTo(r *recorder) *slog.Logger { return slog.New(r) }
+
+func reopen(t *testing.T, j *Journal) *Journal {
+	t.Helper()
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	cfg := j.cfg
+	cfg.Metrics = nil // where the first one still is
+	again := open(t, cfg)
+	if moved := again.MovedAside(); moved != "" {
+		t.Fatalf("the journal was moved to %s", moved)
+	}
+	return again
+}
+
+func requeue1(j *Journal, r *Record) error {
+	done := make(chan error, 1)
+	j.Requeue(r, func(err error) { done <- err })
+	return <-done
+}
+
+func accept1(j *Journal, r *Record) error {
+	done := make(chan error, 1)
+	j.Accept(r, func(err error) { done <- err })
+	return <-done
+}
+
+func wantPush(t *testing.T, j *Journal, want *Record) {
+	t.Helper()
+	got, found, err := j.Get(want.ID)
+	if err != nil || !found || !reflect.DeepEqual(&got, want) {
+		t.Errorf("got  %+v, %v, %v\nwant %+v", got, found, err, *want)
+	}
+}
+
+func wantQueued(t *testing.T, j *Journal, want ...*Record) {
+	t.Helper()
+	var got []*Record
+	if err := j.Queued(func(r *Record) error { got = append(got, r); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%d pushes are queued, want %d", len(got), len(want))
+	}
+}

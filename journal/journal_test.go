@@ -1,16 +1,11 @@
 package journal
 
 import (
-	"context"
 	"errors"
-	"fmt"
-	"log/slog"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -57,51 +52,6 @@ func TestLifeOfAPush(t *testing.T) {
 	wantPush(t, j, ended(again))
 	if _, found, err := j.Get(push.NewID(time.UnixMilli(1), 1, [8]byte{})); found || err != nil {
 		t.Errorf("an unknown id gives %v, %v", found, err)
-	}
-}
-
-func reopen(t *testing.T, j *Journal) *Journal {
-	t.Helper()
-	if err := j.Close(); err != nil {
-		t.Fatal(err)
-	}
-	cfg := j.cfg
-	cfg.Metrics = nil // where the first one still is
-	again := open(t, cfg)
-	if moved := again.MovedAside(); moved != "" {
-		t.Fatalf("the journal was moved to %s", moved)
-	}
-	return again
-}
-
-func requeue1(j *Journal, r *Record) error {
-	done := make(chan error, 1)
-	j.Requeue(r, func(err error) { done <- err })
-	return <-done
-}
-
-func accept1(j *Journal, r *Record) error {
-	done := make(chan error, 1)
-	j.Accept(r, func(err error) { done <- err })
-	return <-done
-}
-
-func wantPush(t *testing.T, j *Journal, want *Record) {
-	t.Helper()
-	got, found, err := j.Get(want.ID)
-	if err != nil || !found || !reflect.DeepEqual(&got, want) {
-		t.Errorf("got  %+v, %v, %v\nwant %+v", got, found, err, *want)
-	}
-}
-
-func wantQueued(t *testing.T, j *Journal, want ...*Record) {
-	t.Helper()
-	var got []*Record
-	if err := j.Queued(func(r *Record) error { got = append(got, r); return nil }); err != nil {
-		t.Fatal(err)
-	}
-	if !reflect.DeepEqual(got, want) {
-		t.Errorf("%d pushes are queued, want %d", len(got), len(want))
 	}
 }
 
@@ -192,140 +142,6 @@ func TestDonesComeInOrder(t *testing.T) {
 	wg.Wait()
 	if len(order) != 1600 || !slices.IsSortedFunc(order, push.ID.Compare) {
 		t.Errorf("%d dones, not in the order of the ids", len(order))
-	}
-}
-
-// TestScans compares the scans with a list, for many sizes and starting points.
-func TestScans(t *testing.T) {
-	rng := rand.New(rand.NewPCG(1, 2))
-	for _, n := range []int{0, 1, 2, 63, 64, 65, 300, 5000} {
-		t.Run(fmt.Sprint(n), func(t *testing.T) {
-			j := open(t, Config{Dir: t.TempDir()})
-			all := make([]*Record, n)
-			var ends, queued []*Record
-			for i := range all {
-				all[i] = example(i)
-				all[i].Request.Label = fmt.Sprint(i % 3)
-			}
-			acceptAll(t, j, all...)
-			for i := range all {
-				if rng.IntN(3) > 0 {
-					all[i] = ended(*all[i])
-					ends = append(ends, all[i])
-				} else {
-					queued = append(queued, all[i])
-				}
-			}
-			endAll(j, ends...)
-			wantQueued(t, j, queued...)
-
-			froms := []int{-1, 0, n / 2, n - 1}
-			for _, from := range froms {
-				if from >= n {
-					continue
-				}
-				older, newer, id := all, all, push.ID{}
-				if from >= 0 {
-					older, newer, id = all[:from], all[from+1:], all[from].ID
-				}
-				older = slices.Clone(older)
-				slices.Reverse(older)
-				wantScan(t, "Newest", older, func(yield func(*Record) bool) error { return j.Newest(id, yield) })
-				wantScan(t, "Since", newer, func(yield func(*Record) bool) error { return j.Since(id, yield) })
-				want := func(b *Brief) bool { return string(b.Label) == "1" && b.State == push.Done }
-				wantScan(t, "NewestWhere", where(older), func(yield func(*Record) bool) error { return j.NewestWhere(id, want, yield) })
-				wantScan(t, "SinceWhere", where(newer), func(yield func(*Record) bool) error { return j.SinceWhere(id, want, yield) })
-			}
-			// Between two ids, and beyond all.
-			if n > 1 {
-				between := all[0].ID
-				between[15]++
-				wantScan(t, "Newest", all[:1], func(yield func(*Record) bool) error { return j.Newest(between, yield) })
-				wantScan(t, "Since", all[1:], func(yield func(*Record) bool) error { return j.Since(between, yield) })
-			}
-			last := push.ID{0: 0xff}
-			wantScan(t, "Since", nil, func(yield func(*Record) bool) error { return j.Since(last, yield) })
-			reversed := slices.Clone(all)
-			slices.Reverse(reversed)
-			wantScan(t, "Newest", reversed, func(yield func(*Record) bool) error { return j.Newest(last, yield) })
-		})
-	}
-}
-
-func where(all []*Record) []*Record {
-	return slices.DeleteFunc(slices.Clone(all), func(r *Record) bool { return r.Request.Label != "1" || r.State != push.Done })
-}
-
-func wantScan(t *testing.T, name string, want []*Record, scan func(func(*Record) bool) error) {
-	t.Helper()
-	for _, most := range []int{len(want) + 1, 1, 70} {
-		var got []*Record
-		err := scan(func(r *Record) bool { got = append(got, r); return len(got) < most })
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !slices.EqualFunc(got, want[:min(most, len(want))], func(a, b *Record) bool { return reflect.DeepEqual(a, b) }) {
-			t.Errorf("%s of at most %d has %d pushes, want %d", name, most, len(got), min(most, len(want)))
-		}
-	}
-}
-
-// TestScanWhileTheQueueMoves: pushes that end during a scan are seen once.
-func TestScanWhileTheQueueMoves(t *testing.T) {
-	j := open(t, Config{Dir: t.TempDir()})
-	all := make([]*Record, 1000)
-	for i := range all {
-		all[i] = example(i)
-	}
-	acceptAll(t, j, all...)
-	for name, scan := range map[string]func(push.ID, func(*Record) bool) error{"Newest": j.Newest, "Since": j.Since} {
-		seen := make(map[push.ID]int)
-		err := scan(push.ID{}, func(r *Record) bool {
-			seen[r.ID]++
-			if n := len(seen); n%100 == 0 {
-				endAll(j, ended(*all[n-1]), ended(*all[1000-n]))
-			}
-			return true
-		})
-		if err != nil || len(seen) != len(all) {
-			t.Errorf("%s saw %d pushes of %d, %v", name, len(seen), len(all), err)
-		}
-		for id, n := range seen {
-			if n != 1 {
-				t.Errorf("%s saw %s %d times", name, id, n)
-			}
-		}
-	}
-}
-
-func TestQueuedPassesErrorsOn(t *testing.T) {
-	j := open(t, Config{Dir: t.TempDir()})
-	acceptAll(t, j, example(1), example(2))
-	stop := errors.New("enough")
-	n := 0
-	if err := j.Queued(func(*Record) error { n++; return stop }); !errors.Is(err, stop) || n != 1 {
-		t.Errorf("%v after %d", err, n)
-	}
-}
-
-func TestOldestQueued(t *testing.T) {
-	j := open(t, Config{Dir: t.TempDir()})
-	if _, found := j.OldestQueued(nil); found {
-		t.Error("an empty queue has an oldest push")
-	}
-	a, b, c := example(1), example(2), example(3)
-	acceptAll(t, j, a, b, c)
-	endAll(j, ended(*a))
-	skip := map[push.ID]bool{}
-	for _, want := range []*Record{b, c} {
-		id, found := j.OldestQueued(func(id push.ID) bool { return skip[id] })
-		if !found || id != want.ID {
-			t.Errorf("the oldest is %s, want %s", id, want.ID)
-		}
-		skip[id] = true
-	}
-	if id, found := j.OldestQueued(func(id push.ID) bool { return skip[id] }); found {
-		t.Errorf("all are skipped, and yet there is %s", id)
 	}
 }
 
@@ -423,28 +239,4 @@ func TestMetrics(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %v\nwant %v", got, want)
 	}
-}
-
-// recorder is a log that a test can look at.
-type recorder struct {
-	mu    sync.Mutex
-	lines []string
-}
-
-func (r *recorder) Enabled(context.Context, slog.Level) bool { return true }
-func (r *recorder) WithAttrs([]slog.Attr) slog.Handler       { return r }
-func (r *recorder) WithGroup(string) slog.Handler            { return r }
-func (r *recorder) Handle(_ context.Context, record slog.Record) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	line := record.Level.String() + " " + record.Message
-	record.Attrs(func(a slog.Attr) bool { line += " " + a.String(); return true })
-	r.lines = append(r.lines, line)
-	return nil
-}
-
-func (r *recorder) String() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return strings.Join(r.lines, "\n")
 }

@@ -48,9 +48,9 @@ func (c *change) tell(err error) {
 // If the idempotency key is taken, done gets a *DuplicateError, nothing is
 // written and r.ID means nothing.
 //
-// done is called on the writer's goroutine, once, in the order of the ids. It
-// must be quick, and may not wait for the journal. The record must not be
-// changed before that.
+// done is called once, in the order of the ids, on the writer's goroutine (or
+// at once with ErrClosed, after Close). It must be quick, and may not wait for
+// the journal. The record may be changed as soon as Accept returns.
 func (j *Journal) Accept(r *Record, done func(error)) {
 	c := change{kind: accept, key: r.IdempotencyKey, hash: r.RequestHash, value: encode(r, push.Queued), done: done}
 	now := j.cfg.now()
@@ -132,6 +132,9 @@ const (
 	closeWait   = 2 * time.Second // that Close waits for ends
 )
 
+// spareMost is how many changes there is room for between two batches.
+const spareMost = 4096
+
 // run is the writer's goroutine: all that waits becomes one transaction, so
 // that the more is asked for, the less each costs.
 func (j *Journal) run() {
@@ -146,7 +149,9 @@ func (j *Journal) run() {
 			j.write(batch)
 		}
 		clear(batch) // so that it holds no values
-		spare = batch[:0]
+		if spare = batch[:0]; cap(spare) > spareMost {
+			spare = nil
+		}
 		switch {
 		case closing:
 			j.flush()

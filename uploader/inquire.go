@@ -40,7 +40,7 @@ func (u *Uploader) find(ctx context.Context, id push.ID) (*entry, *task, *journa
 		select {
 		case <-time.After(settleTime):
 		case <-ctx.Done():
-			return nil, nil, nil, push.Errorf(push.Internal, "the caller left")
+			return nil, nil, &r, nil // he has left
 		}
 	}
 }
