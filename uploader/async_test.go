@@ -365,13 +365,18 @@ func TestTakenUpAgain(t *testing.T) {
 }
 
 // again makes another uploader on the rig's journal, as the next process would.
-func (r *rig) again(t *testing.T) *Uploader {
+func (r *rig) again(t *testing.T, change ...func(*Uploader)) *Uploader {
 	t.Helper()
 	r.cfg.Metrics = prometheus.NewRegistry()
-	up, err := New(t.Context(), r.cfg)
+	up, err := newUploader(t.Context(), r.cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
+	up.plan.minPart = testPart
+	for _, f := range change {
+		f(up)
+	}
+	up.start()
 	t.Cleanup(func() { up.Drain(context.Background()) })
 	return up
 }

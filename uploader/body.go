@@ -6,11 +6,9 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net/http"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
-	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"github.com/lsst-dm/s3daemon/push"
 )
@@ -27,7 +25,6 @@ func (d *delivery) PutObject(ctx context.Context, in *s3.PutObjectInput, opts ..
 	}
 	in.ContentLength = aws.Int64(d.file.Size())
 	var out *s3.PutObjectOutput
-	committed := false
 	err = d.request(ctx, "PutObject", single, first, func(ctx context.Context, c *commitment) (err error) {
 		// The transport may still read the body of an attempt that has been
 		// answered early, so each has a reader of its own.
@@ -52,54 +49,16 @@ func (d *delivery) PutObject(ctx context.Context, in *s3.PutObjectInput, opts ..
 		} else {
 			out, err = d.up.client.PutObject(ctx, in, append(opts, unsignedBody)...)
 		}
-		committed = c.reached()
+		d.maybe = d.maybe || err != nil && c.reached() && unclear(err)
 		if err != nil {
 			return err
 		}
 		return cmp.Or(d.compare(sum, out.ChecksumCRC64NVME), d.acknowledged(out.ETag))
 	})
-	if err != nil && ctx.Err() != nil && d.up.stopped.Err() == nil && committed && unclear(err) {
-		return d.lookUp(in, err)
-	}
 	if err == nil && out.ChecksumCRC64NVME == nil {
 		out.ChecksumCRC64NVME = in.ChecksumCRC64NVME // for the receipt: what was sent is what we summed
 	}
 	return out, err
-}
-
-// lookUp asks for the object after a PutObject that was cancelled when all of
-// it had been sent, and of which the store did not say what became. If it shows
-// the file's bytes the push is done; what it shows else is another object. Only
-// if it shows nothing is it not known.
-func (d *delivery) lookUp(in *s3.PutObjectInput, cause error) (*s3.PutObjectOutput, error) {
-	d.unclear = true
-	var head *s3.HeadObjectOutput
-	err := d.request(d.up.stopped, "HeadObject", single, inPlace, func(ctx context.Context, _ *commitment) (err error) {
-		head, err = d.up.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: in.Bucket, Key: in.Key, ChecksumMode: types.ChecksumModeEnabled})
-		return err
-	})
-	if answerOf(err).Status == http.StatusNotFound {
-		d.unclear = false
-		return nil, cause
-	}
-	if err != nil {
-		return nil, cause
-	}
-	same := aws.ToInt64(head.ContentLength) == d.file.Size()
-	if sum := aws.ToString(head.ChecksumCRC64NVME); same && sum != "" {
-		same = sum == *in.ChecksumCRC64NVME
-	} else if same {
-		digest, err := md5Of(d.file)
-		if err != nil {
-			return nil, cause
-		}
-		same = unquote(aws.ToString(head.ETag)) == digest
-	}
-	d.unclear = false
-	if !same {
-		return nil, cause
-	}
-	return &s3.PutObjectOutput{ETag: head.ETag, VersionId: head.VersionId, ChecksumCRC64NVME: in.ChecksumCRC64NVME}, nil
 }
 
 // content returns the file's bytes: in memory if they are few, else the file.

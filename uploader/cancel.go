@@ -13,9 +13,10 @@ import (
 const cancelTimeout = 20 * time.Second
 
 // Cancel has a push not delivered, if that can still be had. A push that waits
-// is cancelled at once. One that runs is cut off, unless all of its object may
-// have been sent: then the store's answer decides, and if there is none, what
-// the store shows when it is asked. So the receipt says Cancelled or Done and
+// and of which nothing was ever sent is cancelled at once. One that runs is cut
+// off, unless all of its object may have been sent: then the store's answer
+// decides. If there is none, or was none to an earlier attempt, what the store
+// shows when it is asked decides. So the receipt says Cancelled or Done and
 // never guesses; where it says Running, that is not known yet. A push that had
 // ended before is an error, unless it was cancelled then.
 func (u *Uploader) Cancel(ctx context.Context, id push.ID) (push.Receipt, error) {
@@ -37,6 +38,11 @@ func (u *Uploader) Cancel(ctx context.Context, id push.ID) (push.Receipt, error)
 		t.cancelled = true
 		t.cancel(errCancelled)
 		u.mu.Unlock()
+	case e.maybe:
+		u.queue.end(e)
+		u.ending++ // so that Drain waits for it
+		u.mu.Unlock()
+		go u.ask(e, t, r)
 	default:
 		u.queue.end(e)
 		u.mu.Unlock()
@@ -113,7 +119,7 @@ func (u *Uploader) putBack(r *journal.Record, dest push.Destination, update func
 	}
 	update(&again)
 	e := u.entryOf(&again, dest)
-	e.task = newTask(&again)
+	e.task, e.maybe = newTask(&again), r.Attempts > 0
 	close(e.task.accepted)
 	answer := make(chan error, 1)
 	u.journal.Requeue(&again, func(err error) {

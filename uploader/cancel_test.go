@@ -232,7 +232,15 @@ func TestCancelQueued(t *testing.T) {
 	g.let()
 	r.ended(t, running, push.Done)
 	r.ended(t, last, push.Done)
-	r.spoil(refuse(503))
+	var heads atomic.Int32
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		if req.Method == http.MethodHead { // the store may have it from the attempt that failed
+			heads.Add(1)
+			next.ServeHTTP(w, req)
+			return
+		}
+		refuse(503)(w, req, next)
+	})
 	failing := push1("failing")
 	until(t, "it waits for another attempt", func() bool {
 		receipt, err := r.Get(t.Context(), failing, 0)
@@ -241,8 +249,58 @@ func TestCancelQueued(t *testing.T) {
 	if receipt, err := r.Cancel(t.Context(), failing); err != nil || receipt.State != push.Cancelled || receipt.Attempts != 1 {
 		t.Errorf("%+v, %v", receipt, err)
 	}
+	if heads.Load() != 1 {
+		t.Errorf("the store was asked %d times", heads.Load())
+	}
+	// The same, but for the attempt whose answer was lost having stored it.
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		if req.Method == http.MethodHead {
+			next.ServeHTTP(w, req)
+			return
+		}
+		next.ServeHTTP(discard{make(http.Header)}, req)
+		w.WriteHeader(503)
+	})
+	stored := push1("stored")
+	until(t, "it waits for another attempt", func() bool {
+		receipt, err := r.Get(t.Context(), stored, 0)
+		return err == nil && !receipt.RetryAt.IsZero()
+	})
+	if receipt, err := r.Cancel(t.Context(), stored); err != nil || receipt.State != push.Done || receipt.ETag == "" {
+		t.Errorf("%+v, %v", receipt, err)
+	}
 	if queued, running := r.depth(); queued+running != 0 {
 		t.Errorf("%d queued, %d running", queued, running)
+	}
+}
+
+// TestCancelTakenUp cancels pushes that an earlier process left: it may have
+// delivered them, so the store decides.
+func TestCancelTakenUp(t *testing.T) {
+	r := newRig(t)
+	g := r.hold(t, true, breakOff)
+	small, content := r.file(t, "small", 100)
+	large, _ := r.file(t, "large", 2*testPart+1)
+	var ids []push.ID
+	for i, path := range []string{small, small, large} {
+		ids = append(ids, r.later(t, push.Request{File: path, Destination: fmt.Sprintf("s3://bucket/%d", i)}))
+	}
+	for range ids {
+		<-g.arrived
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	r.stays = r.Drain(over)
+	g.let()
+	r.spoil(pass)
+	if err := r.store.Put("bucket", "0", content); err != nil {
+		t.Fatal(err)
+	}
+	next := r.again(t, func(u *Uploader) { u.queue.paused = true })
+	for i, want := range []push.State{push.Done, push.Cancelled, push.Cancelled} {
+		if receipt, err := next.Cancel(t.Context(), ids[i]); err != nil || receipt.State != want {
+			t.Errorf("push %d: %+v, %v, want %s", i, receipt, err, want)
+		}
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"io"
 	"sync"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/minio/crc64nvme"
 
 	"github.com/lsst-dm/s3daemon/source"
@@ -49,11 +51,19 @@ func checksum(r io.ReadSeeker) (string, error) {
 	return base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint64(nil, crc)), nil
 }
 
-// md5Of returns the MD5 of the file as an ETag has it.
-func md5Of(f *source.File) (string, error) {
-	h := md5.New()
-	if _, err := io.Copy(h, io.NewSectionReader(f, 0, f.Size())); err != nil {
-		return "", err
+// etagOf returns the ETag that S3 gives an object of the file's bytes that was
+// sent in parts of that size, or whole.
+func etagOf(f *source.File, partSize int64) (string, error) {
+	var parts []types.CompletedPart
+	for at := int64(0); at == 0 || at < f.Size(); at += partSize {
+		h := md5.New()
+		if _, err := io.Copy(h, io.NewSectionReader(f, at, min(partSize, f.Size()-at))); err != nil {
+			return "", err
+		}
+		parts = append(parts, types.CompletedPart{ETag: aws.String(hex.EncodeToString(h.Sum(nil)))})
 	}
-	return hex.EncodeToString(h.Sum(nil)), nil
+	if len(parts) == 1 {
+		return *parts[0].ETag, nil
+	}
+	return *joinedETag(parts), nil
 }

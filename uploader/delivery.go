@@ -31,7 +31,8 @@ type delivery struct {
 	sent atomic.Int64 // bytes of the file that the connections have taken
 
 	before  int  // attempts at the push that were made in earlier runs
-	unclear bool // whether the store has the object is not known
+	maybe   bool // an attempt ended so that the store may have the object
+	unclear bool // and it could not be asked
 
 	mu       sync.Mutex
 	attempts int // the most that one request needed; guarded by mu
@@ -85,7 +86,7 @@ func (d *delivery) input() *s3.PutObjectInput {
 	in := &s3.PutObjectInput{
 		Bucket:       &d.dest.Bucket,
 		Key:          &d.dest.Key,
-		Body:         io.NewSectionReader(d.file, 0, d.file.Size()),
+		Body:         d.section(),
 		ContentType:  aws.String(cmp.Or(d.req.ContentType, "application/octet-stream")), // the SDK's default depends on the operation
 		Metadata:     d.req.Metadata,
 		StorageClass: types.StorageClass(d.req.StorageClass),
@@ -95,6 +96,10 @@ func (d *delivery) input() *s3.PutObjectInput {
 	}
 	return in
 }
+
+// section returns a reader of the file up to the size that it had when it was
+// opened.
+func (d *delivery) section() *io.SectionReader { return io.NewSectionReader(d.file, 0, d.file.Size()) }
 
 // placing says which failures of a request are answered in place.
 type placing int
@@ -152,20 +157,33 @@ func (d *delivery) request(ctx context.Context, operation string, k kind, p plac
 func (d *delivery) attempt(ctx context.Context, operation string, k kind, attempt func(context.Context, *commitment) error) error {
 	defer d.up.slots.release(&d.turn, k)
 	begun := time.Now()
-	inner, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	defer cancel(nil)
 	c := new(commitment)
-	defer context.AfterFunc(ctx, func() {
+	inner, end := d.bind(ctx, c)
+	defer end()
+	err := attempt(inner, c)
+	d.up.metrics.request(operation, err, time.Since(begun))
+	return err
+}
+
+// bind returns the context of an attempt, and what to call after it.
+func (d *delivery) bind(ctx context.Context, c *commitment) (inner context.Context, end func()) {
+	if d.file.Size() <= inMemory && ctx.Err() == nil { // all of it leaves at once
+		c.commit()
+		return d.up.stopped, func() {}
+	}
+	inner, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	forget := context.AfterFunc(ctx, func() {
 		if c.abandon() || d.up.stopped.Err() != nil {
 			cancel(context.Cause(ctx))
 			return
 		}
 		stop := context.AfterFunc(d.up.stopped, func() { cancel(context.Canceled) })
 		context.AfterFunc(inner, func() { stop() })
-	})()
-	err := attempt(inner, c)
-	d.up.metrics.request(operation, err, time.Since(begun))
-	return err
+	})
+	return inner, func() {
+		forget()
+		cancel(nil)
+	}
 }
 
 // mostAttempts returns the most that one request of the run needed so far.

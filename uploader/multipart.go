@@ -12,6 +12,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 	"time"
 
@@ -82,7 +83,7 @@ func (d *delivery) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteM
 			err = errNoAnswer
 		}
 		if err != nil && unclear(err) {
-			d.unclear = true
+			d.maybe, d.unclear = true, true
 			err = &unclearError{err}
 		}
 		return err
@@ -117,6 +118,14 @@ func (d *delivery) resolve(in *s3.CompleteMultipartUploadInput, cause error) (*s
 	}
 	d.unclear = false
 	return &s3.CompleteMultipartUploadOutput{ETag: head.ETag, VersionId: head.VersionId}, nil
+}
+
+// madeOfMD5 reports whether an ETag has the form of an MD5, or of one of parts;
+// with some encryptions it is something else.
+func madeOfMD5(etag string) bool {
+	sum, _, _ := strings.Cut(etag, "-")
+	decoded, err := hex.DecodeString(sum)
+	return err == nil && len(decoded) == md5.Size
 }
 
 // joinedETag returns the ETag that S3 gives an object of these parts: the MD5

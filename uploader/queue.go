@@ -85,6 +85,7 @@ type entry struct {
 	stage       stage
 	lane        uint8
 	tried       bool // an attempt has failed
+	maybe       bool // an attempt, perhaps of an earlier process, ended so that the store may have the object
 }
 
 func newQueue(places int) queue {

@@ -110,6 +110,15 @@ type Uploader struct {
 // if the AWS configuration is unusable or the journal cannot be read; it does
 // not ask the store, which may be down.
 func New(ctx context.Context, cfg Config) (*Uploader, error) {
+	u, err := newUploader(ctx, cfg)
+	if err == nil {
+		u.start()
+	}
+	return u, err
+}
+
+// newUploader makes an Uploader that has not begun to work.
+func newUploader(ctx context.Context, cfg Config) (*Uploader, error) {
 	u := &Uploader{
 		limit: cfg.MaxConnections, slots: newSlots(cfg.MaxConnections), plan: plan{minPart: minPartSize},
 		retry: newRetryPolicy(cfg.Attempts, cfg.GiveUpAfter), queueLimit: cfg.QueueLimit, syncFiles: cfg.SyncFiles, drainQueue: cfg.DrainQueue,
@@ -133,11 +142,15 @@ func New(ctx context.Context, cfg Config) (*Uploader, error) {
 		u.stop()
 		return nil, err
 	}
-	for range cfg.MaxConnections {
+	return u, nil
+}
+
+// start begins to work.
+func (u *Uploader) start() {
+	for range u.limit {
 		u.workers.Go(func() { u.work(single) })
 		u.workers.Go(func() { u.work(part) })
 	}
-	return u, nil
 }
 
 // takeUp puts the pushes that an earlier process left into the queue.
@@ -150,7 +163,9 @@ func (u *Uploader) takeUp() error {
 		if err != nil {
 			return fmt.Errorf("push %s: %w", r.ID, err)
 		}
-		u.enqueueLocked(u.entryOf(r, dest), r.Request.Label, dest.Bucket)
+		e := u.entryOf(r, dest)
+		e.maybe = true // who knows how far it was
+		u.enqueueLocked(e, r.Request.Label, dest.Bucket)
 		return nil
 	})
 	if err != nil {

@@ -54,7 +54,8 @@ type result struct {
 	err      error
 	cause    error // why the run was ended, if it was
 	attempts int
-	unclear  bool // the store may or may not have the object
+	maybe    bool // an attempt ended so that the store may have the object
+	unclear  bool // and it could not be asked
 }
 
 // run delivers a push, once.
@@ -69,9 +70,12 @@ func (u *Uploader) run(ctx context.Context, e *entry, t *task) result {
 	}
 	defer d.file.Close()
 	got, err := d.run(ctx)
-	res := result{got: got, err: err, attempts: d.mostAttempts(), unclear: d.unclear}
+	res := result{got: got, err: err, attempts: d.mostAttempts(), maybe: d.maybe, unclear: d.unclear}
 	if ctx.Err() != nil {
 		res.cause = context.Cause(ctx)
+	}
+	if errors.Is(res.cause, errCancelled) && err != nil && (d.maybe || e.maybe) && u.stopped.Err() == nil {
+		res.got, res.err, res.unclear = d.lookUp(err)
 	}
 	return res
 }
@@ -129,6 +133,7 @@ func (u *Uploader) settle(e *entry, t *task, res result) {
 	u.mu.Lock()
 	t.delivery, t.cancel = nil, nil
 	t.attempts += res.attempts
+	e.maybe = e.maybe || res.maybe
 	attempts, cancelled, waited, r := t.attempts, t.cancelled, e.wanted > 0, t.record
 	u.mu.Unlock()
 	now := time.Now()
@@ -142,8 +147,7 @@ func (u *Uploader) settle(e *entry, t *task, res result) {
 	case u.stopped.Err() != nil && (errors.Is(res.err, context.Canceled) || transient(res.err)):
 		u.leave(e, t)
 	case cancelled && res.unclear:
-		u.finish(e, t, r, push.Failed, outcome{}, &push.Error{Code: push.StoreUnreachable, Err: res.err,
-			Detail: "the push was cancelled when all of it had been sent, and the store does not say whether it has the object: look there"})
+		u.finish(e, t, r, push.Failed, outcome{}, errMayBeThere(res.err))
 	case cancelled:
 		u.finish(e, t, r, push.Cancelled, outcome{}, errWasCancelled())
 	case errors.Is(res.cause, errImpatient):

@@ -8,6 +8,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -75,6 +76,12 @@ func (s *Store) Get(bucket, key string) ([]byte, error) {
 	}
 	defer object.Contents.Close()
 	return io.ReadAll(object.Contents)
+}
+
+// Put makes an object without a request.
+func (s *Store) Put(bucket, key string, content []byte) error {
+	_, err := s.backend.PutObject(context.Background(), bucket, key, nil, bytes.NewReader(content), int64(len(content)))
+	return err
 }
 
 // Metadata returns what an object's headers hold, by canonical header name.

@@ -1,0 +1,110 @@
+package uploader
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
+	"github.com/lsst-dm/s3daemon/journal"
+	"github.com/lsst-dm/s3daemon/push"
+)
+
+// lookUp asks for the object of a push that was cancelled after the store may
+// have made it; cause is what the push failed with. If the store shows the
+// file's bytes, the push is done. What it shows else is another object. Only if
+// it shows nothing, or what cannot be compared, it is unclear.
+func (d *delivery) lookUp(cause error) (got outcome, err error, unclear bool) {
+	var head *s3.HeadObjectOutput
+	err = d.request(d.up.stopped, "HeadObject", single, inPlace, func(ctx context.Context, _ *commitment) (err error) {
+		head, err = d.up.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &d.dest.Bucket, Key: &d.dest.Key, ChecksumMode: types.ChecksumModeEnabled})
+		return err
+	})
+	switch {
+	case answerOf(err).Status == http.StatusNotFound:
+		return outcome{}, cause, false
+	case err != nil:
+		return outcome{}, errors.Join(cause, err), true
+	case aws.ToInt64(head.ContentLength) != d.file.Size():
+		return outcome{}, cause, false
+	}
+	same, known := d.matches(head)
+	if same {
+		return newOutcome(head.ETag, head.VersionId, head.ChecksumCRC64NVME), nil, false
+	}
+	return outcome{}, cause, !known
+}
+
+// matches compares an object of the file's size with the file: by its checksum
+// where the store gives one of the whole object, else by its ETag where that is
+// made of MD5s.
+func (d *delivery) matches(head *s3.HeadObjectOutput) (same, known bool) {
+	if sum := aws.ToString(head.ChecksumCRC64NVME); sum != "" && head.ChecksumType != types.ChecksumTypeComposite {
+		ours, err := checksum(d.section())
+		return err == nil && ours == sum, err == nil
+	}
+	etag := unquote(aws.ToString(head.ETag))
+	if !madeOfMD5(etag) {
+		return false, false
+	}
+	ours, err := etagOf(d.file, d.up.plan.partSize(d.file.Size()))
+	return err == nil && ours == etag, err == nil
+}
+
+// askAgain is between the questions about a cancelled push to a store that does
+// not answer.
+const askAgain = 5 * time.Second
+
+// ask finds out what has become of a push that was cancelled while it waited,
+// and that an earlier attempt may have delivered. It goes on until the store
+// answers or the daemon stops; then the push stays in the journal.
+func (u *Uploader) ask(e *entry, t *task, r *journal.Record) {
+	res := u.askOnce(r)
+	for res.unclear && transient(res.err) && u.stopped.Err() == nil {
+		select {
+		case <-time.After(askAgain):
+		case <-u.stopped.Done():
+		}
+		res = u.askOnce(r)
+	}
+	u.mu.Lock()
+	u.ending--
+	if u.stopped.Err() != nil && res.unclear {
+		u.leaveInJournalLocked(e)
+		u.idleLocked()
+		u.mu.Unlock()
+		return
+	}
+	u.mu.Unlock()
+	switch {
+	case res.err == nil:
+		u.finish(e, t, r, push.Done, res.got, nil)
+	case res.unclear:
+		u.finish(e, t, r, push.Failed, outcome{}, errMayBeThere(res.err))
+	default:
+		u.finish(e, t, r, push.Cancelled, outcome{}, errWasCancelled())
+	}
+}
+
+// askOnce asks for the object of a push.
+func (u *Uploader) askOnce(r *journal.Record) result {
+	d, err := u.newDelivery(r, new(task))
+	if err != nil { // without the file there is nothing to compare with
+		return result{err: err, unclear: true}
+	}
+	defer d.file.Close()
+	var res result
+	res.got, res.err, res.unclear = d.lookUp(errCancelled)
+	return res
+}
+
+// errMayBeThere is the end of a cancelled push of which nobody knows what has
+// become.
+func errMayBeThere(cause error) *push.Error {
+	return &push.Error{Code: push.StoreUnreachable, Err: cause,
+		Detail: "the push was cancelled after all of it had been sent, and whether the store has the object could not be found out: look there"}
+}
