@@ -142,9 +142,12 @@ func decodeJSON(body []byte) (order, error) {
 // hasNull reports whether the value is null or an object with a null in it.
 // Decoding takes either for something empty.
 func hasNull(value json.RawMessage) bool {
+	if value[0] != 'n' && value[0] != '{' {
+		return false // its type is checked later; an error here would cost more than the rest of the decoding
+	}
 	var members map[string]any
 	if json.Unmarshal(value, &members) != nil {
-		return false // no object: its type is checked later
+		return false
 	}
 	for _, m := range members {
 		if m == nil {
