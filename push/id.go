@@ -11,9 +11,9 @@ import (
 // time of acceptance, as bytes and as text. The zero ID names none.
 type ID [16]byte
 
-// NewID makes the ID of a moment. order is what RFC 9562 puts after the
-// version, 12 bits, of which the upper ones are dropped; random fills the rest,
-// but for the two bits of the variant.
+// NewID makes the ID of a moment, in milliseconds. Among those of one
+// millisecond the lower 12 bits of order decide (RFC 9562, section 6.2, method
+// 3); the rest is random.
 func NewID(at time.Time, order uint16, random [8]byte) ID {
 	var id ID
 	binary.BigEndian.PutUint64(id[:8], uint64(at.UnixMilli())<<16|0x7000|uint64(order&0x0fff))
@@ -26,13 +26,15 @@ func NewID(at time.Time, order uint16, random [8]byte) ID {
 // PushNotFound, since what is no ID names no push.
 func ParseID(s string) (ID, error) {
 	var id ID
-	bad := Errorf(PushNotFound, "%s is not the id of a push: an id looks like 01a2099f-a374-7d75-988c-bfa863fc1e8f", Quote(s))
+	bad := func() (ID, error) {
+		return ID{}, Errorf(PushNotFound, "%s is not the id of a push: an id looks like 01a2099f-a374-7d75-988c-bfa863fc1e8f", Quote(s))
+	}
 	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
-		return ID{}, bad
+		return bad()
 	}
 	compact := s[:8] + s[9:13] + s[14:18] + s[19:23] + s[24:]
 	if _, err := hex.Decode(id[:], []byte(compact)); err != nil {
-		return ID{}, bad
+		return bad()
 	}
 	return id, nil
 }

@@ -307,7 +307,7 @@ func TestCancelTakenUp(t *testing.T) {
 // TestRetryOfEnded puts failed and cancelled pushes back.
 func TestRetryOfEnded(t *testing.T) {
 	r := newRig(t)
-	path, content := r.file(t, "f", 100)
+	path, _ := r.file(t, "f", 100)
 	dest := "s3://bucket/k"
 	r.spoil(refuse(404))
 	failed := r.later(t, push.Request{File: path, Destination: dest, Label: "L", Metadata: map[string]string{"a": "b"}})
@@ -318,7 +318,7 @@ func TestRetryOfEnded(t *testing.T) {
 	}
 	_, err := r.Retry(t.Context(), failed)
 	wantCode(t, err, push.FileNotFound)
-	path, content = r.file(t, "f", 200) // another file by now, which is what is meant
+	_, content := r.file(t, "f", 200) // another file by now, which is what is meant
 	r.spoil(pass)
 	again, err := r.Retry(t.Context(), failed)
 	if err != nil || again.ID != first.ID || again.State.Ended() || again.Problem != nil || again.Size != 200 {

@@ -75,8 +75,10 @@ func TestQueueHasPlacesOfEachKind(t *testing.T) {
 		l.accept("raw", fmt.Sprint("large", i), part, 0)
 	}
 	small := l.accept("raw", "small", single, 0)
-	if l.next(part, l.now) == nil || l.next(part, l.now) == nil || l.next(part, l.now) != nil {
-		t.Error("two of three large files have a place")
+	for i := range 3 {
+		if e := l.next(part, l.now); (e != nil) != (i < 2) {
+			t.Errorf("of two places the large file %d gets %s", i, name(e))
+		}
 	}
 	l.start(t, small)
 }
