@@ -1,6 +1,7 @@
 # make            build the binaries into bin/
 # make test       all tests: unit tests with the race detector, then e2e/ on the built binaries
-# make e2e-full   e2e/ at full size: hundreds of large files at once, and a huge one
+# make e2e-full   e2e/ at full size: hundreds of large files at once, a huge one, long outages, a million queued pushes
+# make e2e-chaos  the daemon killed at random for 200 rounds, with a sound store and with a faulty one
 # make lint       gofmt, go vet, staticcheck
 # make fuzz       every fuzz target for FUZZTIME
 # make bench      throughput and CPU against a bare PUT; see bench/README.md
@@ -13,7 +14,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME    ?= 60s
 CONTAINER   ?= docker
 
-.PHONY: build test unit e2e e2e-full lint fuzz bench demo image clean
+.PHONY: build test unit e2e e2e-full e2e-chaos lint fuzz bench demo image clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ . ./send
@@ -27,14 +28,17 @@ e2e:
 	cd e2e && go test -timeout 15m ./...
 
 e2e-full:
-	cd e2e && S3DAEMON_E2E_FULL=1 go test -v -timeout 30m ./...
+	cd e2e && S3DAEMON_E2E_FULL=1 go test -v -timeout 2h ./...
+
+e2e-chaos:
+	cd e2e && S3DAEMON_E2E_ROUNDS=200 go test -v -count=1 -timeout 1h -run TestChaos ./...
 
 lint:
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt these: $$unformatted" >&2; exit 1; fi
 	go vet ./...
 	go run $(STATICCHECK) ./...
 	cd e2e && go vet ./... && go run $(STATICCHECK) ./...
-	GOOS=darwin go vet . ./api ./push ./source ./uploader ./send/...
+	GOOS=darwin go vet . ./api ./journal ./push ./source ./uploader ./send/...
 
 fuzz:
 	@grep -rEho --include='*_test.go' '^func Fuzz[A-Za-z]+' --with-filename . | sort | while IFS=: read file target; do \

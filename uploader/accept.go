@@ -125,6 +125,9 @@ func (u *Uploader) accepted(e *entry, bucketName string, err error) {
 	t := e.task
 	u.mu.Lock()
 	u.entering--
+	if _, twin := errors.AsType[*journal.DuplicateError](err); !twin {
+		u.unwritten = err
+	}
 	if err != nil {
 		t.refused = err
 		u.closeFileLocked(t)

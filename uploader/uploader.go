@@ -97,9 +97,10 @@ type Uploader struct {
 	puttingBack map[uint64]bool // objects with a push that is being put back: whether a newer one came meanwhile
 	rate        rate
 	timer       *time.Timer
-	entering    int // pushes that are being accepted
-	kept        int // files that are open for pushes that have not begun to run
-	ending      int // pushes whose end is being put on disk
+	entering    int   // pushes that are being accepted
+	kept        int   // files that are open for pushes that have not begun to run
+	ending      int   // pushes whose end is being put on disk
+	unwritten   error // why the last push could not be put on disk; nil if it could
 	draining    bool
 	left        bool          // nothing starts any more
 	closed      bool          // workers end
@@ -201,6 +202,9 @@ func (u *Uploader) Ready() (notes []string, err error) {
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if u.unwritten != nil {
+		notes = append(notes, "the last push could not be put on disk: "+push.OneLine(u.unwritten.Error()))
+	}
 	if u.draining {
 		return notes, errShuttingDown()
 	}
