@@ -19,6 +19,7 @@ import (
 type daemon struct {
 	t       testing.TB
 	cmd     *exec.Cmd
+	env     []string      // all that it was started with
 	out     *output       // both its standard output and its standard error
 	addrs   []string      // what it listens on, as it logs it
 	url     string        // of its first TCP listener; "" without one
@@ -31,7 +32,8 @@ type daemon struct {
 
 // environment is what a daemon is started with, and nothing of the tests' own:
 // whatever stands on this machine cannot make a test pass or fail. Later
-// settings override earlier ones.
+// settings override earlier ones. The data directory is a new one unless the
+// test names its own.
 func environment(t testing.TB, env ...string) []string {
 	return append([]string{
 		"HOME=" + t.TempDir(),
@@ -40,6 +42,7 @@ func environment(t testing.TB, env ...string) []string {
 		"AWS_ACCESS_KEY_ID=" + accessKey,
 		"AWS_SECRET_ACCESS_KEY=" + secretKey,
 		"S3DAEMON_LISTEN=127.0.0.1:0",
+		"S3DAEMON_DATA_DIR=" + t.TempDir(),
 	}, env...)
 }
 
@@ -60,8 +63,13 @@ func setting(env []string, name string) string {
 // any case its output must not have its secret key.
 func startDaemon(t testing.TB, env ...string) *daemon {
 	t.Helper()
-	env = environment(t, env...)
-	d := &daemon{t: t, out: newOutput(), secret: setting(env, "AWS_SECRET_ACCESS_KEY"), exited: make(chan struct{})}
+	return startDaemonIn(t, environment(t, env...))
+}
+
+// startDaemonIn is startDaemon with a whole environment.
+func startDaemonIn(t testing.TB, env []string) *daemon {
+	t.Helper()
+	d := &daemon{t: t, env: env, out: newOutput(), secret: setting(env, "AWS_SECRET_ACCESS_KEY"), exited: make(chan struct{})}
 	d.cmd = command(binaryPath(t, "s3daemon"), env, d.out)
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -136,6 +144,26 @@ func (d *daemon) wait() int {
 	return d.cmd.ProcessState.ExitCode()
 }
 
+// kill ends the process by SIGKILL: what it had not put on disk is gone.
+func (d *daemon) kill() {
+	d.t.Helper()
+	d.signal(syscall.SIGKILL)
+	if code := d.wait(); code != -1 {
+		d.t.Fatalf("SIGKILL ended the daemon with %d", code)
+	}
+	d.client.CloseIdleConnections()
+}
+
+// restart starts a daemon on the data directory of one that has ended, with
+// all its settings and perhaps more.
+func (d *daemon) restart(t testing.TB, env ...string) *daemon {
+	t.Helper()
+	return startDaemonIn(t, append(d.env[:len(d.env):len(d.env)], env...))
+}
+
+// dataDir is where its journal is.
+func (d *daemon) dataDir() string { return setting(d.env, "S3DAEMON_DATA_DIR") }
+
 // running reports whether the process has not ended.
 func (d *daemon) running() bool {
 	select {
@@ -172,8 +200,15 @@ func (d *daemon) stop() {
 		<-d.exited
 	}
 	checkNoSecret(d.t, "the daemon's output", d.out.bytes(), d.secret)
+	if bytes.Contains(d.out.bytes(), []byte("DATA RACE")) {
+		d.t.Error("the daemon has a data race")
+	}
 	if d.t.Failed() {
-		d.t.Logf("the daemon wrote:\n%s", tail(d.out.bytes(), 8000))
+		much := 8000
+		if d.waited { // it may have been one of hundreds
+			much = 2000
+		}
+		d.t.Logf("the daemon wrote:\n%s", tail(d.out.bytes(), much))
 	}
 }
 

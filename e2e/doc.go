@@ -7,12 +7,19 @@
 // What a test has to work with, each in the file of that name:
 //
 //	d := startDaemon(t, "S3DAEMON_ATTEMPTS=2")   // daemon_test.go: a daemon, stopped and checked at the test's end
-//	p := storeProxy(t)                           // proxy_test.go: counts, and holds up, what goes to the store
+//	d.kill(); d = d.restart(t)                   // and another on the same journal
+//	p := storeProxy(t)                           // proxy_test.go: counts, and holds up, the bytes that go to the store
+//	p := newFaultProxy(t)                        // fault_test.go: does to each request what a plan decides, and records all
+//	p.follow(everyNth(4, slowDown.instead()))    // faultplan_test.go: the plans and the faults
+//	p.cutOff(cutClosed); p.restore(t)            // cutoff_test.go: no store at all, and back
 //	bucket := newBucket(t)                       // store_test.go: a bucket, looked through and removed at the end
 //	file := makeFile(t, "a.fits", 5<<20)         // files_test.go: a file whose bytes its name and size decide
 //	a := d.push(t, file, "s3://"+bucket+"/key")  // api_test.go: any answer is checked against openapi.yaml
+//	r := d.pushAsync(t, file, "s3://...")        // queue_test.go: nobody waits; d.endOf, d.listOf, d.barrier, d.cancel, d.retry
 //	checkObject(t, bucket, "key", file)          // store_test.go: read back past the daemon, byte for byte
 //
-// Nothing here sleeps: where a test needs an upload to be under way, a proxy
-// holds it there until it is let go.
+// Nothing here sleeps in the hope that something has happened by then: where a
+// test needs an upload to be under way, a proxy holds it there until it is let
+// go. Time passes only where it is the matter itself: outages, and the random
+// moments at which daemons are killed.
 package e2e

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -143,31 +142,145 @@ type roundTrip func(*http.Request) (*http.Response, error)
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // What does not end within the drain timeout is cut off, and its caller is
-// told so.
+// told so. It stays in the journal, and the next daemon delivers it.
 func TestDrainTimeout(t *testing.T) {
-	p := storeProxy(t)
+	p := newFaultProxy(t)
+	g := newGate()
+	p.follow(always(fault{before: g.wait}))
 	d := startDaemon(t, "S3_ENDPOINT_URL="+p.url(), "S3DAEMON_DRAIN_TIMEOUT=200ms")
-	bucket, file := newBucket(t), makeFile(t, "file", 1_000_000)
-	p.hold()
-	defer p.release()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	answered := make(chan answer, 1)
-	go func() {
-		a, err := d.tryPush(ctx, file, "s3://"+bucket+"/key")
-		if err != nil {
-			t.Error(err)
-		}
-		answered <- a
-	}()
-	waitFor(t, "the push to be under way", func() bool { return p.nowHeld() == 1 })
-	d.signal(syscall.SIGTERM)
-	(<-answered).refused(t, http.StatusServiceUnavailable, "shutting_down")
-	if code := d.wait(); code != 1 {
-		t.Errorf("the daemon ended with %d, want 1: a push was cut off", code)
+	bucket := newBucket(t)
+	files := map[string]string{"small": makeFile(t, "small", 1_000_000), "large": makeFile(t, "large", 2*partSize+1)}
+	type told struct {
+		key    string
+		answer answer
+		err    error
 	}
-	if out := string(d.out.bytes()); !strings.Contains(out, "S3DAEMON_DRAIN_TIMEOUT") {
-		t.Error("the log does not say that the drain timeout cut a push off")
+	answered := make(chan told, len(files))
+	for key, file := range files {
+		go func() {
+			a, err := d.tryPush(context.Background(), file, "s3://"+bucket+"/"+key)
+			answered <- told{key, a, err}
+		}()
+	}
+	waitFor(t, "the pushes to be under way", func() bool { return p.nowHeld() == len(files) })
+	d.signal(syscall.SIGTERM)
+	ids := map[string]string{}
+	for range files {
+		one := <-answered
+		if one.err != nil {
+			t.Fatalf("%s: %v", one.key, one.err)
+		}
+		if ids[one.key] = one.answer.refused(t, http.StatusServiceUnavailable, "shutting_down").ID; ids[one.key] == "" {
+			t.Errorf("%s: the answer does not name the push: %s", one.key, one.answer.body)
+		}
+	}
+	if code := d.wait(); code != 0 {
+		t.Errorf("the daemon ended with %d, want 0: nothing is lost", code)
+	}
+	if n := len(logLines(d.out.bytes(), "push cut off: it stays in the journal")); n != len(files) {
+		t.Errorf("the log names %d pushes that were cut off, want %d", n, len(files))
+	}
+	if objects := listObjects(t, bucket); len(objects) > 0 {
+		t.Errorf("the bucket has %v", objects)
+	}
+	p.follow(passAll)
+	g.open()
+	d = d.restart(t)
+	for key, file := range files {
+		d.doneOf(t, ids[key])
+		checkObject(t, bucket, key, file)
+	}
+}
+
+// Pushes whose turn has not come when SIGTERM does stay in the journal. Those
+// who wait for them are told their ids, and the next daemon delivers them.
+func TestDrainLeavesQueue(t *testing.T) {
+	p := newFaultProxy(t)
+	g := newGate()
+	p.follow(always(fault{before: g.wait}))
+	d := startDaemon(t, "S3_ENDPOINT_URL="+p.url(), "S3DAEMON_MAX_CONNECTIONS=2")
+	bucket, file := newBucket(t), makeFile(t, "file", 10_000)
+	const queued, callers = 30, 3
+	pushAll(t, d, []string{file}, bucket, "queued", queued)
+	waitFor(t, "two to be under way", func() bool { return p.nowHeld() == 2 })
+	answers := make(chan answer, callers)
+	for i := range callers {
+		go func() {
+			a, err := d.tryPushAs(context.Background(), wish{label: "waited"}, file, fmt.Sprintf("s3://%s/waited/%d", bucket, i))
+			if err != nil {
+				t.Error(err)
+			}
+			answers <- a
+		}()
+	}
+	waitFor(t, "all to be in the queue", func() bool {
+		return len(d.pageOf(t, "label=waited").Pushes) == callers && d.queueDepth("queued") == queued+callers-2 && d.queueDepth("running") == 2
+	})
+	d.signal(syscall.SIGTERM)
+	var ids []string
+	for range callers { // they need not wait for those that run
+		ids = append(ids, (<-answers).refused(t, http.StatusServiceUnavailable, "shutting_down").ID)
+	}
+	if !d.running() {
+		t.Error("the daemon did not wait for what runs")
+	}
+	g.open()
+	d.client.CloseIdleConnections()
+	if code := d.wait(); code != 0 {
+		t.Errorf("the daemon ended with %d, want 0", code)
+	}
+	if n := len(listObjects(t, bucket)); n != 2 {
+		t.Errorf("the store has %d objects, want those 2 whose pushes ran", n)
+	}
+	d = d.restart(t)
+	d.barrier(t, "")
+	for _, id := range ids {
+		d.doneOf(t, id)
+	}
+	if n := len(listObjects(t, bucket)); n != queued+callers {
+		t.Errorf("after the next start the store has %d objects, want %d", n, queued+callers)
+	}
+}
+
+// With S3DAEMON_DRAIN=queue the daemon does not end before all is delivered:
+// beside a job that ends there is no next start.
+func TestDrainQueue(t *testing.T) {
+	for _, in := range []string{"time", "vain"} {
+		t.Run("in "+in, func(t *testing.T) {
+			p := newFaultProxy(t)
+			g := newGate()
+			p.follow(always(fault{before: g.wait}))
+			env := []string{"S3_ENDPOINT_URL=" + p.url(), "S3DAEMON_MAX_CONNECTIONS=2", "S3DAEMON_DRAIN=queue"}
+			if in == "vain" {
+				env = append(env, "S3DAEMON_DRAIN_TIMEOUT=300ms")
+			}
+			d := startDaemon(t, env...)
+			bucket, file := newBucket(t), makeFile(t, "file", 10_000)
+			const queued = 40
+			pushAll(t, d, []string{file}, bucket, "queued", queued)
+			waitFor(t, "two to be under way", func() bool { return p.nowHeld() == 2 })
+			d.signal(syscall.SIGTERM)
+			refusesConnections(t, d)
+			if in == "time" {
+				g.open()
+			}
+			d.client.CloseIdleConnections()
+			want, status := queued, 0
+			if in == "vain" { // what it was told to do it has not done
+				want, status = 0, 1
+			}
+			if code := d.wait(); code != status {
+				t.Errorf("the daemon ended with %d, want %d", code, status)
+			}
+			if n := len(listObjects(t, bucket)); n != want {
+				t.Errorf("at its end the store has %d objects, want %d", n, want)
+			}
+			g.open()
+			d = d.restart(t)
+			d.barrier(t, "")
+			checkDelivered(t, d, []string{file}, bucket, "queued", queued)
+			d.client.CloseIdleConnections()
+		})
 	}
 }
 
@@ -176,15 +289,15 @@ func TestDrainTimeout(t *testing.T) {
 func TestKilledAndStartedAgain(t *testing.T) {
 	bucket, file := newBucket(t), makeFile(t, "file", 1000)
 	d := startDaemon(t)
-	d.push(t, file, "s3://"+bucket+"/one").done(t)
-	d.signal(syscall.SIGKILL)
-	if code := d.wait(); code != -1 {
-		t.Fatalf("SIGKILL ended the daemon with %d", code)
-	}
-	again := startDaemon(t, "S3DAEMON_LISTEN="+d.addrs[0])
+	id := d.push(t, file, "s3://"+bucket+"/one").done(t).ID
+	d.kill()
+	again := d.restart(t, "S3DAEMON_LISTEN="+d.addrs[0])
 	again.push(t, file, "s3://"+bucket+"/two").done(t)
 	if got := again.addrs[0]; got != d.addrs[0] {
 		t.Errorf("the daemon listens on %s, want %s", got, d.addrs[0])
+	}
+	if r := again.pushOf(t, id); r.State != "done" {
+		t.Errorf("what was done before the kill is %+v", r)
 	}
 }
 

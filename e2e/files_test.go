@@ -15,7 +15,13 @@ import (
 // look at, and decided by its name and size.
 func makeFile(t testing.TB, name string, size int64) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), name)
+	return makeFileIn(t, t.TempDir(), name, size)
+}
+
+// makeFileIn is makeFile in a directory that the test knows, and may remove.
+func makeFileIn(t testing.TB, dir, name string, size int64) string {
+	t.Helper()
+	path := filepath.Join(dir, name)
 	f, err := os.Create(path)
 	if err != nil {
 		t.Fatal(err)

@@ -50,7 +50,22 @@ func (d *daemon) memory(name string) int64 {
 	return kb << 10
 }
 
-// metric returns the sum of a metric's values, whatever its labels.
+// writes returns how many bytes the daemon has had written to disk.
+func (d *daemon) writes() int64 {
+	d.t.Helper()
+	io, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", d.cmd.Process.Pid))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	n, err := strconv.ParseInt(field(string(io), "write_bytes:"), 10, 64)
+	if err != nil {
+		d.t.Fatalf("read the daemon's writes: %v", err)
+	}
+	return n
+}
+
+// metric returns the sum of a metric's values, whatever its labels, or the value
+// of the one whose labels stand behind the name as they do in the text.
 func (d *daemon) metric(name string) float64 {
 	d.t.Helper()
 	text := string(d.get(d.t, "/metrics").body)

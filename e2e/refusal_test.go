@@ -39,9 +39,9 @@ func TestStoreRefuses(t *testing.T) {
 		}
 	}
 	// This store fails at completing what it cannot name, with a 500 that could
-	// mean anything: then the daemon must let the parts be.
-	if n := abortUploads(t, bucket, strings.Repeat("x", 256)); n != 1 {
-		t.Errorf("%d uploads were left whose completion failed unclearly, want 1", n)
+	// mean anything: then the daemon must let the parts be, of each attempt.
+	if n := abortUploads(t, bucket, strings.Repeat("x", 256)); n < 1 || n > 2 {
+		t.Errorf("%d uploads were left whose completion failed unclearly, want 1 or 2", n)
 	}
 	checkObject(t, bucket, "a", small)
 	checkObject(t, bucket, "d/e", small)

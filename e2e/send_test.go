@@ -97,7 +97,7 @@ func TestLegacyDaemonRestart(t *testing.T) {
 	// One comes just before the daemon is back.
 	during := make(chan error, 1)
 	go func() { during <- clients["socket"](file, "lfa/"+bucket+"/during") }()
-	startDaemon(t, "S3DAEMON_LISTEN="+d.addrs[0])
+	d.restart(t, "S3DAEMON_LISTEN="+d.addrs[0])
 	if err := <-during; err != nil {
 		t.Errorf("during the restart: %v", err)
 	}
@@ -108,6 +108,8 @@ func TestLegacyDaemonRestart(t *testing.T) {
 		checkObject(t, bucket, name, file)
 	}
 	checkObject(t, bucket, "during", file)
+	// Its client was told nothing, but the daemon had accepted it.
+	waitFor(t, "the push that was cut off to be delivered", func() bool { return compareObject(bucket, "cut", file) == nil })
 	l.checkDescriptors(before)
 }
 

@@ -84,21 +84,26 @@ func startStore(dir string) (*store, error) {
 	if err != nil {
 		return nil, errors.Join(err, s.stop())
 	}
-	s.client = s3.New(s3.Options{
-		BaseEndpoint: aws.String("http://store"),
+	s.client = s3.New(clientOptions("http://store", &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", s.socket)
+		},
+	}))
+	return s, nil
+}
+
+// clientOptions are those of a client of the tests' own.
+func clientOptions(endpoint string, transport *http.Transport) s3.Options {
+	return s3.Options{
+		BaseEndpoint: &endpoint,
 		UsePathStyle: true,
 		Region:       "us-east-1",
 		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 			return aws.Credentials{AccessKeyID: accessKey, SecretAccessKey: secretKey}, nil
 		}),
 		ResponseChecksumValidation: aws.ResponseChecksumValidationWhenRequired,
-		HTTPClient: &http.Client{Transport: &http.Transport{
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return new(net.Dialer).DialContext(ctx, "unix", s.socket)
-			},
-		}},
-	})
-	return s, nil
+		HTTPClient:                 &http.Client{Transport: transport},
+	}
 }
 
 // stop ends the store and waits for it.

@@ -1,0 +1,201 @@
+package e2e
+
+import (
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+)
+
+// fault is what a fault proxy does to one request. The zero fault passes it.
+type fault struct {
+	what what
+	// before, where it is not nil, holds the request up until it is closed, or
+	// something comes out of it: not a byte of the body is read until then.
+	before <-chan struct{}
+	// after holds up the answer in the same way, and what is done in its place.
+	// The body has been read by then, and where it passes, the store has it.
+	after <-chan struct{}
+	// early answers or resets without the body having been read.
+	early bool
+	// The answer of answerInstead and answerAfter, as a store words it.
+	status     int
+	code       string
+	retryAfter string // a header; "" for none
+}
+
+// what becomes of a request.
+type what int
+
+const (
+	passes        what = iota // to the store, and the answer back
+	resetFirst                // the connection is reset; the store never hears of it
+	resetMidway               // the same after half of the body went on: the store has a request that breaks off
+	answerInstead             // with an error; the store never hears of it
+	answerAfter               // with an error, though the store has done as it was asked
+	cutAfter                  // the connection is reset when the store has done it, in place of the answer
+	cutAnswer                 // the same in the middle of the answer
+)
+
+var whatNames = map[what]string{
+	passes: "passes", resetFirst: "reset first", resetMidway: "reset midway", answerInstead: "answered instead",
+	answerAfter: "answered after", cutAfter: "cut after", cutAnswer: "cut in the answer",
+}
+
+func (w what) String() string { return whatNames[w] }
+
+// The errors that a store has for a bad moment.
+var (
+	slowDown      = fault{status: http.StatusServiceUnavailable, code: "SlowDown"}
+	internalError = fault{status: http.StatusInternalServerError, code: "InternalError"}
+	tooMany       = fault{status: http.StatusTooManyRequests, code: "TooManyRequests"}
+)
+
+// instead answers so in the store's place.
+func (f fault) instead() fault { f.what = answerInstead; return f }
+
+// afterStoring answers so when the store has done what was asked.
+func (f fault) afterStoring() fault { f.what = answerAfter; return f }
+
+// request is what a plan goes by.
+type request struct {
+	n            int // from 1, in the order of arrival
+	op           string
+	method, path string // the path as it was sent, with the query
+	bucket, key  string
+	size         int64 // of the body; -1 where it was not said
+}
+
+// plan decides what becomes of each request. It is called by one goroutine at
+// a time.
+type plan func(request) fault
+
+// passAll is the plan of a store without faults.
+func passAll(request) fault { return fault{} }
+
+// everyNth has the fault for every n-th request.
+func everyNth(n int, f fault) plan {
+	return func(r request) fault {
+		if r.n%n == 0 {
+			return f
+		}
+		return fault{}
+	}
+}
+
+// only has the plan for the operations named, separated by spaces, and passes
+// the rest.
+func only(ops string, p plan) plan {
+	return func(r request) fault {
+		for op := range strings.FieldsSeq(ops) {
+			if op == r.op {
+				return p(r)
+			}
+		}
+		return fault{}
+	}
+}
+
+// always has one fault for every request.
+func always(f fault) plan { return func(request) fault { return f } }
+
+// once has the fault for the first request that comes, and passes the rest.
+func once(f fault) plan {
+	used := false
+	return func(request) fault {
+		if used {
+			return fault{}
+		}
+		used = true
+		return f
+	}
+}
+
+// randomFaults has one of the faults for a share of the requests. The seed and
+// a request's number decide, so that what happens at random can happen again.
+func randomFaults(seed uint64, rate float64, faults ...fault) plan {
+	return func(r request) fault {
+		dice := rand.New(rand.NewPCG(seed, uint64(r.n)))
+		if dice.Float64() >= rate {
+			return fault{}
+		}
+		return faults[dice.IntN(len(faults))]
+	}
+}
+
+// allFaults are those of every kind that end by themselves.
+func allFaults() []fault {
+	busy := slowDown
+	busy.retryAfter = "0"
+	early := internalError.instead()
+	early.early = true
+	return []fault{
+		{what: resetFirst}, {what: resetFirst, early: true}, {what: resetMidway}, {what: cutAfter}, {what: cutAnswer},
+		slowDown.instead(), busy.instead(), internalError.instead(), early, tooMany.instead(),
+		internalError.afterStoring(), slowDown.afterStoring(),
+	}
+}
+
+// operationOf names what S3 is asked for.
+func operationOf(method string, query map[string][]string, key string) string {
+	_, uploads := query["uploads"]
+	_, id := query["uploadId"]
+	switch {
+	case key == "":
+		return method + " bucket"
+	case method == "POST" && uploads:
+		return "CreateMultipartUpload"
+	case method == "POST" && id:
+		return "CompleteMultipartUpload"
+	case method == "PUT" && id:
+		return "UploadPart"
+	case method == "DELETE" && id:
+		return "AbortMultipartUpload"
+	case method == "GET" && id:
+		return "ListParts"
+	case method == "PUT" && len(query) <= 1: // x-id
+		return "PutObject"
+	case method == "HEAD":
+		return "HeadObject"
+	case method == "GET":
+		return "GetObject"
+	}
+	return method
+}
+
+// writeError answers as S3 does when it cannot.
+func (f fault) writeError(w http.ResponseWriter, n int) {
+	body := fmt.Sprintf(`<?xml version="1.0" encoding="UTF-8"?>`+"\n"+
+		`<Error><Code>%s</Code><Message>A fault of the test's.</Message><RequestId>fault-%d</RequestId></Error>`, f.code, n)
+	w.Header().Set("Content-Type", "application/xml")
+	w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+	if f.retryAfter != "" {
+		w.Header().Set("Retry-After", f.retryAfter)
+	}
+	w.WriteHeader(f.status)
+	io.WriteString(w, body)
+}
+
+// gate holds requests up: as the before or after of a fault.
+type gate struct {
+	wait chan struct{}
+	once sync.Once
+}
+
+func newGate() *gate { return &gate{wait: make(chan struct{})} }
+
+// open lets all pass, now and later. It may be called twice.
+func (g *gate) open() { g.once.Do(func() { close(g.wait) }) }
+
+// one lets one pass that waits, or the next that comes.
+func (g *gate) one() error {
+	select {
+	case g.wait <- struct{}{}:
+		return nil
+	case <-time.After(patience):
+		return fmt.Errorf("nobody came to the gate in %v", patience)
+	}
+}
