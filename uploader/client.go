@@ -25,16 +25,19 @@ const fallbackRegion = "us-east-1"
 
 // newClient makes the S3 client that all pushes share. Credentials, region, CA
 // bundle and proxies come from the SDK's default chain.
-func newClient(ctx context.Context, cfg Config, dial dialFunc) (*s3.Client, error) {
+//
+// The second value is for questions about the store as a whole, by the same
+// way but without the gate before it.
+func newClient(ctx context.Context, cfg Config, dial dialFunc) (*s3.Client, roundTripper, error) {
 	shared, err := config.LoadDefaultConfig(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("load the AWS configuration (AWS_PROFILE, AWS_CONFIG_FILE, AWS_SHARED_CREDENTIALS_FILE, AWS_CA_BUNDLE and their kin): %w", err)
+		return nil, roundTripper{}, fmt.Errorf("load the AWS configuration (AWS_PROFILE, AWS_CONFIG_FILE, AWS_SHARED_CREDENTIALS_FILE, AWS_CA_BUNDLE and their kin): %w", err)
 	}
 	if shared.Region == "" {
 		shared.Region = fallbackRegion
 	}
 	if strings.Trim(shared.Region, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") != "" {
-		return nil, fmt.Errorf("the AWS region %q is not one: set AWS_REGION to a name such as us-east-1", shared.Region)
+		return nil, roundTripper{}, fmt.Errorf("the AWS region %q is not one: set AWS_REGION to a name such as us-east-1", shared.Region)
 	}
 	// The chain puts AWS_CA_BUNDLE into the HTTP client that it builds. Ours
 	// takes its place only now: given to LoadDefaultConfig, it would make the
@@ -66,9 +69,11 @@ func newClient(ctx context.Context, cfg Config, dial dialFunc) (*s3.Client, erro
 		o.Logger = logging.Nop{}
 	})
 	if client.Options().Credentials == nil {
-		return nil, errors.New("the AWS configuration yields no credentials provider")
+		return nil, roundTripper{}, errors.New("the AWS configuration yields no credentials provider")
 	}
-	return client, nil
+	ask := newTransport(cfg, roots, newDialer(cfg.ConnectTimeout).DialContext)
+	ask.DisableKeepAlives = true
+	return client, roundTripper{ask}, nil
 }
 
 // unsignedBody makes the SDK sign UNSIGNED-PAYLOAD in place of the body's

@@ -3,6 +3,7 @@ package uploader
 import (
 	"cmp"
 	"context"
+	"errors"
 	"io"
 	"net/url"
 	"strings"
@@ -111,7 +112,7 @@ const (
 
 // request is the way of every request to the store: it takes a slot, makes an
 // attempt, gives the slot back, and repeats that as the retry policy says. No
-// slot is held during a backoff, nor while no connection can be made, which
+// slot is held during a backoff, nor while the store cannot be reached, which
 // uses no attempts up.
 func (d *delivery) request(ctx context.Context, operation string, k kind, p placing, attempt func(context.Context, *commitment) error) error {
 	for n := 1; ; n++ {
@@ -134,8 +135,8 @@ func (d *delivery) request(ctx context.Context, operation string, k kind, p plac
 		if why := d.file.Check(); why != nil {
 			return why
 		}
-		if brokenOff(err) {
-			d.up.endpoint.doubt()
+		if _, broken := errors.AsType[*brokenError](err); broken {
+			d.up.endpoint.suspect(err)
 		}
 		wait, again := d.up.retry.withinRequest(n, err, p == inPlace, d.before)
 		if !again {

@@ -119,7 +119,7 @@ func (u *Uploader) shut() int {
 	if !stuck {
 		u.workers.Wait()
 	}
-	u.endpoint.probing.Wait()
+	u.endpoint.asking.Wait()
 	u.client.Options().HTTPClient.(roundTripper).CloseIdleConnections()
 	return stay
 }

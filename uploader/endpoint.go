@@ -9,49 +9,51 @@ import (
 )
 
 const (
-	// probeInterval is between attempts to connect to an endpoint that is down.
+	// probeInterval is between questions to an endpoint that is down.
 	probeInterval = time.Second
 	// trustedFor is for how long after a connection was made others may be
 	// made side by side.
 	trustedFor = time.Second
 )
 
-// downError is the failure of a request that was not tried, because no
+// downError is the failure of a request that was not sent, because no
 // connection can be made.
 type downError struct{ cause error }
 
 func (e *downError) Error() string { return e.cause.Error() }
 func (e *downError) Unwrap() error { return e.cause }
 
-// endpoint makes the connections to the store, and knows whether they can be
-// made. Once one cannot, it is down: nothing is tried any more but one
-// connection a second, whatever number of pushes waits, and the first that
-// succeeds brings everything back at once.
+// endpoint makes the connections to the store, and knows whether the store can
+// be reached. Once it cannot, because no connection can be made or those that
+// are made break, it is down: nothing is tried any more but one question a
+// second, whatever number of pushes waits, and the first that is answered, with
+// whatever, brings everything back at once.
 //
-// To be down is a matter of connections alone. A store that takes them and
-// then answers nonsense, or nothing, is not down: each bucket has a trial of
-// its own (see queue).
+// A store that answers with errors, or takes its time, is not down: each bucket
+// has a trial of its own (see queue), and watch ends what stands still.
 type endpoint struct {
 	connect func(ctx context.Context, network, address string) (net.Conn, error)
-	changed func() // called after each change, without mu held
+	ask     func(context.Context) error // asks the store anything, on a connection of its own
+	changed func()                      // called after each change, without mu held
 
 	mu      sync.Mutex
-	ctx     context.Context // ends the probing; guarded by mu, as all below
-	probing sync.WaitGroup  // Add only with mu held and ctx not ended
-	trusted time.Time       // when a connection was made last; zero when in doubt
+	ctx     context.Context // ends the asking; guarded by mu, as all below
+	asking  sync.WaitGroup  // Add only with mu held and ctx not ended
+	trusted time.Time       // when a connection was made last
 	leader  chan struct{}   // while somebody tries whether there is a way: closed when he knows
 	outage  *outage         // nil while up
 }
 
-// outage is a time during which no connection can be made.
+// outage is a time during which the store is not asked for pushes.
 type outage struct {
-	since time.Time
-	cause error         // what the last attempt failed with
-	over  chan struct{} // closed at its end
+	since     time.Time
+	cause     error         // what the last attempt failed with
+	suspected bool          // nobody has asked yet
+	over      chan struct{} // closed at its end
 }
 
-func newEndpoint(ctx context.Context, connect func(context.Context, string, string) (net.Conn, error)) *endpoint {
-	return &endpoint{ctx: ctx, connect: connect, changed: func() {}}
+func newEndpoint(ctx context.Context, connect func(context.Context, string, string) (net.Conn, error), ask func(context.Context) error) *endpoint {
+	return &endpoint{ctx: ctx, connect: connect, ask: ask, changed: func() {}}
 }
 
 // dial makes a connection, as http.Transport.DialContext wants it. Where
@@ -73,7 +75,7 @@ func (e *endpoint) dial(ctx context.Context, network, address string) (net.Conn,
 			}
 		}
 		conn, err := e.connect(ctx, network, address)
-		e.note(ctx, leading, network, address, err)
+		e.note(ctx, leading, err)
 		if err != nil && ctx.Err() == nil {
 			return nil, &downError{err}
 		}
@@ -99,80 +101,96 @@ func (e *endpoint) enter() (leading bool, wait <-chan struct{}, err error) {
 }
 
 // note keeps what came of a dial.
-func (e *endpoint) note(ctx context.Context, leading bool, network, address string, err error) {
+func (e *endpoint) note(ctx context.Context, leading bool, err error) {
 	e.mu.Lock()
 	if leading {
 		close(e.leader)
 		e.leader = nil
 	}
-	fell := false
-	switch {
-	case err == nil:
+	if err == nil {
 		e.trusted = time.Now()
-	case ctx.Err() == nil && e.outage == nil && e.ctx.Err() == nil: // whoever gave up says nothing about the store
-		e.outage = &outage{since: time.Now(), cause: err, over: make(chan struct{})}
-		e.trusted = time.Time{}
-		e.probing.Go(func() { e.probe(network, address) })
-		fell = true
 	}
+	fell := err != nil && ctx.Err() == nil && e.fallLocked(err, false) // whoever gave up says nothing about the store
 	e.mu.Unlock()
 	if fell {
 		e.changed()
 	}
 }
 
-// doubt says that a connection broke. What comes next asks for one connection
-// first.
-func (e *endpoint) doubt() {
+// suspect says that a connection broke while it was in use. That may be one
+// connection's bad luck, or the end of the store: it is asked at once, and until
+// it answers nothing else is.
+func (e *endpoint) suspect(cause error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.trusted = time.Time{}
+	e.fallLocked(cause, true)
 }
 
-// probe connects each second until that succeeds.
-func (e *endpoint) probe(network, address string) {
-	tick := time.NewTimer(probeInterval)
-	defer tick.Stop()
-	for {
+// fallLocked begins an outage, and reports whether it did.
+func (e *endpoint) fallLocked(cause error, suspected bool) bool {
+	if e.outage != nil || e.ctx.Err() != nil {
+		return false
+	}
+	e.outage = &outage{since: time.Now(), cause: cause, suspected: suspected, over: make(chan struct{})}
+	e.trusted = time.Time{}
+	e.asking.Go(e.probe)
+	return true
+}
+
+// probe asks the store until it answers, once a second; at once if it is only
+// suspected.
+func (e *endpoint) probe() {
+	e.mu.Lock()
+	pause := probeInterval
+	if e.outage.suspected {
+		pause = 0
+	}
+	e.mu.Unlock()
+	for ; ; pause = probeInterval {
 		select {
-		case <-tick.C:
+		case <-time.After(pause):
 		case <-e.ctx.Done():
 			return
 		}
-		conn, err := e.connect(e.ctx, network, address)
+		err := e.ask(e.ctx)
 		if err == nil {
-			conn.Close()
 			e.restore()
 			return
 		}
 		e.mu.Lock()
-		e.outage.cause = err
+		confirmed := e.outage.suspected && e.ctx.Err() == nil
+		e.outage.cause, e.outage.suspected = err, e.outage.suspected && !confirmed
 		e.mu.Unlock()
-		tick.Reset(probeInterval)
+		if confirmed {
+			e.changed()
+		}
 	}
 }
 
 // restore ends the outage.
 func (e *endpoint) restore() {
 	e.mu.Lock()
+	suspected := e.outage.suspected
 	close(e.outage.over)
 	e.outage = nil
 	e.trusted = time.Now()
 	e.mu.Unlock()
-	e.changed()
+	if !suspected {
+		e.changed()
+	}
 }
 
-// down returns since when no connection can be made and why, if so.
+// down returns since when the store cannot be reached and why, if so.
 func (e *endpoint) down() (since time.Time, cause error, is bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.outage == nil {
+	if e.outage == nil || e.outage.suspected {
 		return time.Time{}, nil, false
 	}
 	return e.outage.since, e.outage.cause, true
 }
 
-// wait returns once connections can be made. It fails with the context's
+// wait returns once the store can be reached. It fails with the context's
 // cause.
 func (e *endpoint) wait(ctx context.Context) error {
 	for {

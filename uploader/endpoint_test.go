@@ -3,6 +3,7 @@ package uploader
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -17,6 +18,7 @@ type way struct {
 	attempts atomic.Int32
 	takes    time.Duration // for each attempt
 	hang     atomic.Bool   // until the context ends
+	mute     atomic.Bool   // whoever gets there has no answer
 }
 
 var errRefused = errors.New("refused")
@@ -34,6 +36,16 @@ func (w *way) connect(ctx context.Context, _, _ string) (net.Conn, error) {
 	near, far := net.Pipe()
 	far.Close()
 	return near, nil
+}
+
+// ask is a question to a store that answers whoever gets there.
+func (w *way) ask(ctx context.Context) error {
+	conn, err := w.connect(ctx, "tcp", "store:1")
+	if err == nil && w.mute.Load() {
+		conn.Close()
+		err = io.EOF
+	}
+	return err
 }
 
 // dialAll has many requests ask for a connection at once.
@@ -60,7 +72,7 @@ func TestOneAttemptASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		w := &way{takes: time.Millisecond}
-		e := newEndpoint(ctx, w.connect)
+		e := newEndpoint(ctx, w.connect, w.ask)
 		var changes []bool
 		e.changed = func() {
 			_, _, down := e.down()
@@ -92,26 +104,49 @@ func TestOneAttemptASecond(t *testing.T) {
 			t.Errorf("changes %v", changes)
 		}
 		stop()
-		e.probing.Wait()
+		e.asking.Wait()
 	})
 }
 
-// TestDoubt: after a connection broke the next ones wait for a first.
-func TestDoubt(t *testing.T) {
+// TestSuspect: a connection that breaks in use has the store asked, at once. If
+// it answers nobody has noticed; else it is down, though connections can be
+// made.
+func TestSuspect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		w := &way{takes: time.Millisecond}
 		w.open.Store(true)
-		e := newEndpoint(ctx, w.connect)
+		e := newEndpoint(ctx, w.connect, w.ask)
+		var changes atomic.Int32
+		e.changed = func() { changes.Add(1) }
 		dialAll(e, 10)
-		w.open.Store(false)
-		e.doubt()
 		before := w.attempts.Load()
-		if failed := dialAll(e, 25); failed != 25 || w.attempts.Load() != before+1 {
-			t.Errorf("%d failed after %d attempts", failed, w.attempts.Load()-before)
+		begun := time.Now()
+		for range 25 { // all connections broke
+			e.suspect(io.EOF)
+		}
+		if err := e.wait(ctx); err != nil || time.Since(begun) != time.Millisecond || w.attempts.Load() != before+1 || changes.Load() != 0 {
+			t.Errorf("%v after %v, %d questions, %d changes", err, time.Since(begun), w.attempts.Load()-before, changes.Load())
+		}
+		w.mute.Store(true)
+		before = w.attempts.Load()
+		e.suspect(io.EOF)
+		if failed := dialAll(e, 25); failed != 25 {
+			t.Errorf("%d of 25 dials failed while the store is suspected", failed)
+		}
+		time.Sleep(time.Minute)
+		if _, cause, down := e.down(); !down || cause != io.EOF || changes.Load() != 1 {
+			t.Errorf("down: %v, %v, %d changes", down, cause, changes.Load())
+		}
+		if n := w.attempts.Load() - before; n < 59 || n > 61 {
+			t.Errorf("%d attempts within a minute", n)
+		}
+		w.mute.Store(false)
+		if err := e.wait(ctx); err != nil || changes.Load() != 2 {
+			t.Errorf("%v, %d changes", err, changes.Load())
 		}
 		stop()
-		e.probing.Wait()
+		e.asking.Wait()
 	})
 }
 
@@ -122,7 +157,7 @@ func TestWhoGivesUpSaysNothing(t *testing.T) {
 		w := &way{}
 		w.open.Store(true)
 		w.hang.Store(true)
-		e := newEndpoint(t.Context(), w.connect)
+		e := newEndpoint(t.Context(), w.connect, w.ask)
 		ctx, cancel := context.WithCancel(t.Context())
 		gone, second := make(chan error, 1), make(chan error, 1)
 		go func() {

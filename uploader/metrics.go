@@ -101,7 +101,7 @@ var (
 	depthDesc = prometheus.NewDesc("s3daemon_queue_depth", "Accepted pushes that have not ended, by state: queued, running.", []string{"state"}, nil)
 	ageDesc   = prometheus.NewDesc("s3daemon_queue_oldest_seconds", "Age of the oldest push that has not ended, by state; 0 where there is none.", []string{"state"}, nil)
 	retryDesc = prometheus.NewDesc("s3daemon_queue_retrying", "Pushes of those that are queued that wait for another attempt.", nil, nil)
-	reachDesc = prometheus.NewDesc("s3daemon_store_reachable", "0 while no connection to the store can be made, else 1.", nil, nil)
+	reachDesc = prometheus.NewDesc("s3daemon_store_reachable", "0 while the store cannot be reached, else 1.", nil, nil)
 	trialDesc = prometheus.NewDesc("s3daemon_buckets_on_trial", "Buckets that failed several times in a row and are tried once a second.", nil, nil)
 )
 

@@ -38,6 +38,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"log/slog"
+	"net/http"
 	"net/url"
 	"sync"
 	"time"
@@ -71,8 +72,9 @@ type Uploader struct {
 	name       string // of the store, for messages
 	endpoint   *endpoint
 	client     *s3.Client
-	putter     *putter // nil where the SDK makes all requests
-	limit      int     // of the pool
+	asker      roundTripper // for one question at a time, each on a connection of its own
+	putter     *putter      // nil where the SDK makes all requests
+	limit      int          // of the pool
 	slots      *slots
 	plan       plan
 	retry      retryPolicy
@@ -127,14 +129,14 @@ func newUploader(ctx context.Context, cfg Config) (*Uploader, error) {
 		queue: newQueue(cfg.MaxConnections), live: make(map[push.ID]*entry), labels: make(map[string]*label), puttingBack: make(map[uint64]bool),
 	}
 	u.stopped, u.stop = context.WithCancel(context.WithoutCancel(ctx))
-	u.endpoint = newEndpoint(u.stopped, newDialer(cfg.ConnectTimeout).DialContext)
+	u.endpoint = newEndpoint(u.stopped, newDialer(cfg.ConnectTimeout).DialContext, u.askStore)
 	u.endpoint.changed = u.endpointChanged
-	client, err := newClient(ctx, cfg, u.endpoint.dial)
+	client, asker, err := newClient(ctx, cfg, u.endpoint.dial)
 	if err != nil {
 		u.stop()
 		return nil, err
 	}
-	u.name, u.client, u.putter = endpointName(client.Options()), client, newPutter(client.Options())
+	u.name, u.client, u.asker, u.putter = endpointName(client.Options()), client, asker, newPutter(client.Options())
 	u.metrics = newMetrics(cfg.Metrics, u, cfg.MaxConnections)
 	for k := range u.turn {
 		u.turn[k] = sync.NewCond(&u.mu)
@@ -198,7 +200,7 @@ func (u *Uploader) Ready() (notes []string, err error) {
 		notes = append(notes, "the journal could not be read when the daemon was started, and was moved to "+path+": pushes that it had are not known")
 	}
 	if since, cause, down := u.endpoint.down(); down {
-		notes = append(notes, fmt.Sprintf("since %s no connection to the store can be made: %s", since.UTC().Format(time.RFC3339), push.OneLine(rootText(cause))))
+		notes = append(notes, fmt.Sprintf("since %s the store cannot be reached: %s", since.UTC().Format(time.RFC3339), push.OneLine(rootText(cause))))
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -215,7 +217,7 @@ func (u *Uploader) Ready() (notes []string, err error) {
 func (u *Uploader) endpointChanged() {
 	since, cause, down := u.endpoint.down()
 	if down {
-		u.log.Warn("no connection to the store can be made: pushes wait, and one attempt a second is made", "store", u.name, "error", cause.Error())
+		u.log.Warn("the store cannot be reached: pushes wait, and it is asked once a second", "store", u.name, "error", cause.Error())
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -229,6 +231,31 @@ func (u *Uploader) endpointChanged() {
 		u.queue.resume()
 		u.wakeLocked()
 	}
+}
+
+// askPatience is how long the store may take over a question, beside the time
+// for connecting.
+const askPatience = 5 * time.Second
+
+// askStore asks whether anything answers where the store is. The question needs
+// no signature: any answer will do.
+func (u *Uploader) askStore(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, askPatience)
+	defer cancel()
+	o := u.client.Options()
+	where, err := o.EndpointResolverV2.ResolveEndpoint(ctx, s3.EndpointParameters{Region: &o.Region, Endpoint: o.BaseEndpoint})
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, where.URI.String(), nil)
+	if err != nil {
+		return err
+	}
+	resp, err := u.asker.Do(req)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
 }
 
 // wakeLocked wakes a worker of each kind that has something to start; each

@@ -50,7 +50,8 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 	r := &rig{log: new(bytes.Buffer), registry: prometheus.NewRegistry(), dir: t.TempDir()}
 	s, err := store.Start([]string{"bucket"}, func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-			if f := r.fault.Load(); f != nil {
+			asked := req.Method == http.MethodHead && req.URL.Path == "/" // whether the store is there
+			if f := r.fault.Load(); f != nil && !asked {
 				(*f)(w, req, next)
 				return
 			}

@@ -58,7 +58,10 @@ func (r roundTripper) Do(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(req.Context())
 	w := newWatch(cancel)
 	wrote := make(chan error, 4) // the transport may try more than one connection
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteRequest: func(info httptrace.WroteRequestInfo) {
+	var idle atomic.Bool
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
+		idle.Store(info.WasIdle && info.IdleTime > staleAfter)
+	}, WroteRequest: func(info httptrace.WroteRequestInfo) {
 		w.enter(awaiting)
 		select {
 		case wrote <- info.Err:
@@ -81,10 +84,24 @@ func (r roundTripper) Do(req *http.Request) (*http.Response, error) {
 	}
 	if err != nil {
 		w.end()
-		return nil, because(ctx, err)
+		if err = because(ctx, err); brokenOff(err) && !idle.Load() {
+			err = &brokenError{err}
+		}
+		return nil, err
 	}
 	return resp, nil
 }
+
+// staleAfter is how long a connection may have been idle to count as one in
+// use. What has been idle for longer the store may have given up, which says
+// nothing about the store.
+const staleAfter = time.Second
+
+// brokenError is the failure of a connection that was in use.
+type brokenError struct{ err error }
+
+func (e *brokenError) Error() string { return e.err.Error() }
+func (e *brokenError) Unwrap() error { return e.err }
 
 // credible returns an error for an answer that is none to this request.
 func credible(resp *http.Response, wrote <-chan error) error {

@@ -250,7 +250,7 @@ func errWasCancelled() *push.Error {
 func (u *Uploader) unreachable(t *task) *push.Error {
 	if _, cause, is := u.endpoint.down(); is {
 		return &push.Error{Code: push.StoreUnreachable, Err: cause,
-			Detail: fmt.Sprintf("no connection to the store at %s can be made: %s", u.name, push.OneLine(rootText(cause)))}
+			Detail: fmt.Sprintf("the store at %s cannot be reached: %s", u.name, push.OneLine(rootText(cause)))}
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
