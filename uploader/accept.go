@@ -161,6 +161,9 @@ func (u *Uploader) enqueueLocked(e *entry, labelName, bucketName string) {
 		u.live[e.id] = e
 	}
 	u.queue.add(e, bucketName)
+	if e.task != nil && e.stage != ready {
+		u.closeFileLocked(e.task)
+	}
 	if u.left {
 		u.leaveInJournalLocked(e)
 	}
@@ -199,8 +202,28 @@ func errShuttingDown() error {
 	return push.Errorf(push.ShuttingDown, "the daemon is shutting down: push again once it has been started anew")
 }
 
+const (
+	// mostLooking is how many files may be looked at at once: a file system that
+	// hangs holds a thread for each.
+	mostLooking = 512
+	// lookPatience is how long a caller waits to be one of them.
+	lookPatience = 10 * time.Second
+)
+
 // look opens the file, and has it put on disk if that was asked for.
 func (u *Uploader) look(path string) (*source.File, error) {
+	select {
+	case u.looking <- struct{}{}:
+	default:
+		select {
+		case u.looking <- struct{}{}:
+		case <-time.After(lookPatience):
+			e := push.Errorf(push.FileUnreadable, "%d other files are being opened and do not open: a file system hangs; see to it, and push again", mostLooking)
+			e.RetryAfter = lookPatience
+			return nil, e
+		}
+	}
+	defer func() { <-u.looking }()
 	file, err := source.Open(path)
 	if err != nil {
 		return nil, err
@@ -244,7 +267,7 @@ func (u *Uploader) takeFileLocked(t *task) *source.File {
 // closeFileLocked closes the file of a push that does not have its turn.
 func (u *Uploader) closeFileLocked(t *task) {
 	if file := u.takeFileLocked(t); file != nil {
-		file.Close()
+		go file.Close() // which may take its time, on some file systems
 	}
 }
 

@@ -53,6 +53,7 @@ func (d *delivery) PutObject(ctx context.Context, in *s3.PutObjectInput, opts ..
 		if err != nil {
 			return err
 		}
+		d.stored = true
 		return cmp.Or(d.compare(sum, out.ChecksumCRC64NVME), d.acknowledged(out.ETag))
 	})
 	if err == nil && out.ChecksumCRC64NVME == nil {
@@ -80,7 +81,9 @@ func (d *delivery) acknowledged(etag *string) error {
 	if aws.ToString(etag) != "" {
 		return nil
 	}
-	return push.Errorf(push.StoreRefused, "what answers at %s is no S3 store: it said yes without an ETag; correct S3_ENDPOINT_URL", d.up.name)
+	e := push.Errorf(push.StoreRefused, "what answers at %s is no S3 store: it said yes without an ETag; correct S3_ENDPOINT_URL", d.up.name)
+	e.Err = errNoStore
+	return e
 }
 
 // UploadPart sends one part.

@@ -16,9 +16,9 @@ const cancelTimeout = 20 * time.Second
 // and of which nothing was ever sent is cancelled at once. One that runs is cut
 // off, unless all of its object may have been sent: then the store's answer
 // decides. If there is none, or was none to an earlier attempt, what the store
-// shows when it is asked decides. So the receipt says Cancelled or Done and
-// never guesses; where it says Running, that is not known yet. A push that had
-// ended before is an error, unless it was cancelled then.
+// shows when it is asked decides. Where the receipt says neither Cancelled nor
+// Done, that is not known yet; the wish is not kept if the daemon stops before
+// it is. A push that had ended before is an error, unless it was cancelled then.
 func (u *Uploader) Cancel(ctx context.Context, id push.ID) (push.Receipt, error) {
 	e, t, r, err := u.find(ctx, id)
 	if err != nil {
@@ -30,39 +30,64 @@ func (u *Uploader) Cancel(ctx context.Context, id push.ID) (push.Receipt, error)
 		}
 		return receiptOf(r), push.Errorf(push.PushEnded, "the push %s had ended before as %s: there is nothing to cancel", id, r.State)
 	}
-	u.mu.Lock()
-	switch {
-	case t.final != nil, t.left, e.stage == ending: // it ends just now
-		u.mu.Unlock()
-	case e.stage == started:
-		t.cancelled = true
-		t.cancel(errCancelled)
-		u.mu.Unlock()
-	case e.maybe:
-		u.queue.end(e)
-		u.ending++ // so that Drain waits for it
-		u.mu.Unlock()
-		go u.ask(e, t, r)
-	default:
-		u.queue.end(e)
-		u.mu.Unlock()
-		u.finish(e, t, r, push.Cancelled, outcome{}, errWasCancelled())
-	}
+	u.beginCancel(e, t, r)
 	t.await(ctx, cancelTimeout)
+	left, final := u.standing(t)
+	switch {
+	case final == nil && left:
+		return u.describe(r), errStays(r)
+	case final == nil:
+		return u.describe(r), nil
+	case final.State == push.Failed:
+		return receiptOf(final), push.Errorf(push.PushEnded, "the push %s failed before it could be cancelled, or whether it was delivered could not be found out: %s", id, final.Problem.Detail)
+	}
+	return receiptOf(final), nil
+}
+
+// standing returns whether the push stays in the journal, and its end.
+func (u *Uploader) standing(t *task) (left bool, final *journal.Record) {
 	u.mu.Lock()
-	if t.final != nil {
-		r = t.final
+	defer u.mu.Unlock()
+	return t.left, t.final
+}
+
+// beginCancel has a push cancelled, wherever it is.
+func (u *Uploader) beginCancel(e *entry, t *task, r *journal.Record) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	switch {
+	case t.final != nil, t.left, e.stage == ending: // it ends just now, or not any more
+	case e.stage == started:
+		t.cancelled = true // settle sees it, if its run ends before it hears of it
+		t.cancel(errCancelled)
+	default:
+		u.cancelLocked(e, t, r)
 	}
-	u.mu.Unlock()
-	if r.State == push.Failed {
-		return receiptOf(r), push.Errorf(push.PushEnded, "the push %s failed before it could be cancelled", id)
+}
+
+// cancelLocked cancels a push that has no place.
+func (u *Uploader) cancelLocked(e *entry, t *task, r *journal.Record) {
+	u.queue.end(e)
+	u.closeFileLocked(t)
+	if !e.maybe {
+		u.ending++
+		u.write(e, t, r, push.Cancelled, outcome{}, errWasCancelled())
+		return
 	}
-	return u.describe(r), nil
+	go u.ask(e, t, r)
+}
+
+// cancelWaiting cancels a push whose run has ended.
+func (u *Uploader) cancelWaiting(e *entry, t *task, r *journal.Record) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.cancelLocked(e, t, r)
 }
 
 // Retry puts a push back that failed or was cancelled, with the file as it is
-// now. It is refused if a newer push to the same object was accepted since and
-// may have been delivered: the older file would overwrite the newer one.
+// now. It is refused if a newer push to the same object was accepted since, and
+// was not cancelled: the older file would overwrite the newer one, which even
+// one that failed may have delivered.
 func (u *Uploader) Retry(ctx context.Context, id push.ID) (push.Receipt, error) {
 	e, _, r, err := u.find(ctx, id)
 	if err != nil {
@@ -93,7 +118,7 @@ func (u *Uploader) Retry(ctx context.Context, id push.ID) (push.Receipt, error) 
 
 // putBack moves an ended push from the history into the queue.
 func (u *Uploader) putBack(r *journal.Record, dest push.Destination, update func(*journal.Record)) (push.Receipt, error) {
-	superseded := push.Errorf(push.Superseded, "a newer push to %s was accepted after %s: the older file would overwrite it, so push the file again if that is meant", dest, r.ID)
+	superseded := errSuperseded(dest, r.ID)
 	object := u.objectHash(dest)
 	u.mu.Lock()
 	if _, twice := u.puttingBack[object]; twice {
@@ -119,7 +144,7 @@ func (u *Uploader) putBack(r *journal.Record, dest push.Destination, update func
 	}
 	update(&again)
 	e := u.entryOf(&again, dest)
-	e.task, e.maybe = newTask(&again), r.Attempts > 0
+	e.task, e.maybe = newTask(&again), true
 	close(e.task.accepted)
 	answer := make(chan error, 1)
 	u.journal.Requeue(&again, func(err error) {
@@ -130,17 +155,14 @@ func (u *Uploader) putBack(r *journal.Record, dest push.Destination, update func
 		if err == nil {
 			u.enqueueLocked(e, again.Request.Label, dest.Bucket)
 		}
-		var t *task
-		if overtaken = overtaken && err == nil; overtaken {
-			t = u.taskLocked(e)
+		if overtaken && err == nil {
 			u.queue.end(e)
+			u.ending++
+			u.write(e, u.taskLocked(e), &again, push.Failed, outcome{}, superseded)
+			err = superseded
 		}
 		u.idleLocked()
 		u.mu.Unlock()
-		if overtaken {
-			u.finish(e, t, &again, push.Failed, outcome{}, superseded)
-			err = superseded
-		}
 		answer <- err
 	})
 	err := <-answer
@@ -157,13 +179,35 @@ func (u *Uploader) putBack(r *journal.Record, dest push.Destination, update func
 }
 
 // isSuperseded reports whether a push to the same object was accepted after
-// this one and was or may be delivered.
+// this one and not cancelled.
 func (u *Uploader) isSuperseded(r *journal.Record) (newer bool, err error) {
 	err = u.journal.SinceWhere(r.ID, func(b *journal.Brief) bool {
-		return string(b.Destination) == r.Request.Destination && b.State != push.Failed && b.State != push.Cancelled
+		return b.State != push.Cancelled && string(b.Destination) == r.Request.Destination
 	}, func(*journal.Record) bool {
 		newer = true
 		return false
 	})
 	return newer, err
+}
+
+// checkPutBackLocked ends a push that a killed process had put back, if it was
+// superseded at that very moment, and the process did not live to say so.
+func (u *Uploader) checkPutBackLocked(r *journal.Record) error {
+	newer, err := u.isSuperseded(r)
+	if err != nil || !newer {
+		return err
+	}
+	dest, err := push.ParseDestination(r.Request.Destination)
+	if err != nil {
+		return err
+	}
+	e := u.queue.find(r.ID, u.objectHash(dest))
+	u.queue.end(e)
+	u.ending++
+	u.write(e, u.taskLocked(e), r, push.Failed, outcome{}, errSuperseded(dest, r.ID))
+	return nil
+}
+
+func errSuperseded(dest push.Destination, id push.ID) *push.Error {
+	return push.Errorf(push.Superseded, "a newer push to %s was accepted after %s: the older file would overwrite it, so push the file again if that is meant", dest, id)
 }

@@ -3,7 +3,6 @@ package uploader
 import (
 	"time"
 
-	"github.com/lsst-dm/s3daemon/journal"
 	"github.com/lsst-dm/s3daemon/push"
 )
 
@@ -30,8 +29,8 @@ func (u *Uploader) armLocked(now time.Time) {
 // tick is what the clock does.
 func (u *Uploader) tick() {
 	now := time.Now()
-	since, _, down := u.endpoint.down()
 	u.mu.Lock()
+	since, _, down := u.endpoint.down()
 	if u.left || u.closed {
 		u.mu.Unlock()
 		return
@@ -62,7 +61,7 @@ func (u *Uploader) impatientLocked(now, downSince time.Time, down bool) (out []o
 	patience := u.retry.patience()
 	for _, e := range u.live {
 		t := e.task
-		if e.wanted == 0 || e.stage == ending {
+		if !e.waited() || e.stage == ending {
 			continue
 		}
 		since, blocked := u.blockedLocked(e, downSince, down)
@@ -88,8 +87,8 @@ func (u *Uploader) blockedLocked(e *entry, downSince time.Time, down bool) (time
 		return time.Time{}, false
 	case e.bucket.trial != nil:
 		return e.bucket.trial.since, true
-	case e.stage == held && u.queue.chains[e.object].stage == backoff:
-		return time.Time{}, true // behind one that fails
+	case e.stage == held && (u.queue.chains[e.object].stage == backoff || u.queue.chains[e.object].stage == ending):
+		return time.Time{}, true // behind one that fails, or of which nobody knows whether it was delivered
 	}
 	return time.Time{}, false
 }
@@ -101,13 +100,16 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
+// tooOldAtOnce bounds how many pushes are given up in one tick.
+const tooOldAtOnce = 1000
+
 // tooOldLocked takes the oldest pushes that nobody waits for out of the queue
 // if they are older than a push may become. Others are looked at when their
 // next attempt has failed; these may never have one.
 func (u *Uploader) tooOldLocked(now time.Time, down bool) (out []overdue) {
-	tooOld := func(e *entry) bool { return now.Sub(time.Unix(0, e.since)) >= u.retry.giveUp }
+	tooOld := func(e *entry) bool { return !e.waited() && now.Sub(time.Unix(0, e.since)) >= u.retry.giveUp }
 	take := func(h *heap, in stage) {
-		for h.len() > 0 && (h.top().stage != in || tooOld(h.top())) {
+		for h.len() > 0 && len(out) < tooOldAtOnce && (h.top().stage != in || tooOld(h.top())) {
 			if e := h.pop(); e.stage == in {
 				u.queue.end(e)
 				out = append(out, overdue{e, u.taskLocked(e)})
@@ -130,8 +132,8 @@ func (u *Uploader) tooOldLocked(now time.Time, down bool) (out []overdue) {
 func (u *Uploader) giveUp(e *entry, t *task) {
 	r, err := u.record(e, t)
 	if err != nil { // which cannot be, short of a broken disk
-		u.log.Error("a push cannot be given up: its record cannot be read", "id", e.id.String(), "error", err.Error())
-		r = &journal.Record{ID: e.id, State: push.Queued, AcceptedAt: time.Unix(0, e.since)}
+		u.log.Error("a push cannot be given up: its record cannot be read; the next start takes it up", "id", e.id.String(), "error", err.Error())
+		return
 	}
 	u.finish(e, t, r, push.Failed, outcome{}, u.unreachable(t))
 }

@@ -32,8 +32,9 @@ type delivery struct {
 	sent atomic.Int64 // bytes of the file that the connections have taken
 
 	before  int  // attempts at the push that were made in earlier runs
+	stored  bool // the store said that it has the object
 	maybe   bool // an attempt ended so that the store may have the object
-	unclear bool // and it could not be asked
+	unclear bool // that was the completion of an upload
 
 	mu       sync.Mutex
 	attempts int // the most that one request needed; guarded by mu
@@ -132,8 +133,10 @@ func (d *delivery) request(ctx context.Context, operation string, k kind, p plac
 			return err
 		}
 		// What the file did to the attempt is not the store's failure.
-		if why := d.file.Check(); why != nil {
-			return why
+		if d.file != nil {
+			if why := d.file.Check(); why != nil {
+				return why
+			}
 		}
 		if _, broken := errors.AsType[*brokenError](err); broken {
 			d.up.endpoint.suspect(err)
@@ -168,7 +171,7 @@ func (d *delivery) attempt(ctx context.Context, operation string, k kind, attemp
 
 // bind returns the context of an attempt, and what to call after it.
 func (d *delivery) bind(ctx context.Context, c *commitment) (inner context.Context, end func()) {
-	if d.file.Size() <= inMemory && ctx.Err() == nil { // all of it leaves at once
+	if d.file != nil && d.file.Size() <= inMemory && ctx.Err() == nil { // all of it leaves at once
 		c.commit()
 		return d.up.stopped, func() {}
 	}

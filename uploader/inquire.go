@@ -17,14 +17,9 @@ const settleTime = 5 * time.Millisecond
 // no push has is an error.
 func (u *Uploader) find(ctx context.Context, id push.ID) (*entry, *task, *journal.Record, error) {
 	for {
-		r, found, err := u.journal.Get(id)
-		switch {
-		case err != nil:
-			return nil, nil, nil, unreadable(err)
-		case !found:
-			return nil, nil, nil, push.Errorf(push.PushNotFound, "no push has the id %s: it may have left the history, which S3DAEMON_HISTORY_AGE and S3DAEMON_HISTORY_COUNT bound", id)
-		case r.State.Ended():
-			return nil, nil, &r, nil
+		r, err := u.read(id)
+		if err != nil || r.State.Ended() {
+			return nil, nil, r, err
 		}
 		dest, err := push.ParseDestination(r.Request.Destination)
 		if err != nil {
@@ -34,15 +29,27 @@ func (u *Uploader) find(ctx context.Context, id push.ID) (*entry, *task, *journa
 		if e := u.queue.find(id, u.objectHash(dest)); e != nil {
 			t := u.taskLocked(e)
 			u.mu.Unlock()
-			return e, t, &r, nil
+			return e, t, r, nil
 		}
 		u.mu.Unlock()
 		select {
 		case <-time.After(settleTime):
 		case <-ctx.Done():
-			return nil, nil, &r, nil // he has left
+			return nil, nil, r, nil // he has left
 		}
 	}
+}
+
+// read returns the record of a push. An id that no push has is an error.
+func (u *Uploader) read(id push.ID) (*journal.Record, error) {
+	r, found, err := u.journal.Get(id)
+	switch {
+	case err != nil:
+		return nil, unreadable(err)
+	case !found:
+		return nil, push.Errorf(push.PushNotFound, "no push has the id %s: it may have left the history, which S3DAEMON_HISTORY_AGE and S3DAEMON_HISTORY_COUNT bound", id)
+	}
+	return &r, nil
 }
 
 // Get returns a push. With a wait that is not 0 it does so when the push has
@@ -50,11 +57,18 @@ func (u *Uploader) find(ctx context.Context, id push.ID) (*entry, *task, *journa
 // somebody asks does not change when the push has its turn, nor when it is
 // given up.
 func (u *Uploader) Get(ctx context.Context, id push.ID, wait time.Duration) (push.Receipt, error) {
+	if wait == 0 {
+		r, err := u.read(id)
+		if err != nil {
+			return push.Receipt{}, err
+		}
+		return u.describe(r), nil
+	}
 	_, t, r, err := u.find(ctx, id)
 	if err != nil {
 		return push.Receipt{}, err
 	}
-	if t == nil || wait == 0 {
+	if t == nil {
 		return u.describe(r), nil
 	}
 	t.await(ctx, wait)
@@ -131,6 +145,7 @@ func (u *Uploader) barrier(ctx context.Context, labelName string, wait time.Dura
 		}
 		select {
 		case <-quiet:
+			return 0
 		case <-u.leaving:
 		case <-ctx.Done():
 			return pending

@@ -16,27 +16,36 @@ import (
 
 // lookUp asks for the object of a push that was cancelled after the store may
 // have made it; cause is what the push failed with. If the store shows the
-// file's bytes, the push is done. What it shows else is another object. Only if
-// it shows nothing, or what cannot be compared, it is unclear.
+// file's bytes, the push is done. What it shows else is another object. If it
+// shows nothing, or what cannot be compared, it is unclear; so it is if there is
+// no object, but a completion may still be making it.
 func (d *delivery) lookUp(cause error) (got outcome, err error, unclear bool) {
-	var head *s3.HeadObjectOutput
-	err = d.request(d.up.stopped, "HeadObject", single, inPlace, func(ctx context.Context, _ *commitment) (err error) {
-		head, err = d.up.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &d.dest.Bucket, Key: &d.dest.Key, ChecksumMode: types.ChecksumModeEnabled})
-		return err
-	})
+	head, err := d.head()
 	switch {
 	case answerOf(err).Status == http.StatusNotFound:
-		return outcome{}, cause, false
+		return outcome{}, cause, d.unclear
 	case err != nil:
 		return outcome{}, errors.Join(cause, err), true
 	case aws.ToInt64(head.ContentLength) != d.file.Size():
 		return outcome{}, cause, false
 	}
 	same, known := d.matches(head)
+	if changed := d.file.Check(); changed != nil {
+		same, known = false, false // it was compared with another file than was sent
+	}
 	if same {
 		return newOutcome(head.ETag, head.VersionId, head.ChecksumCRC64NVME), nil, false
 	}
 	return outcome{}, cause, !known
+}
+
+// head asks for the object.
+func (d *delivery) head() (head *s3.HeadObjectOutput, err error) {
+	err = d.request(d.up.stopped, "HeadObject", single, inPlace, func(ctx context.Context, _ *commitment) (err error) {
+		head, err = d.up.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &d.dest.Bucket, Key: &d.dest.Key, ChecksumMode: types.ChecksumModeEnabled})
+		return err
+	})
+	return head, err
 }
 
 // matches compares an object of the file's size with the file: by its checksum
@@ -55,31 +64,38 @@ func (d *delivery) matches(head *s3.HeadObjectOutput) (same, known bool) {
 	return err == nil && ours == etag, err == nil
 }
 
-// askAgain is between the questions about a cancelled push to a store that does
-// not answer.
-const askAgain = 5 * time.Second
+const (
+	// askAgain is between the questions about a cancelled push to a store that
+	// does not answer.
+	askAgain = 5 * time.Second
+	// mostAsking is how many pushes may be asked about at once.
+	mostAsking = 8
+)
 
 // ask finds out what has become of a push that was cancelled while it waited,
 // and that an earlier attempt may have delivered. It goes on until the store
 // answers or the daemon stops; then the push stays in the journal.
 func (u *Uploader) ask(e *entry, t *task, r *journal.Record) {
-	res := u.askOnce(r)
-	for res.unclear && transient(res.err) && u.stopped.Err() == nil {
-		select {
-		case <-time.After(askAgain):
-		case <-u.stopped.Done():
+	res := result{err: errCancelled, unclear: true}
+	for again := true; again; again = res.unclear && (transient(res.err) || u.stopped.Err() != nil) {
+		if !u.mayAsk() {
+			u.mu.Lock()
+			defer u.mu.Unlock()
+			u.leaveInJournalLocked(e)
+			return
 		}
 		res = u.askOnce(r)
+		<-u.asking
+		if u.stopped.Err() != nil && res.unclear {
+			continue // to its end: mayAsk says no
+		}
+		if res.unclear && transient(res.err) {
+			select {
+			case <-time.After(askAgain):
+			case <-u.leaving:
+			}
+		}
 	}
-	u.mu.Lock()
-	u.ending--
-	if u.stopped.Err() != nil && res.unclear {
-		u.leaveInJournalLocked(e)
-		u.idleLocked()
-		u.mu.Unlock()
-		return
-	}
-	u.mu.Unlock()
 	switch {
 	case res.err == nil:
 		u.finish(e, t, r, push.Done, res.got, nil)
@@ -90,10 +106,40 @@ func (u *Uploader) ask(e *entry, t *task, r *journal.Record) {
 	}
 }
 
-// askOnce asks for the object of a push.
+// mayAsk waits for its turn to ask, and reports whether it came before the
+// daemon began to stop.
+func (u *Uploader) mayAsk() bool {
+	select {
+	case <-u.leaving:
+		return false
+	default:
+	}
+	select {
+	case u.asking <- struct{}{}:
+		return true
+	case <-u.leaving:
+		return false
+	}
+}
+
+// askOnce asks for the object of a push. The file is needed only if there is
+// one of its size.
 func (u *Uploader) askOnce(r *journal.Record) result {
+	dest, err := push.ParseDestination(r.Request.Destination)
+	if err != nil {
+		return result{err: err, unclear: true}
+	}
+	head, err := (&delivery{up: u, req: r.Request, dest: dest}).head()
+	switch {
+	case answerOf(err).Status == http.StatusNotFound:
+		return result{err: errCancelled}
+	case err != nil:
+		return result{err: err, unclear: true}
+	case aws.ToInt64(head.ContentLength) != r.Size:
+		return result{err: errCancelled}
+	}
 	d, err := u.newDelivery(r, new(task))
-	if err != nil { // without the file there is nothing to compare with
+	if err != nil { // there is nothing to compare with
 		return result{err: err, unclear: true}
 	}
 	defer d.file.Close()

@@ -123,7 +123,7 @@ func (c queueCollector) Collect(out chan<- prometheus.Metric) {
 		switch e.stage {
 		case started, ending:
 			runs[id] = true
-			if at := time.Unix(0, e.since); at.Before(oldestRunning) {
+			if at := id.Time(); at.Before(oldestRunning) {
 				oldestRunning = at
 			}
 		case backoff:

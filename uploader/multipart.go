@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -78,10 +77,12 @@ func (d *delivery) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteM
 		if !c.commit() {
 			return context.Cause(ctx)
 		}
+		d.unclear = false
 		out, err = d.up.client.CompleteMultipartUpload(ctx, in, opts...)
 		if err == nil && aws.ToString(out.ETag) == "" && aws.ToString(out.Key) == "" {
 			err = errNoAnswer
 		}
+		d.stored = err == nil
 		if err != nil && unclear(err) {
 			d.maybe, d.unclear = true, true
 			err = &unclearError{err}
@@ -116,7 +117,7 @@ func (d *delivery) resolve(in *s3.CompleteMultipartUploadInput, cause error) (*s
 	if err != nil || aws.ToInt64(head.ContentLength) != d.file.Size() || unquote(aws.ToString(head.ETag)) != *want {
 		return nil, cause
 	}
-	d.unclear = false
+	d.stored, d.unclear = true, false
 	return &s3.CompleteMultipartUploadOutput{ETag: head.ETag, VersionId: head.VersionId}, nil
 }
 
@@ -148,7 +149,7 @@ func joinedETag(parts []types.CompletedPart) *string {
 func unclear(err error) bool {
 	answer := answerOf(err)
 	refused := answer.Status >= 300 && answer.Status < 500 || answer.Code == "SlowDown"
-	return !refused && !neverSent(err) && !errors.Is(err, syscall.ECONNREFUSED)
+	return !refused && !neverSent(err) && !notTried(err)
 }
 
 // AbortMultipartUpload drops the parts of a failed upload. It has a context and
@@ -162,7 +163,7 @@ func (d *delivery) AbortMultipartUpload(ctx context.Context, in *s3.AbortMultipa
 		return new(s3.AbortMultipartUploadOutput), nil
 	}
 	limit := abortTimeout
-	if ctx.Err() != nil {
+	if d.up.stopped.Err() != nil {
 		limit = stoppedAbortTimeout
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)

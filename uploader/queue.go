@@ -73,8 +73,14 @@ type entry struct {
 	stage       stage
 	lane        uint8
 	tried       bool // an attempt has failed
+	kept        bool // it was promised to go on without anybody who waits
 	maybe       bool // an attempt, perhaps of an earlier process, ended so that the store may have the object
 }
+
+// waited reports whether a caller waits who is to be told when the push does
+// not get on. One who came later, to a push that was promised to go on, does not
+// end it.
+func (e *entry) waited() bool { return e.wanted > 0 && !e.kept }
 
 func newQueue(places int) queue {
 	return queue{
@@ -93,6 +99,7 @@ func (q *queue) add(e *entry, bucketName string) {
 	}
 	b.entries++
 	e.bucket = b
+	e.kept = e.kept || e.wanted == 0
 	q.size++
 	first := q.chains[e.object]
 	switch {
@@ -120,6 +127,7 @@ func (q *queue) find(id push.ID, object uint64) *entry {
 // setWanted adds n callers who wait for the push.
 func (q *queue) setWanted(e *entry, n int32) {
 	e.wanted += n
+	e.kept = e.kept || e.wanted == 0
 	q.want(q.chains[e.object], n)
 }
 
@@ -127,8 +135,12 @@ func (q *queue) setWanted(e *entry, n int32) {
 func (q *queue) want(first *entry, n int32) {
 	before := first.chainWanted
 	first.chainWanted += n
-	if first.stage == ready && (before == 0) != (first.chainWanted == 0) {
+	switch {
+	case (before == 0) == (first.chainWanted == 0):
+	case first.stage == ready:
 		q.makeReady(first)
+	case first.stage == backoff && before == 0: // its backoff was that of a push nobody waits for
+		q.hasten(func(e *entry) bool { return e == first })
 	}
 }
 
@@ -147,6 +159,9 @@ func (q *queue) makeReady(e *entry) {
 // leave takes the place of an entry back.
 func (q *queue) leave(e *entry) {
 	q.running[e.kind]--
+	if t := e.bucket.trial; t != nil {
+		delete(t.tries, e)
+	}
 	if e.tried {
 		q.again[e.kind]--
 	}

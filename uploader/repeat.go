@@ -81,6 +81,9 @@ func (u *Uploader) answer(e *entry, t *task, waited bool) (push.Receipt, error) 
 		u.queue.setWanted(e, -1)
 	}
 	left, r, id := t.left, t.record, e.id
+	if waited && e.wanted == 0 && e.stage != started && u.queue.size > keptRecords {
+		t.record = nil // whoever needs it reads it
+	}
 	u.mu.Unlock()
 	if r == nil {
 		kept, _, err := u.journal.Get(id)

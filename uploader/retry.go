@@ -28,6 +28,9 @@ const (
 	patientCap  = time.Minute      // once nobody does
 	// longestRetryAfter is the most that a store's Retry-After is believed.
 	longestRetryAfter = 5 * time.Minute
+	// longestForCaller is the longest Retry-After that a push is held for that
+	// somebody waits for: beyond it he is told, and when to ask again.
+	longestForCaller = 30 * time.Second
 )
 
 // retryPolicy decides what follows a failed attempt. It knows nothing but what
@@ -72,7 +75,7 @@ func (p retryPolicy) after(f failure) next {
 	case denied(f.err) && f.attempts < 2:
 	case !transient(f.err):
 		return next{}
-	case f.waited && (f.attempts >= p.attempts || needsRepair(f.err)):
+	case f.waited && (f.attempts >= p.attempts || needsRepair(f.err) || retryAfter(f.err) > longestForCaller):
 		return next{}
 	case !f.waited && f.age >= p.giveUp:
 		return next{}
@@ -145,7 +148,8 @@ func brokenOff(err error) bool {
 func transient(err error) bool {
 	var known *push.Error
 	if errors.As(err, &known) {
-		return known.Code == push.ChecksumMismatch
+		shortage := errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM)
+		return known.Code == push.ChecksumMismatch || shortage || errors.Is(err, errNoStore)
 	}
 	if errors.Is(err, context.Canceled) {
 		return false
@@ -171,19 +175,36 @@ func transient(err error) bool {
 	return answer.Status >= 500 || answer.Status < 300
 }
 
+// errNoStore marks an answer that no S3 store gives.
+var errNoStore = errors.New("this is no answer of an S3 store")
+
 // needsRepair reports whether the request fails until somebody changes
-// something here: credentials that are missing or expired, a certificate that
-// is not trusted.
+// something that is no part of it: credentials that are missing, expired or
+// wrong, a certificate that is not trusted, a region, or what stands where the
+// store should be, such as a portal or a proxy without a backend.
 func needsRepair(err error) bool {
 	var untrusted *tls.CertificateVerificationError
-	if errors.As(err, &untrusted) || lacksCredentials(err) {
+	if errors.As(err, &untrusted) || lacksCredentials(err) || errors.Is(err, errNoStore) {
 		return true
 	}
-	switch answerOf(err).Code {
-	case "ExpiredToken", "TokenRefreshRequired", "ExpiredTokenException":
+	answer := answerOf(err)
+	switch answer.Code {
+	case "ExpiredToken", "TokenRefreshRequired", "ExpiredTokenException", "InvalidToken", "InvalidAccessKeyId", "SignatureDoesNotMatch",
+		"AuthorizationHeaderMalformed", "PermanentRedirect":
 		return true
+	case "":
+		return answer.Status/100 == 4 && isFinal(answer.Status) || answer.Status/100 == 3
 	}
-	return false
+	return answer.Status/100 == 3
+}
+
+// isFinal reports whether no later attempt changes an answer of that status.
+func isFinal(status int) bool {
+	switch status {
+	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusConflict, http.StatusTooEarly:
+		return false
+	}
+	return true
 }
 
 // denied reports whether the store does not allow the request. Stores say so
@@ -214,12 +235,16 @@ func reasonOf(err error) string {
 	var open *unclearError
 	answer := answerOf(err)
 	switch {
+	case errors.Is(err, errNoStore):
+		return "configuration"
 	case errors.As(err, &known):
 		return string(known.Code)
-	case lacksCredentials(err), needsRepair(err) && answer.Status != 0:
-		return "credentials"
 	case errors.As(err, &untrusted):
 		return "certificate"
+	case lacksCredentials(err):
+		return "credentials"
+	case needsRepair(err):
+		return "configuration"
 	case errors.As(err, &open):
 		return "unclear"
 	case errors.As(err, &stalled):
@@ -261,6 +286,9 @@ func answerOf(err error) push.StoreAnswer {
 	var api smithy.APIError
 	if errors.As(err, &api) {
 		answer.Code, answer.Message = api.ErrorCode(), api.ErrorMessage()
+		if answer.Code == "UnknownError" { // the SDK's filler, as the next
+			answer.Code = ""
+		}
 		if answer.Message == answer.Code || answer.Message == "UnknownError" { // the SDK's filler
 			answer.Message = ""
 		}

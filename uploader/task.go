@@ -45,6 +45,9 @@ func (u *Uploader) taskLocked(e *entry) *task {
 		e.task = newTask(nil)
 		close(e.task.accepted)
 		u.live[e.id] = e
+		if u.left && e.stage != started && e.stage != ending {
+			u.leaveInJournalLocked(e)
+		}
 	}
 	return e.task
 }

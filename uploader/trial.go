@@ -10,6 +10,8 @@ const (
 	// trialPatience is how long a trial may take before there is another
 	// beside it, since the first may have met a connection that hangs.
 	trialPatience = 5 * time.Second
+	// mostTrials is how many there may be of one bucket at once.
+	mostTrials = 2
 )
 
 // bucket is what the queue knows of a bucket that has pushes in it.
@@ -27,11 +29,16 @@ type bucket struct {
 type trial struct {
 	since time.Time
 	due   time.Time // of the next try
-	aside [2]heap   // ready entries of the bucket, by kind; may have entries that have left meanwhile
+	// tries are those that have not ended. Those that hang must not take all the
+	// places.
+	tries map[*entry]struct{}
+	aside [2]heap // ready entries of the bucket, by kind; may have entries that have left meanwhile
 }
 
-// waits reports whether there is anything to try the bucket with.
-func (t *trial) waits() bool { return t.aside[single].len()+t.aside[part].len() > 0 }
+// waits reports whether there is anything to try the bucket with, and may be.
+func (t *trial) waits() bool {
+	return len(t.tries) < mostTrials && t.aside[single].len()+t.aside[part].len() > 0
+}
 
 func (t *trial) setAside(e *entry) {
 	e.stage = aside
@@ -42,13 +49,14 @@ func (t *trial) setAside(e *entry) {
 // is due.
 func (q *queue) triesBucket(k kind, now time.Time) *entry {
 	for b := range q.onTrial {
-		if b.trial.due.After(now) {
+		if b.trial.due.After(now) || len(b.trial.tries) >= mostTrials {
 			continue
 		}
 		h := &b.trial.aside[k]
 		for h.len() > 0 {
 			if e := h.pop(); e.stage == aside {
 				b.trial.due = now.Add(trialPatience)
+				b.trial.tries[e] = struct{}{}
 				return e
 			}
 		}
@@ -63,10 +71,18 @@ func (q *queue) failure(b *bucket, now time.Time, pause time.Duration) {
 		return
 	}
 	if b.trial == nil {
-		b.trial = &trial{since: now}
+		b.trial = &trial{since: now, tries: make(map[*entry]struct{})}
 		q.onTrial[b] = struct{}{}
 	}
 	b.trial.due = now.Add(max(trialInterval, pause))
+}
+
+// untried notes that a push ended without the bucket having been asked: the next
+// one may try it at once.
+func (q *queue) untried(b *bucket, now time.Time) {
+	if b.trial != nil && b.trial.due.After(now) {
+		b.trial.due = now
+	}
 }
 
 // acquit notes that the bucket takes pushes, and brings back those that were

@@ -89,6 +89,8 @@ type Uploader struct {
 	stopped context.Context // cancelled when what runs is to be cut off
 	stop    context.CancelFunc
 	leaving chan struct{}  // closed when callers are not to wait any longer
+	asking  chan struct{}  // one element for each push that is being asked about
+	looking chan struct{}  // one element for each file that is being looked at
 	workers sync.WaitGroup // Add in New only
 
 	mu          sync.Mutex // guards all below
@@ -125,7 +127,7 @@ func newUploader(ctx context.Context, cfg Config) (*Uploader, error) {
 	u := &Uploader{
 		limit: cfg.MaxConnections, slots: newSlots(cfg.MaxConnections), plan: plan{minPart: minPartSize},
 		retry: newRetryPolicy(cfg.Attempts, cfg.GiveUpAfter), queueLimit: cfg.QueueLimit, syncFiles: cfg.SyncFiles, drainQueue: cfg.DrainQueue,
-		journal: cfg.Journal, log: cfg.Log, seed: maphash.MakeSeed(), leaving: make(chan struct{}),
+		journal: cfg.Journal, log: cfg.Log, seed: maphash.MakeSeed(), leaving: make(chan struct{}), asking: make(chan struct{}, mostAsking), looking: make(chan struct{}, mostLooking),
 		queue: newQueue(cfg.MaxConnections), live: make(map[push.ID]*entry), labels: make(map[string]*label), puttingBack: make(map[uint64]bool),
 	}
 	u.stopped, u.stop = context.WithCancel(context.WithoutCancel(ctx))
@@ -161,18 +163,28 @@ func (u *Uploader) takeUp() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	begun := time.Now()
+	var putBack []*journal.Record
 	err := u.journal.Queued(func(r *journal.Record) error {
 		dest, err := push.ParseDestination(r.Request.Destination)
 		if err != nil {
 			return fmt.Errorf("push %s: %w", r.ID, err)
 		}
 		e := u.entryOf(r, dest)
-		e.maybe = true // who knows how far it was
+		e.maybe = true             // who knows how far it was
+		e.since = begun.UnixNano() // nothing was attempted while nobody ran
 		u.enqueueLocked(e, r.Request.Label, dest.Bucket)
+		if !r.RetriedAt.IsZero() {
+			putBack = append(putBack, r)
+		}
 		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("take up the pushes in the journal: %w", err)
+	}
+	for _, r := range putBack {
+		if err := u.checkPutBackLocked(r); err != nil {
+			return err
+		}
 	}
 	if u.queue.size > 0 {
 		u.log.Info("pushes of an earlier run are taken up", "pushes", u.queue.size, "seconds", time.Since(begun).Seconds())
@@ -215,15 +227,13 @@ func (u *Uploader) Ready() (notes []string, err error) {
 
 // endpointChanged stops and starts the queue with the endpoint.
 func (u *Uploader) endpointChanged() {
-	since, cause, down := u.endpoint.down()
-	if down {
-		u.log.Warn("the store cannot be reached: pushes wait, and it is asked once a second", "store", u.name, "error", cause.Error())
-	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	since, cause, down := u.endpoint.down() // asked for here, so that the last change is what counts
 	switch {
 	case u.left:
 	case down:
+		u.log.Warn("the store cannot be reached: pushes wait, and it is asked once a second", "store", u.name, "error", cause.Error())
 		u.queue.paused = true
 		u.armLocked(since)
 	case u.queue.paused:

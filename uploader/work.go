@@ -54,8 +54,10 @@ type result struct {
 	err      error
 	cause    error // why the run was ended, if it was
 	attempts int
+	stored   bool // the store said that it has the object
 	maybe    bool // an attempt ended so that the store may have the object
-	unclear  bool // and it could not be asked
+	asked    bool // and it was asked for it
+	unclear  bool // in vain
 }
 
 // run delivers a push, once.
@@ -70,11 +72,12 @@ func (u *Uploader) run(ctx context.Context, e *entry, t *task) result {
 	}
 	defer d.file.Close()
 	got, err := d.run(ctx)
-	res := result{got: got, err: err, attempts: d.mostAttempts(), maybe: d.maybe, unclear: d.unclear}
+	res := result{got: got, err: err, attempts: d.mostAttempts(), stored: d.stored, maybe: d.maybe}
 	if ctx.Err() != nil {
 		res.cause = context.Cause(ctx)
 	}
-	if errors.Is(res.cause, errCancelled) && err != nil && (d.maybe || e.maybe) && u.stopped.Err() == nil {
+	if errors.Is(res.cause, errCancelled) && err != nil && !d.stored && (d.maybe || e.maybe) && u.stopped.Err() == nil {
+		res.asked = true
 		res.got, res.err, res.unclear = d.lookUp(err)
 	}
 	return res
@@ -131,10 +134,10 @@ func (u *Uploader) newDelivery(r *journal.Record, t *task) (*delivery, error) {
 // stops, nothing until it is started again.
 func (u *Uploader) settle(e *entry, t *task, res result) {
 	u.mu.Lock()
-	t.delivery, t.cancel = nil, nil
+	t.delivery = nil
 	t.attempts += res.attempts
 	e.maybe = e.maybe || res.maybe
-	attempts, cancelled, waited, r := t.attempts, t.cancelled, e.wanted > 0, t.record
+	attempts, cancelled, waited, r, maybe := t.attempts, t.cancelled, e.waited(), t.record, e.maybe
 	u.mu.Unlock()
 	now := time.Now()
 
@@ -144,12 +147,16 @@ func (u *Uploader) settle(e *entry, t *task, res result) {
 		u.again(e, t, res.err, now.Add(patientCap))
 	case res.err == nil:
 		u.finish(e, t, r, push.Done, res.got, nil)
+	case cancelled && !res.stored && !res.unclear && (res.asked || !maybe):
+		u.finish(e, t, r, push.Cancelled, outcome{}, errWasCancelled())
 	case u.stopped.Err() != nil && (errors.Is(res.err, context.Canceled) || transient(res.err)):
 		u.leave(e, t)
 	case cancelled && res.unclear:
 		u.finish(e, t, r, push.Failed, outcome{}, errMayBeThere(res.err))
-	case cancelled:
-		u.finish(e, t, r, push.Cancelled, outcome{}, errWasCancelled())
+	case cancelled && !res.stored:
+		u.cancelWaiting(e, t, r)
+	case cancelled: // too late, and the object is not the file
+		u.finish(e, t, r, push.Failed, outcome{}, u.explain(r.Request.Destination, attempts, res.err))
 	case errors.Is(res.cause, errImpatient):
 		u.finish(e, t, r, push.Failed, outcome{}, u.unreachable(t))
 	default:
@@ -160,11 +167,14 @@ func (u *Uploader) settle(e *entry, t *task, res result) {
 // afterFailure does what the retry policy says.
 func (u *Uploader) afterFailure(e *entry, t *task, r *journal.Record, f failure, now time.Time) {
 	why := u.explain(r.Request.Destination, f.attempts, f.err)
+	why.RetryAfter = retryAfter(f.err)
 	what := u.retry.after(f)
 	if !what.again {
 		u.mu.Lock()
 		if answerOf(f.err).Status != 0 { // it says no, but it answers
 			u.queue.acquit(e.bucket)
+		} else { // it was not asked
+			u.queue.untried(e.bucket, now)
 		}
 		u.mu.Unlock()
 		u.finish(e, t, r, push.Failed, outcome{}, why)
@@ -187,10 +197,14 @@ func (u *Uploader) again(e *entry, t *task, why error, until time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	t.problem = asPushError(why)
-	if e.wanted == 0 && u.queue.size > keptRecords {
+	if e.wanted == 0 && u.queue.size > keptRecords && !t.cancelled {
 		t.record = nil
 	}
 	u.queue.retry(e, until)
+	if t.cancelled && t.record != nil { // after the run had ended
+		u.cancelLocked(e, t, t.record)
+		return
+	}
 	if u.left {
 		u.leaveInJournalLocked(e)
 	}
@@ -199,13 +213,6 @@ func (u *Uploader) again(e *entry, t *task, why error, until time.Time) {
 
 // finish puts the end of a push on disk. Nobody hears of it before it is there.
 func (u *Uploader) finish(e *entry, t *task, accepted *journal.Record, state push.State, got outcome, failure *push.Error) {
-	r := *accepted
-	r.State, r.FinishedAt = state, time.Now().UTC()
-	r.StartedAt, r.Attempts = t.startedAt, t.attempts
-	r.ETag, r.VersionID, r.Checksum = got.etag, got.versionID, got.checksum
-	if failure != nil {
-		r.Problem = failure.Problem()
-	}
 	u.mu.Lock()
 	u.queue.end(e)
 	u.closeFileLocked(t)
@@ -214,6 +221,18 @@ func (u *Uploader) finish(e *entry, t *task, accepted *journal.Record, state pus
 		u.queue.acquit(e.bucket)
 	}
 	u.mu.Unlock()
+	u.write(e, t, accepted, state, got, failure)
+}
+
+// write puts the end of a push on disk that counts among those that end.
+func (u *Uploader) write(e *entry, t *task, accepted *journal.Record, state push.State, got outcome, failure *push.Error) {
+	r := *accepted
+	r.State, r.FinishedAt = state, time.Now().UTC()
+	r.StartedAt, r.Attempts = t.startedAt, t.attempts
+	r.ETag, r.VersionID, r.Checksum = got.etag, got.versionID, got.checksum
+	if failure != nil {
+		r.Problem = failure.Problem()
+	}
 	u.journal.End(&r, func() { u.ended(e, t, &r, failure) })
 }
 
