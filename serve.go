@@ -51,20 +51,20 @@ func serve(ctx context.Context, cfg config, log *slog.Logger, ready func([]strin
 		return fmt.Errorf("s3daemon cannot start: %w", err)
 	}
 	defer func() { err = errors.Join(err, kept.Close()) }()
+	listeners, err := listenAll(cfg.listen) // before anything is delivered
+	if err != nil {
+		return err
+	}
 	up, err := uploader.New(ctx, uploader.Config{
 		Endpoint: cfg.endpoint, MaxConnections: cfg.maxConnections, Attempts: cfg.attempts, GiveUpAfter: cfg.giveUpAfter,
 		ConnectTimeout: cfg.connectTimeout, QueueLimit: cfg.queueLimit, SyncFiles: cfg.syncFiles, DrainQueue: cfg.drainQueue,
 		Journal: kept, Log: log, Metrics: registry,
 	})
 	if err != nil {
+		for _, l := range listeners {
+			l.Close()
+		}
 		return usageError{fmt.Errorf("s3daemon cannot start with this configuration:\n%w", err)}
-	}
-	listeners, err := listenAll(cfg.listen)
-	if err != nil {
-		stopped, cancel := context.WithCancel(ctx)
-		cancel()
-		up.Drain(stopped)
-		return err
 	}
 	server := &http.Server{
 		Handler: api.New(api.Config{

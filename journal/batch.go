@@ -3,6 +3,7 @@ package journal
 import (
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -80,6 +81,9 @@ func (j *Journal) transact(batch []change) error {
 		}
 		w.unsure = false
 	}
+	if err := j.inPlace(); err != nil {
+		return err
+	}
 	start := time.Now()
 	tx, err := j.db.Begin(true)
 	if err != nil {
@@ -101,6 +105,24 @@ func (j *Journal) transact(batch []change) error {
 	// power.
 	j.writer = *after
 	j.metrics.commit.Observe(time.Since(start).Seconds())
+	return nil
+}
+
+// inPlace reports that the file is not where the next process looks for it, as
+// after somebody has cleaned its directory up: what were written to it now would
+// be lost.
+func (j *Journal) inPlace() error {
+	open, err := j.file.Stat()
+	if err != nil {
+		return err
+	}
+	named, err := os.Stat(j.path())
+	if err != nil {
+		return fmt.Errorf("the journal was taken away while the daemon runs: %w", err)
+	}
+	if !os.SameFile(open, named) {
+		return fmt.Errorf("the journal %s was replaced while the daemon runs: restart it", j.path())
+	}
 	return nil
 }
 
