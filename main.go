@@ -118,5 +118,6 @@ func daemon(ctx context.Context, stderr io.Writer) error {
 	for _, w := range warned {
 		log.Warn(w)
 	}
+	tuneMemory(cfg.queueLimit)
 	return serve(ctx, cfg, log, func([]string) {})
 }
