@@ -49,7 +49,7 @@ type Receipt struct {
 	ETag        string    `json:"etag,omitempty"`       // as the store gave it, without quotes
 	Checksum    *Checksum `json:"checksum,omitempty"`   // of the whole object; absent where nobody computed one
 	VersionID   string    `json:"version_id,omitempty"` // where the bucket keeps versions
-	Attempts    int       `json:"attempts"`             // the most that any one request of this push needed; 1 when nothing was retried, 0 before the first
+	Attempts    int       `json:"attempts"`             // runs of the push, where in each the request counts that was repeated most; 1 when nothing was, 0 before the first
 	Parts       int       `json:"parts"`                // requests that carry the bytes: 1 is a single PutObject
 	AcceptedAt  time.Time `json:"accepted_at"`
 	StartedAt   time.Time `json:"started_at,omitzero"`  // when its last run began
