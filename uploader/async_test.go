@@ -395,6 +395,14 @@ func TestStoreComesBack(t *testing.T) {
 		}
 		return connect(ctx, network, address)
 	}
+	ask := r.endpoint.ask
+	r.endpoint.ask = func(ctx context.Context) error {
+		attempts.Add(1)
+		if !open.Load() {
+			return errRefused
+		}
+		return ask(ctx)
+	}
 	path, content := r.file(t, "f", 100)
 	large, largeContent := r.file(t, "large", testPart+1)
 	var ids []push.ID
@@ -414,7 +422,7 @@ func TestStoreComesBack(t *testing.T) {
 	if n, most := int(attempts.Load()), int(time.Since(begun).Seconds())+2; n > most {
 		t.Errorf("%d attempts to connect, want one a second, %d", n, most)
 	}
-	if receipt, err := r.Get(t.Context(), ids[0], 0); err != nil || receipt.State != push.Queued {
+	if receipt, err := r.Get(t.Context(), ids[0], 0); err != nil || receipt.State != push.Queued || receipt.Attempts > 1 {
 		t.Errorf("during the outage: %+v, %v", receipt, err)
 	}
 	open.Store(true)
