@@ -75,6 +75,7 @@ func demo(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 Now you:
 
    curl -d file=/etc/hosts -d destination=s3://demo/hosts http://%s/push
+   curl http://%[1]s/pushes
    curl http://%[1]s/metrics
    echo /etc/hosts any/demo/hosts | nc %s %s
 
