@@ -37,6 +37,18 @@ func keepAndBreakOff(_ http.ResponseWriter, req *http.Request, next http.Handler
 	panic(http.ErrAbortHandler)
 }
 
+// untilCancelled waits until a push that runs knows that it is cancelled, or has
+// ended.
+func (r *rig) untilCancelled(t *testing.T, id push.ID) {
+	t.Helper()
+	until(t, "the push knows that it is cancelled", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		e := r.live[id]
+		return e == nil || e.task.cancelled
+	})
+}
+
 // TestCancelRunning cancels pushes in every state of their one request. What
 // the store has in the end must be what the receipt says.
 func TestCancelRunning(t *testing.T) {
@@ -101,12 +113,7 @@ func TestCancelRunning(t *testing.T) {
 				}
 				cancelled <- receipt
 			}()
-			until(t, "the push knows that it is cancelled", func() bool {
-				r.mu.Lock()
-				defer r.mu.Unlock()
-				e := r.live[id]
-				return e == nil || e.task.cancelled
-			})
+			r.untilCancelled(t, id)
 			if tc.want == push.Cancelled && tc.name == "before the last byte" {
 				<-waiting // it does not need the store for that
 				waiting <- push.Errorf(push.WasCancelled, "")
@@ -199,12 +206,7 @@ func TestCancelParts(t *testing.T) {
 				}
 				cancelled <- receipt
 			}()
-			until(t, "it is cancelled", func() bool {
-				r.mu.Lock()
-				defer r.mu.Unlock()
-				e := r.live[id]
-				return e == nil || e.task.cancelled
-			})
+			r.untilCancelled(t, id)
 			close(open)
 			if receipt := <-cancelled; receipt.State != tc.want {
 				t.Errorf("%+v, want %s", receipt, tc.want)

@@ -58,12 +58,7 @@ func (r *rig) cancelHeld(t *testing.T, size int, answer func(http.ResponseWriter
 		receipt, _ := r.Cancel(context.Background(), id)
 		cancelled <- receipt
 	}()
-	until(t, "it is cancelled", func() bool {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		e := r.live[id]
-		return e == nil || e.task.cancelled
-	})
+	r.untilCancelled(t, id)
 	meanwhile(path)
 	g.let()
 	return <-cancelled
@@ -156,12 +151,7 @@ func TestCancelledButCompletedLater(t *testing.T) {
 	<-arrived
 	got := make(chan push.Receipt, 1)
 	go func() { receipt, _ := r.Cancel(context.Background(), id); got <- receipt }()
-	until(t, "it is cancelled", func() bool {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		e := r.live[id]
-		return e == nil || e.task.cancelled
-	})
+	r.untilCancelled(t, id)
 	close(open)
 	receipt := <-got
 	close(ended)
