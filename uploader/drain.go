@@ -46,7 +46,7 @@ func (u *Uploader) Drain(ctx context.Context) (stay int) {
 	select {
 	case <-idle:
 	case <-time.After(cutOffTimeout):
-		u.log.Warn("some pushes do not end even though they were cut off: is the disk of their files hanging?")
+		u.log.Warn("some pushes do not end even though they were cut off: does the disk of their files hang, or is that of the journal full?")
 	}
 	return u.shut()
 }

@@ -254,6 +254,9 @@ func TestTrialWithGoneFiles(t *testing.T) {
 	if d := time.Since(begun); d > 5*time.Second {
 		t.Errorf("a healthy bucket took %v to come back behind 3 pushes whose file is gone", d)
 	}
+	if page, err := r.List(t.Context(), push.Filter{}, patience); err != nil || page.Pending != 0 {
+		t.Errorf("those that failed come back with the bucket: %d are pending, %v", page.Pending, err)
+	}
 	r.mu.Lock()
 	r.kept = 0
 	r.mu.Unlock()

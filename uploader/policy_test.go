@@ -151,14 +151,15 @@ func TestRetryAfter(t *testing.T) {
 		"7": 7 * time.Second, "86400": longestRetryAfter, "99999999999999": longestRetryAfter, "0": 0, "-1": 0, "soon": 0, "": 0,
 		"Mon, 02 Jan 2006 15:04:05 GMT": 0,
 	} {
-		got := p.after(failure{err: refusalAfter(503, "SlowDown", text), attempts: 1})
-		if got.pause != want || want > 0 && (got.wait < want || got.wait >= want+backoffBase) {
-			t.Errorf("Retry-After: %s: pause %v, wait %v, want %v", text, got.pause, got.wait, want)
+		err := refusalAfter(503, "SlowDown", text)
+		got, pause := p.after(failure{err: err, attempts: 1}), retryAfter(err)
+		if pause != want || want > 0 && (got.wait < want || got.wait >= want+backoffBase) {
+			t.Errorf("Retry-After: %s: pause %v, wait %v, want %v", text, pause, got.wait, want)
 		}
 	}
 	in := time.Now().Add(90 * time.Second).UTC().Format(http.TimeFormat)
-	if got := p.after(failure{err: refusalAfter(503, "", in), attempts: 1}); got.pause < 80*time.Second || got.pause > 90*time.Second {
-		t.Errorf("Retry-After in 90 s: pause %v", got.pause)
+	if pause := retryAfter(refusalAfter(503, "", in)); pause < 80*time.Second || pause > 90*time.Second {
+		t.Errorf("Retry-After in 90 s: pause %v", pause)
 	}
 }
 

@@ -58,8 +58,6 @@ type failure struct {
 type next struct {
 	again bool
 	wait  time.Duration // before the next attempt
-	// pause is for how long the store asked not to be asked, 0 if it did not.
-	pause time.Duration
 }
 
 // after returns what follows a failed attempt of a push.
@@ -81,7 +79,7 @@ func (p retryPolicy) after(f failure) next {
 		return next{}
 	}
 	if pause := retryAfter(f.err); pause > 0 {
-		return next{again: true, wait: pause + p.jitter(backoffBase), pause: pause}
+		return next{again: true, wait: pause + p.jitter(backoffBase)}
 	}
 	most := patientCap
 	if f.waited {

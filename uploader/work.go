@@ -169,14 +169,8 @@ func (u *Uploader) afterFailure(e *entry, t *task, r *journal.Record, f failure,
 	why := u.explain(r.Request.Destination, f.attempts, f.err)
 	why.RetryAfter = retryAfter(f.err)
 	what := u.retry.after(f)
+	u.judgeBucket(e.bucket, f.err, now)
 	if !what.again {
-		u.mu.Lock()
-		if answerOf(f.err).Status != 0 { // it says no, but it answers
-			u.queue.acquit(e.bucket)
-		} else { // it was not asked
-			u.queue.untried(e.bucket, now)
-		}
-		u.mu.Unlock()
 		u.finish(e, t, r, push.Failed, outcome{}, why)
 		return
 	}
@@ -184,12 +178,23 @@ func (u *Uploader) afterFailure(e *entry, t *task, r *journal.Record, f failure,
 	u.metrics.retries.WithLabelValues(reason).Inc()
 	u.log.Debug("push waits for another attempt", "id", e.id.String(), "destination", r.Request.Destination, "attempts", f.attempts,
 		"wait_seconds", what.wait.Seconds(), "reason", reason, "error", f.err.Error())
-	if !notTried(f.err) {
-		u.mu.Lock()
-		u.queue.failure(e.bucket, now, what.pause)
-		u.mu.Unlock()
-	}
 	u.again(e, t, why, now.Add(what.wait))
+}
+
+// judgeBucket notes what a failure says about the bucket, whether the push has
+// another attempt or not.
+func (u *Uploader) judgeBucket(b *bucket, err error, now time.Time) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	switch {
+	case notTried(err): // nothing: no connection is the endpoint's matter
+	case transient(err):
+		u.queue.failure(b, now, retryAfter(err))
+	case answerOf(err).Status != 0: // it says no, but it answers
+		u.queue.acquit(b)
+	default: // it was not asked
+		u.queue.untried(b, now)
+	}
 }
 
 // again has the push wait for another try.
