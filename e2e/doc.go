@@ -10,6 +10,7 @@
 //	d.kill(); d = d.restart(t)                   // and another on the same journal
 //	p := storeProxy(t)                           // proxy_test.go: counts, and holds up, the bytes that go to the store
 //	p := newFaultProxy(t)                        // fault_test.go: does to each request what a plan decides, and records all
+//	p := newFaultProxyTo(t, dial)                //   the same before another store
 //	p.follow(everyNth(4, slowDown.instead()))    // faultplan_test.go: the plans and the faults
 //	p.cutOff(cutClosed); p.restore(t)            // cutoff_test.go: no store at all, and back
 //	bucket := newBucket(t)                       // store_test.go: a bucket, looked through and removed at the end

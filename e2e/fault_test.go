@@ -43,6 +43,14 @@ type faultProxy struct {
 // ends with the test.
 func newFaultProxy(t testing.TB) *faultProxy {
 	t.Helper()
+	return newFaultProxyTo(t, func(ctx context.Context) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", theStore.socket)
+	})
+}
+
+// newFaultProxyTo is newFaultProxy before any store that can be dialled.
+func newFaultProxyTo(t testing.TB, dial func(context.Context) (net.Conn, error)) *faultProxy {
+	t.Helper()
 	port, err := holdPort()
 	if err != nil {
 		t.Fatal(err)
@@ -50,9 +58,7 @@ func newFaultProxy(t testing.TB) *faultProxy {
 	p := &faultProxy{
 		addr: port.addr, port: port, plan: passAll, closed: make(chan struct{}), conns: map[*faultConn]struct{}{},
 		store: &http.Transport{
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return new(net.Dialer).DialContext(ctx, "unix", theStore.socket)
-			},
+			DialContext:         func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
 			DisableCompression:  true,
 			MaxIdleConnsPerHost: 1000,
 			IdleConnTimeout:     time.Second, // before the store ends them, which may be just then
@@ -177,7 +183,7 @@ func (p *faultProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.writeError(w, x.n)
 		return
 	}
-	resp, answer, err := p.forward(x, r, f.what == resetMidway)
+	resp, answer, err := p.forward(x, r, f)
 	if err != nil {
 		if f.what != resetMidway {
 			p.outcome(x, "broken")
@@ -252,7 +258,7 @@ var errMidway = errors.New("the plan has it break off here")
 
 // forward passes a request on and returns the store's answer, whole. It goes
 // on when the daemon is gone: what the store does is recorded in any case.
-func (p *faultProxy) forward(x *exchange, r *http.Request, midway bool) (*http.Response, []byte, error) {
+func (p *faultProxy) forward(x *exchange, r *http.Request, f fault) (*http.Response, []byte, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), answerLimit)
 	defer cancel()
 	out := r.Clone(ctx)
@@ -263,7 +269,12 @@ func (p *faultProxy) forward(x *exchange, r *http.Request, midway bool) (*http.R
 		out.Header["User-Agent"] = nil // else net/http adds one
 	}
 	switch {
-	case midway:
+	case f.what == flips && r.ContentLength > 0:
+		out.Body = struct {
+			io.Reader
+			io.Closer
+		}{&flippingReader{r.Body, f.place(x.n, r.ContentLength), byte(1 << (x.n % 8))}, r.Body}
+	case f.what == resetMidway:
 		// At least one byte is missing, so the store cannot take it for whole.
 		out.Body = io.NopCloser(io.MultiReader(io.LimitReader(r.Body, r.ContentLength/2), brokenReader{}))
 		out.ContentLength = max(out.ContentLength, 1)
@@ -285,6 +296,22 @@ func (p *faultProxy) forward(x *exchange, r *http.Request, midway bool) (*http.R
 type brokenReader struct{}
 
 func (brokenReader) Read([]byte) (int, error) { return 0, errMidway }
+
+// flippingReader passes a body on with one byte changed.
+type flippingReader struct {
+	io.Reader
+	left int64 // bytes before the one to change
+	mask byte
+}
+
+func (f *flippingReader) Read(p []byte) (int, error) {
+	n, err := f.Reader.Read(p)
+	if f.left >= 0 && f.left < int64(n) {
+		p[f.left] ^= f.mask
+	}
+	f.left -= int64(n)
+	return n, err
+}
 
 // reset resets the daemon's connection.
 func reset(w http.ResponseWriter) { cutIn(w, nil) }

@@ -19,6 +19,8 @@ type fault struct {
 	// after holds up the answer in the same way, and what is done in its place.
 	// The body has been read by then, and where it passes, the store has it.
 	after <-chan struct{}
+	// at is where in the body, or in the answer, it happens; nil for the middle.
+	at place
 	// early answers or resets without the body having been read.
 	early bool
 	// The answer of answerInstead and answerAfter, as a store words it.
@@ -38,14 +40,35 @@ const (
 	answerAfter               // with an error, though the store has done as it was asked
 	cutAfter                  // the connection is reset when the store has done it, in place of the answer
 	cutAnswer                 // the same in the middle of the answer
+	flips                     // with one bit of the body changed: a body without bytes passes
 )
 
 var whatNames = map[what]string{
 	passes: "passes", resetFirst: "reset first", resetMidway: "reset midway", answerInstead: "answered instead",
 	answerAfter: "answered after", cutAfter: "cut after", cutAnswer: "cut in the answer",
+	flips: "flipped",
 }
 
 func (w what) String() string { return whatNames[w] }
+
+// place is an offset among size bytes, in the exchange n. size is 1 or more.
+type place func(n int, size int64) int64
+
+// offset is the place with that many bytes before it, or the last byte.
+func offset(before int64) place { return func(_ int, size int64) int64 { return min(before, size-1) } }
+
+// anywhere is a place that the number of the exchange decides.
+func anywhere(n int, size int64) int64 {
+	return rand.New(rand.NewPCG(uint64(n), uint64(size))).Int64N(size)
+}
+
+// place returns where the fault happens.
+func (f fault) place(n int, size int64) int64 {
+	if f.at == nil {
+		return size / 2
+	}
+	return f.at(n, size)
+}
 
 // The errors that a store has for a bad moment.
 var (

@@ -3,27 +3,37 @@ package e2e
 import (
 	"context"
 	"errors"
+	"math/bits"
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/smithy-go"
 )
 
 // faultClient is an S3 client that speaks through a fault proxy and tries
 // nothing twice. Its connections end with the test.
-func faultClient(t testing.TB, p *faultProxy) *s3.Client {
+func faultClient(t testing.TB, p *faultProxy, more ...func(*s3.Options)) *s3.Client {
 	transport := &http.Transport{MaxIdleConnsPerHost: 10}
 	t.Cleanup(transport.CloseIdleConnections)
 	options := clientOptions(p.url(), transport)
 	options.Retryer = aws.NopRetryer{}
-	return s3.New(options)
+	return s3.New(options, more...)
+}
+
+// unsigned has a client vouch for no body: neither by a checksum nor by its
+// signature.
+func unsigned(o *s3.Options) {
+	o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
+	o.APIOptions = append(o.APIOptions, v4.SwapComputePayloadSHA256ForUnsignedPayloadMiddleware)
 }
 
 // putThrough puts a file as an object and returns the HTTP status of the
@@ -278,5 +288,46 @@ func TestFaultPlans(t *testing.T) {
 	}
 	if n := strings.Count(kinds(randomFaults(3, 0.25, bad), 1000), "5"); n < 180 || n > 320 {
 		t.Errorf("a rate of a quarter made %d of 1000", n)
+	}
+}
+
+// One bit, at the place that was named: the store has a body of the same length.
+func TestFaultFlips(t *testing.T) {
+	p := newFaultProxy(t)
+	client, signed := faultClient(t, p, unsigned), faultClient(t, p)
+	bucket := newBucket(t)
+	for _, size := range []int64{1, 2, 100_000, 3_000_000} {
+		file := makeFile(t, "file", size)
+		want, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, at := range map[string]place{"the middle": nil, "first": offset(0), "last": offset(size), "anywhere": anywhere} {
+			p.follow(once(fault{what: flips, at: at}))
+			if status, err := putThrough(client, bucket, "key", file); status != 200 {
+				t.Fatalf("%s of %d bytes: %d, %v", name, size, status, err)
+			}
+			got, err := os.ReadFile(filepath.Join(theStore.dir, bucket, "key"))
+			if err != nil || len(got) != len(want) {
+				t.Fatalf("%s of %d bytes: the store has %d, %v", name, size, len(got), err)
+			}
+			changed, where := 0, int64(0)
+			for i := range got {
+				if n := bits.OnesCount8(got[i] ^ want[i]); n > 0 {
+					changed, where = changed+n, int64(i)
+				}
+			}
+			if changed != 1 {
+				t.Errorf("%s of %d bytes: %d bits are changed", name, size, changed)
+			}
+			if expected := (fault{at: at}).place(len(p.requests("")), size); where != expected {
+				t.Errorf("%s of %d bytes: the byte %d is changed, want %d", name, size, where, expected)
+			}
+			// And a store that can know notices.
+			p.follow(once(fault{what: flips, at: at}))
+			if status, err := putThrough(signed, bucket, "key", file); status/100 != 4 {
+				t.Errorf("%s of %d bytes, signed: %d, %v", name, size, status, err)
+			}
+		}
 	}
 }
