@@ -26,6 +26,7 @@ var mayImport = []struct {
 }{
 	{"push", []string{standard}},
 	{"source", []string{standard, module + "/push", "golang.org/x/sys"}},
+	{"transport", []string{standard, "golang.org/x/sys"}},
 	{"journal", []string{standard, module + "/push", "go.etcd.io/bbolt", "google.golang.org/protobuf/encoding/protowire", "github.com/prometheus/client_golang"}},
 	{"send", []string{standard, module + "/push", module + "/send", "github.com/vbauerster/mpb/v8", "golang.org/x/sys"}},
 }
@@ -48,6 +49,7 @@ var onlyImportedBy = []struct {
 	{module + "/internal/store", []string{"demo.go"}}, // and tests
 	{module + "/source", []string{"uploader"}},        // so that one package opens what callers name
 	{module + "/journal", []string{"uploader", "serve.go"}},
+	{module + "/transport", []string{"uploader"}},
 	{"go.etcd.io/bbolt", []string{"journal"}},
 	{"github.com/kelseyhightower/envconfig", []string{"config.go"}},
 }

@@ -12,9 +12,9 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/lsst-dm/s3daemon/push"
+	"github.com/lsst-dm/s3daemon/transport"
 )
 
 // hijack answers a request by writing to its connection, whose reader it hands
@@ -127,92 +127,9 @@ func TestAnsweredUnread(t *testing.T) {
 	path, _ := r.file(t, "f", 16*testPart) // more than the sockets' buffers take
 	_, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
 	var e *push.Error
-	if !errors.As(err, &e) || e.Code != push.StoreUnreachable || !errors.Is(err, errNotRead) {
+	if !errors.As(err, &e) || e.Code != push.StoreUnreachable || !errors.Is(err, transport.ErrNotRead) {
 		t.Errorf("error %v", err)
 	}
-}
-
-// TestStalledStore has stores that stand still, at each phase of a request: it
-// ends, and the slot is free again.
-func TestStalledStore(t *testing.T) {
-	usual := phases
-	t.Cleanup(func() { phases = usual })
-	for p := range phases {
-		phases[p].limit = 200 * time.Millisecond
-	}
-	for name, answer := range map[string]string{
-		"reads nothing":          "",
-		"does not answer":        "",
-		"answers half a head":    "HTTP/1.1 200 OK\r\nEta",
-		"answers half a body":    "HTTP/1.1 200 OK\r\nEtag: \"x\"\r\nContent-Length: 10\r\n\r\n<",
-		"refuses half a message": "HTTP/1.1 403 Forbidden\r\nContent-Length: 100\r\n\r\n<Error><Code>Acc",
-	} {
-		for _, size := range []int{100, 16 * testPart} {
-			if name == "reads nothing" && size == 100 {
-				continue // a kernel takes that
-			}
-			t.Run(fmt.Sprint(name, " ", size), func(t *testing.T) {
-				r := newRig(t, func(c *Config) { c.Attempts = 2 })
-				r.plan.minPart = 32 * testPart
-				stop := make(chan struct{})
-				defer close(stop)
-				r.spoil(func(w http.ResponseWriter, req *http.Request, _ http.Handler) {
-					if name != "reads nothing" {
-						io.Copy(io.Discard, req.Body)
-					}
-					hijack(t, w, func(conn net.Conn, _ *bufio.Reader) {
-						io.WriteString(conn, answer)
-						<-stop
-					})
-				})
-				path, _ := r.file(t, "f", size)
-				receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
-				var e *push.Error
-				var stalled *stallError
-				if !errors.As(err, &e) || name != "refuses half a message" && !errors.As(err, &stalled) {
-					t.Errorf("%v, receipt %+v", err, receipt)
-				}
-				if n := r.slots.inUse(); n != 0 {
-					t.Errorf("%d slots are held", n)
-				}
-			})
-		}
-	}
-}
-
-// TestSlowIsNotStalled sends through a store that reads slowly, for longer in
-// all than a request may stand still.
-func TestSlowIsNotStalled(t *testing.T) {
-	usual := phases
-	t.Cleanup(func() { phases = usual })
-	phases[sending].limit = time.Second
-	r := newRig(t)
-	r.plan.minPart = 32 * testPart
-	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
-		begun := time.Now()
-		slow := &slowBody{ReadCloser: req.Body, pause: 20 * time.Millisecond}
-		req.Body = slow
-		next.ServeHTTP(w, req)
-		if took := time.Since(begun); took < phases[sending].limit {
-			t.Errorf("the store was not slow: %v", took)
-		}
-	})
-	path, content := r.file(t, "f", 4*testPart)
-	if _, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"}); err != nil {
-		t.Error(err)
-	}
-	r.wantObject(t, "k", content)
-}
-
-// slowBody is read with a pause at each turn, of 256 KiB at most.
-type slowBody struct {
-	io.ReadCloser
-	pause time.Duration
-}
-
-func (s *slowBody) Read(p []byte) (int, error) {
-	<-time.After(s.pause)
-	return io.ReadAtLeast(s.ReadCloser, p[:min(len(p), 256<<10)], 1)
 }
 
 // TestCompletionIsLookedUp loses the answer to a completion, and has the store

@@ -2,14 +2,10 @@ package uploader
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"strings"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
@@ -17,27 +13,29 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/smithy-go/logging"
+
+	"github.com/lsst-dm/s3daemon/transport"
 )
 
 // fallbackRegion signs the requests where nothing else names a region, as with
 // most stores that are not Amazon's; they take any.
 const fallbackRegion = "us-east-1"
 
-// newClient makes the S3 client that all pushes share. Credentials, region, CA
+// newClient makes the S3 client that all pushes share, on the wire. Credentials, region, CA
 // bundle and proxies come from the SDK's default chain.
 //
-// The second value is for questions about the store as a whole, by the same
-// way but without the gate before it.
-func newClient(ctx context.Context, cfg Config, dial dialFunc) (*s3.Client, roundTripper, error) {
+// The asker is for questions about the store as a whole, by the same way but
+// without the gate before it.
+func newClient(ctx context.Context, cfg Config, dial transport.DialFunc) (client *s3.Client, wire, asker *transport.Transport, err error) {
 	shared, err := config.LoadDefaultConfig(ctx)
 	if err != nil {
-		return nil, roundTripper{}, fmt.Errorf("load the AWS configuration (AWS_PROFILE, AWS_CONFIG_FILE, AWS_SHARED_CREDENTIALS_FILE, AWS_CA_BUNDLE and their kin): %w", err)
+		return nil, nil, nil, fmt.Errorf("load the AWS configuration (AWS_PROFILE, AWS_CONFIG_FILE, AWS_SHARED_CREDENTIALS_FILE, AWS_CA_BUNDLE and their kin): %w", err)
 	}
 	if shared.Region == "" {
 		shared.Region = fallbackRegion
 	}
 	if strings.Trim(shared.Region, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") != "" {
-		return nil, roundTripper{}, fmt.Errorf("the AWS region %q is not one: set AWS_REGION to a name such as us-east-1", shared.Region)
+		return nil, nil, nil, fmt.Errorf("the AWS region %q is not one: set AWS_REGION to a name such as us-east-1", shared.Region)
 	}
 	// The chain puts AWS_CA_BUNDLE into the HTTP client that it builds. Ours
 	// takes its place only now: given to LoadDefaultConfig, it would make the
@@ -51,8 +49,10 @@ func newClient(ctx context.Context, cfg Config, dial dialFunc) (*s3.Client, roun
 	if cfg.Endpoint != "" {
 		shared.BaseEndpoint = &cfg.Endpoint
 	}
-	client := s3.NewFromConfig(shared, func(o *s3.Options) {
-		o.HTTPClient = roundTripper{newTransport(cfg, roots, dial)}
+	connections := transport.Config{Connections: cfg.MaxConnections, ConnectTimeout: cfg.ConnectTimeout, Roots: roots, Dial: dial}
+	wire = transport.New(connections)
+	client = s3.NewFromConfig(shared, func(o *s3.Options) {
+		o.HTTPClient = wire
 		if o.BaseEndpoint != nil {
 			o.UsePathStyle = true // virtual hosts need DNS that custom stores seldom have
 			// Sessions are for S3 Express, which is Amazon's alone, and would be
@@ -69,11 +69,10 @@ func newClient(ctx context.Context, cfg Config, dial dialFunc) (*s3.Client, roun
 		o.Logger = logging.Nop{}
 	})
 	if client.Options().Credentials == nil {
-		return nil, roundTripper{}, errors.New("the AWS configuration yields no credentials provider")
+		return nil, nil, nil, errors.New("the AWS configuration yields no credentials provider")
 	}
-	ask := newTransport(cfg, roots, newDialer(cfg.ConnectTimeout).DialContext)
-	ask.DisableKeepAlives = true
-	return client, roundTripper{ask}, nil
+	connections.Dial, connections.Once = transport.NewDialer(cfg.ConnectTimeout).DialContext, true
+	return client, wire, transport.New(connections), nil
 }
 
 // unsignedBody makes the SDK sign UNSIGNED-PAYLOAD in place of the body's
@@ -81,37 +80,4 @@ func newClient(ctx context.Context, cfg Config, dial dialFunc) (*s3.Client, roun
 // checksum header says what the body must be; the header is signed.
 func unsignedBody(o *s3.Options) {
 	o.APIOptions = append(o.APIOptions, v4.SwapComputePayloadSHA256ForUnsignedPayloadMiddleware)
-}
-
-// newTransport makes the keep-alive pool: one connection for each slot, never
-// more, and none given up for being idle. It speaks HTTP/1.1 only, since
-// HTTP/2 would put all uploads on one TCP connection.
-func newTransport(cfg Config, roots *x509.CertPool, dial dialFunc) *http.Transport {
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	return &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            dial,
-		TLSHandshakeTimeout:    cfg.ConnectTimeout,
-		MaxResponseHeaderBytes: 64 << 10,
-		TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}},
-		Protocols:              protocols,
-		MaxConnsPerHost:        cfg.MaxConnections,
-		MaxIdleConnsPerHost:    cfg.MaxConnections,
-		MaxIdleConns:           cfg.MaxConnections,
-		IdleConnTimeout:        0,
-		DisableCompression:     true,
-		WriteBufferSize:        64 << 10,
-	}
-}
-
-type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
-
-func newDialer(timeout time.Duration) *net.Dialer {
-	return &net.Dialer{
-		Timeout: timeout,
-		KeepAliveConfig: net.KeepAliveConfig{
-			Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 4,
-		},
-	}
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/lsst-dm/s3daemon/push"
 	"github.com/lsst-dm/s3daemon/source"
+	"github.com/lsst-dm/s3daemon/transport"
 )
 
 // delivery carries one file to its object, in one run of its push. It is the
@@ -138,7 +139,7 @@ func (d *delivery) request(ctx context.Context, operation string, k kind, p plac
 				return why
 			}
 		}
-		if _, broken := errors.AsType[*brokenError](err); broken {
+		if _, broken := errors.AsType[*transport.BrokenError](err); broken {
 			d.up.endpoint.suspect(err)
 		}
 		wait, again := d.up.retry.withinRequest(n, err, p == inPlace, d.before)

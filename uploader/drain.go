@@ -120,6 +120,6 @@ func (u *Uploader) shut() int {
 		u.workers.Wait()
 	}
 	u.endpoint.asking.Wait()
-	u.client.Options().HTTPClient.(roundTripper).CloseIdleConnections()
+	u.wire.CloseIdle()
 	return stay
 }

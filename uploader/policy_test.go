@@ -17,6 +17,7 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/lsst-dm/s3daemon/push"
+	"github.com/lsst-dm/s3daemon/transport"
 )
 
 // refusal is an error as the SDK returns it for an answer of the store.
@@ -53,7 +54,7 @@ func TestRetryPolicy(t *testing.T) {
 		{"connection refused", &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, true, true, "connection"},
 		{"no connection tried", operation(&smithyhttp.RequestSendError{Err: &downError{syscall.ECONNREFUSED}}), true, true, "connection"},
 		{"answer cut short", io.ErrUnexpectedEOF, true, true, "connection"},
-		{"stood still", operation(&smithyhttp.RequestSendError{Err: &stallError{}}), true, true, "stalled"},
+		{"stood still", operation(&smithyhttp.RequestSendError{Err: &transport.StallError{}}), true, true, "stalled"},
 		{"500", refusal(500, "InternalError"), true, true, "5xx"},
 		{"502 of a proxy", refusal(502, "BadGateway"), true, true, "5xx"},
 		{"503 SlowDown", refusal(503, "SlowDown"), true, true, "slow_down"},

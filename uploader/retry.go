@@ -4,9 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -18,6 +16,7 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/lsst-dm/s3daemon/push"
+	"github.com/lsst-dm/s3daemon/transport"
 )
 
 // Backoff between attempts: full jitter, so that pushes that fail together do
@@ -110,7 +109,7 @@ func (p retryPolicy) withinRequest(n int, err error, inPlace bool, before int) (
 	switch {
 	case errors.As(err, &open): // never a second completion of one upload
 		return 0, false
-	case n == 1 && (before == 0 || inPlace) && brokenOff(err) && n < p.attempts:
+	case n == 1 && (before == 0 || inPlace) && transport.BrokenOff(err) && n < p.attempts:
 		return 0, true
 	case !inPlace || n >= p.attempts || !transient(err):
 		return 0, false
@@ -129,17 +128,6 @@ func (p retryPolicy) patience() time.Duration {
 		sum += backoffAfter(n, backoffCap)
 	}
 	return sum
-}
-
-// brokenOff reports whether a connection ended in the midst of the request. The
-// likeliest cause is that the store had given it up while it was idle, and
-// another one will do at once.
-func brokenOff(err error) bool {
-	var network *net.OpError
-	if errors.As(err, &network) && network.Op == "dial" {
-		return false
-	}
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 // transient reports whether the same request may succeed later.
@@ -228,7 +216,7 @@ func retryAfter(err error) time.Duration {
 // reasonOf names the failure for a metric: few words, never a message.
 func reasonOf(err error) string {
 	var known *push.Error
-	var stalled *stallError
+	var stalled *transport.StallError
 	var untrusted *tls.CertificateVerificationError
 	var open *unclearError
 	answer := answerOf(err)

@@ -48,6 +48,7 @@ import (
 
 	"github.com/lsst-dm/s3daemon/journal"
 	"github.com/lsst-dm/s3daemon/push"
+	"github.com/lsst-dm/s3daemon/transport"
 )
 
 // Config is what an Uploader needs. All fields are required but Endpoint,
@@ -72,9 +73,10 @@ type Uploader struct {
 	name       string // of the store, for messages
 	endpoint   *endpoint
 	client     *s3.Client
-	asker      roundTripper // for one question at a time, each on a connection of its own
-	putter     *putter      // nil where the SDK makes all requests
-	limit      int          // of the pool
+	wire       *transport.Transport // the pool of connections
+	asker      *transport.Transport // for one question at a time, each on a connection of its own
+	putter     *putter              // nil where the SDK makes all requests
+	limit      int                  // of the pool
 	slots      *slots
 	plan       plan
 	retry      retryPolicy
@@ -131,14 +133,14 @@ func newUploader(ctx context.Context, cfg Config) (*Uploader, error) {
 		queue: newQueue(cfg.MaxConnections), live: make(map[push.ID]*entry), labels: make(map[string]*label), puttingBack: make(map[uint64]bool),
 	}
 	u.stopped, u.stop = context.WithCancel(context.WithoutCancel(ctx))
-	u.endpoint = newEndpoint(u.stopped, newDialer(cfg.ConnectTimeout).DialContext, u.askStore)
+	u.endpoint = newEndpoint(u.stopped, transport.NewDialer(cfg.ConnectTimeout).DialContext, u.askStore)
 	u.endpoint.changed = u.endpointChanged
-	client, asker, err := newClient(ctx, cfg, u.endpoint.dial)
+	client, wire, asker, err := newClient(ctx, cfg, u.endpoint.dial)
 	if err != nil {
 		u.stop()
 		return nil, err
 	}
-	u.name, u.client, u.asker, u.putter = endpointName(client.Options()), client, asker, newPutter(client.Options())
+	u.name, u.client, u.wire, u.asker, u.putter = endpointName(client.Options()), client, wire, asker, newPutter(client.Options())
 	u.metrics = newMetrics(cfg.Metrics, u, cfg.MaxConnections)
 	for k := range u.turn {
 		u.turn[k] = sync.NewCond(&u.mu)

@@ -91,7 +91,7 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 		if stay := up.Drain(context.Background()); stay != r.stays {
 			t.Errorf("%d pushes stay in the journal, want %d", stay, r.stays)
 		}
-		up.client.Options().HTTPClient.(roundTripper).CloseIdleConnections()
+		up.wire.CloseIdle()
 		if n := up.slots.inUse(); n != 0 {
 			t.Errorf("%d slots are still held", n)
 		}

@@ -1,13 +1,15 @@
-package uploader
+package transport
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -36,25 +38,25 @@ var phases = [...]struct {
 	reading:  {"the answer was being read", 30 * time.Second},
 }
 
-// stallError ends a request that stood still.
-type stallError struct{ phase }
+// StallError ends a request that stood still.
+type StallError struct{ phase }
 
-func (e *stallError) Error() string {
+// Error says how long nothing moved, and while what was being done.
+func (e *StallError) Error() string {
 	p := phases[e.phase]
 	return fmt.Sprintf("nothing moved for %v while %s", p.limit, p.doing)
 }
 
-// errNotRead marks a success that was said before the request had been sent.
-var errNotRead = errors.New("the store answered before it had read the whole request")
+// ErrNotRead marks a success that was said before the request had been sent.
+var ErrNotRead = errors.New("the store answered before it had read the whole request")
 
-// roundTripper is the HTTP client that the SDK asks for, without the redirects
-// and cookies of http.Client: a redirect is an answer that the caller sees. It
-// ends a request that stands still, and believes no success that was said
-// before the whole request had been sent.
-type roundTripper struct{ *http.Transport }
+// small is the size up to which a body is in memory, in bytes. The pool must see
+// such a one as what it is, so that it goes out in one packet with its headers.
+const small = 32 << 10
 
-// Do makes one request.
-func (r roundTripper) Do(req *http.Request) (*http.Response, error) {
+// Do makes one request. It ends a request that stands still, and believes no
+// success that was said before the whole request had been sent.
+func (t *Transport) Do(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(req.Context())
 	w := newWatch(cancel)
 	wrote := make(chan error, 4) // the transport may try more than one connection
@@ -70,10 +72,10 @@ func (r roundTripper) Do(req *http.Request) (*http.Response, error) {
 	}})
 	body := req.Body
 	req = req.WithContext(ctx)
-	if req.ContentLength > inMemory { // the transport must see what is in memory as what it is
+	if req.ContentLength > small {
 		req.Body = &watchedBody{ReadCloser: body, watch: w}
 	}
-	resp, err := r.RoundTrip(req)
+	resp, err := t.pool.RoundTrip(req)
 	if err == nil {
 		w.enter(reading)
 		err = credible(resp, wrote)
@@ -84,8 +86,8 @@ func (r roundTripper) Do(req *http.Request) (*http.Response, error) {
 	}
 	if err != nil {
 		w.end()
-		if err = because(ctx, err); brokenOff(err) && !idle.Load() {
-			err = &brokenError{err}
+		if err = because(ctx, err); BrokenOff(err) && !idle.Load() {
+			err = &BrokenError{err}
 		}
 		return nil, err
 	}
@@ -97,11 +99,25 @@ func (r roundTripper) Do(req *http.Request) (*http.Response, error) {
 // nothing about the store.
 const staleAfter = time.Second
 
-// brokenError is the failure of a connection that was in use.
-type brokenError struct{ err error }
+// BrokenError is the failure of a connection that was in use.
+type BrokenError struct{ err error }
 
-func (e *brokenError) Error() string { return e.err.Error() }
-func (e *brokenError) Unwrap() error { return e.err }
+// Error is the text of the failure itself.
+func (e *BrokenError) Error() string { return e.err.Error() }
+
+// Unwrap returns the failure itself.
+func (e *BrokenError) Unwrap() error { return e.err }
+
+// BrokenOff reports whether a connection ended in the midst of the request. The
+// likeliest cause is that the store had given it up while it was idle, and
+// another one will do at once.
+func BrokenOff(err error) bool {
+	var network *net.OpError
+	if errors.As(err, &network) && network.Op == "dial" {
+		return false
+	}
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
 
 // credible returns an error for an answer that is none to this request.
 func credible(resp *http.Response, wrote <-chan error) error {
@@ -120,14 +136,14 @@ func credible(resp *http.Response, wrote <-chan error) error {
 				return nil
 			}
 		case <-late.C:
-			return errNotRead
+			return ErrNotRead
 		}
 	}
 }
 
 // because returns why the context was ended if that is what the error is about.
 func because(ctx context.Context, err error) error {
-	var stalled *stallError
+	var stalled *StallError
 	if cause := context.Cause(ctx); errors.As(cause, &stalled) {
 		return stalled
 	}
@@ -144,7 +160,7 @@ type watch struct {
 
 func newWatch(cancel context.CancelCauseFunc) *watch {
 	w := &watch{cancel: cancel}
-	w.timer = time.AfterFunc(phases[sending].limit, func() { cancel(&stallError{phase(w.phase.Load())}) })
+	w.timer = time.AfterFunc(phases[sending].limit, func() { cancel(&StallError{phase(w.phase.Load())}) })
 	return w
 }
 
