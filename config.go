@@ -29,6 +29,7 @@ type config struct {
 	queueLimit     int
 	giveUpAfter    time.Duration
 	syncFiles      bool
+	checksum       string // how it is shown that the store has the bytes: auto, crc64nvme, md5 or sha256
 	log            string // file; empty for standard error
 	logLevel       slog.Level
 	logFormat      string // auto, json or text
@@ -53,6 +54,7 @@ type environment struct {
 	HistoryCount   string `envconfig:"S3DAEMON_HISTORY_COUNT" default:"100000" desc:"How many pushes that have ended can be asked for, 1 to 10000000."`
 	QueueLimit     string `envconfig:"S3DAEMON_QUEUE_LIMIT" default:"100000" desc:"How many pushes may be queued or running before further ones are refused (429), 1 to 10000000."`
 	SyncFiles      string `envconfig:"S3DAEMON_SYNC_FILES" default:"false" desc:"true: have each file put on disk (fsync) before its push is accepted, for those who fear a loss of power."`
+	Checksum       string `envconfig:"S3DAEMON_CHECKSUM" default:"auto" desc:"What shows that the store has a file's bytes: crc64nvme, md5 (for stores that refuse CRC headers), sha256 (the signed payload); or auto, crc64nvme, and md5 too where the store is not known to check that."`
 	Log            string `envconfig:"S3DAEMON_LOG" desc:"File to append the log to. Empty: standard error."`
 	LogLevel       string `envconfig:"S3DAEMON_LOG_LEVEL" default:"info" desc:"debug, info, warn or error."`
 	LogFormat      string `envconfig:"S3DAEMON_LOG_FORMAT" default:"auto" desc:"json, text, or auto: text on a terminal, else json."`
@@ -124,6 +126,7 @@ func (e environment) parse() (config, error) {
 		queueLimit:     p.number("S3DAEMON_QUEUE_LIMIT", e.QueueLimit, 1, 10_000_000),
 		giveUpAfter:    p.duration("S3DAEMON_GIVE_UP_AFTER", e.GiveUpAfter, 0, 10*365*24*time.Hour),
 		syncFiles:      p.flag("S3DAEMON_SYNC_FILES", e.SyncFiles),
+		checksum:       p.choice("S3DAEMON_CHECKSUM", e.Checksum, "auto", "crc64nvme", "md5", "sha256"),
 		log:            e.Log,
 		logFormat:      p.choice("S3DAEMON_LOG_FORMAT", e.LogFormat, "auto", "json", "text"),
 	}

@@ -40,7 +40,7 @@ func defaults() config {
 		listen: []string{"127.0.0.1:15556"}, maxConnections: 25, attempts: 5,
 		connectTimeout: 5 * time.Second, drainTimeout: 25 * time.Second,
 		dataDir: "/home/somebody/.local/state/s3daemon", historyAge: 72 * time.Hour, historyCount: 100000, queueLimit: 100000, giveUpAfter: 24 * time.Hour,
-		logLevel: slog.LevelInfo, logFormat: "auto",
+		checksum: "auto", logLevel: slog.LevelInfo, logFormat: "auto",
 	}
 }
 
@@ -74,6 +74,7 @@ func TestLoadConfig(t *testing.T) {
 		{"queue limit", []string{"S3DAEMON_QUEUE_LIMIT=1100000"}, func(c *config) { c.queueLimit = 1_100_000 }},
 		{"give up", []string{"S3DAEMON_GIVE_UP_AFTER=90"}, func(c *config) { c.giveUpAfter = 90 * time.Second }},
 		{"sync files", []string{"S3DAEMON_SYNC_FILES=1"}, func(c *config) { c.syncFiles = true }},
+		{"checksum", []string{"S3DAEMON_CHECKSUM=MD5"}, func(c *config) { c.checksum = "md5" }},
 		{"log", []string{"S3DAEMON_LOG=/var/log/s3daemon.log"}, func(c *config) { c.log = "/var/log/s3daemon.log" }},
 		{"log level", []string{"S3DAEMON_LOG_LEVEL=WARN"}, func(c *config) { c.logLevel = slog.LevelWarn }},
 		{"log format", []string{"S3DAEMON_LOG_FORMAT=json"}, func(c *config) { c.logFormat = "json" }},
@@ -117,6 +118,7 @@ var mistaken = []string{
 	"S3DAEMON_QUEUE_LIMIT=10000001",
 	"S3DAEMON_GIVE_UP_AFTER=never",
 	"S3DAEMON_SYNC_FILES=maybe",
+	"S3DAEMON_CHECKSUM=crc32",
 	"S3DAEMON_LOG_LEVEL=loud",
 	"S3DAEMON_LOG_FORMAT=xml",
 }

@@ -58,7 +58,8 @@ func serve(ctx context.Context, cfg config, log *slog.Logger, ready func([]strin
 	up, err := uploader.New(ctx, uploader.Config{
 		Endpoint: cfg.endpoint, MaxConnections: cfg.maxConnections, Attempts: cfg.attempts, GiveUpAfter: cfg.giveUpAfter,
 		ConnectTimeout: cfg.connectTimeout, QueueLimit: cfg.queueLimit, SyncFiles: cfg.syncFiles, DrainQueue: cfg.drainQueue,
-		Journal: kept, Log: log, Metrics: registry,
+		Checksum: uploader.Checksum(cfg.checksum),
+		Journal:  kept, Log: log, Metrics: registry,
 	})
 	if err != nil {
 		for _, l := range listeners {

@@ -199,13 +199,14 @@ func TestPush(t *testing.T) {
 	want := push.Request{
 		File: "/data/a b.fits", Destination: "s3://bucket/a+b%20c", Label: "night 1", ContentType: "image/fits",
 		Metadata: map[string]string{"Camera": "R22"}, Tags: map[string]string{"a b": "c&d"}, StorageClass: "STANDARD",
+		Encryption: "aws:kms", KMSKeyID: "alias/a b",
 	}
 	for name, tc := range map[string]struct{ contentType, body string }{
 		"json": {jsonType, `{"file":"/data/a b.fits","destination":"s3://bucket/a+b%20c","label":"night 1","content_type":"image/fits",
-			"metadata":{"Camera":"R22"},"tags":{"a b":"c&d"},"storage_class":"STANDARD"}`},
+			"metadata":{"Camera":"R22"},"tags":{"a b":"c&d"},"storage_class":"STANDARD","server_side_encryption":"aws:kms","sse_kms_key_id":"alias/a b"}`},
 		"json with charset": {"application/json; charset=UTF-8", `{"file":"/data/a b.fits","destination":"s3://bucket/a+b%20c","label":"night 1","content_type":"image/fits",
-			"metadata":{"Camera":"R22"},"tags":{"a b":"c&d"},"storage_class":"STANDARD"}`},
-		"form": {formType, "file=/data/a+b.fits&destination=s3%3A%2F%2Fbucket%2Fa%2Bb%2520c&label=night%201&content_type=image/fits&metadata.Camera=R22&tags.a%20b=c%26d&storage_class=STANDARD"},
+			"metadata":{"Camera":"R22"},"tags":{"a b":"c&d"},"storage_class":"STANDARD","server_side_encryption":"aws:kms","sse_kms_key_id":"alias/a b"}`},
+		"form": {formType, "file=/data/a+b.fits&destination=s3%3A%2F%2Fbucket%2Fa%2Bb%2520c&label=night%201&content_type=image/fits&metadata.Camera=R22&tags.a%20b=c%26d&storage_class=STANDARD&server_side_encryption=aws:kms&sse_kms_key_id=alias/a+b"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
@@ -215,7 +216,7 @@ func TestPush(t *testing.T) {
 				t.Errorf("%s\n%s", resp.Status, body)
 			}
 			if g := r.got; g.File != want.File || g.Destination != want.Destination || g.Label != want.Label || g.ContentType != want.ContentType ||
-				!maps.Equal(g.Metadata, want.Metadata) || !maps.Equal(g.Tags, want.Tags) || g.StorageClass != want.StorageClass {
+				!maps.Equal(g.Metadata, want.Metadata) || !maps.Equal(g.Tags, want.Tags) || g.StorageClass != want.StorageClass || g.Encryption != want.Encryption || g.KMSKeyID != want.KMSKeyID {
 				t.Errorf("pushed %+v", g)
 			}
 		})

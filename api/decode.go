@@ -97,7 +97,7 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 }
 
 // fields are the names of the members of a body.
-var fields = []string{"file", "destination", "label", "content_type", "metadata", "tags", "storage_class", "async"}
+var fields = []string{"file", "destination", "label", "content_type", "metadata", "tags", "storage_class", "server_side_encryption", "sse_kms_key_id", "async"}
 
 func unknownField(name string) error {
 	return push.Errorf(push.UnknownField, "the field %s is not known: there are %s", push.Quote(name), strings.Join(fields, ", "))
@@ -302,6 +302,7 @@ func setField(req *push.Request, name, value string) bool {
 	member, ok := map[string]*string{
 		"file": &req.File, "destination": &req.Destination, "label": &req.Label,
 		"content_type": &req.ContentType, "storage_class": &req.StorageClass,
+		"server_side_encryption": &req.Encryption, "sse_kms_key_id": &req.KMSKeyID,
 	}[name]
 	if ok {
 		*member = value

@@ -43,6 +43,7 @@ var statusOf = map[push.Code]int{
 	push.StoreRefused:     http.StatusBadGateway,
 	push.StoreUnreachable: http.StatusGatewayTimeout,
 	push.ChecksumMismatch: http.StatusBadGateway,
+	push.NotVerified:      http.StatusBadGateway,
 	push.NoCredentials:    http.StatusBadGateway,
 
 	push.ShuttingDown:       http.StatusServiceUnavailable,

@@ -93,6 +93,10 @@ func (r *Record) set(f field, text string) error {
 		return setPair(&r.Request.Tags, text)
 	case fieldStorageClass:
 		r.Request.StorageClass = text
+	case fieldEncryption:
+		r.Request.Encryption = text
+	case fieldKMSKeyID:
+		r.Request.KMSKeyID = text
 	case fieldSize:
 		r.Size = int64(f.value)
 	case fieldModSeconds:
@@ -137,6 +141,14 @@ func (r *Record) setEnd(f field, text string) {
 		made(&r.Checksum).Algorithm = text
 	case fieldChecksumValue:
 		made(&r.Checksum).Value = text
+	case fieldVerifiedWhat:
+		made(&r.Verified).What = text
+	case fieldVerifiedAlgorithm:
+		made(&r.Verified).Algorithm = text
+	case fieldVerifiedBy:
+		made(&r.Verified).By = text
+	case fieldVerifiedValue:
+		made(&r.Verified).Value = text
 	case fieldProblemCode:
 		made(&r.Problem).Code = push.Code(text)
 	case fieldProblemDetail:

@@ -94,6 +94,12 @@
 //	29 store's answer    bytes    the code
 //	30 store's answer    bytes    the message
 //	31 store's answer    bytes    the request id
+//	32 encryption        bytes    that the store is asked for
+//	33 encryption        bytes    the id of the KMS key
+//	34 verified          bytes    what: object or parts
+//	35 verified          bytes    the algorithm
+//	36 verified          bytes    by whom: daemon or store
+//	37 verified          bytes    the value
 //
 // # Versions
 //

@@ -49,6 +49,12 @@ const (
 	fieldStoreCode
 	fieldStoreMessage
 	fieldStoreRequestID
+	fieldEncryption
+	fieldKMSKeyID
+	fieldVerifiedWhat
+	fieldVerifiedAlgorithm
+	fieldVerifiedBy
+	fieldVerifiedValue
 )
 
 // states has the number that stands for each state on disk.
@@ -86,6 +92,9 @@ func encode(r *Record, state push.State) []byte {
 	b = appendNumber(b, fieldState, uint64(max(slices.Index(states[:], state), 1)))
 	b = appendRequest(b, r)
 	b = appendEnd(b, r)
+	b = appendText(b, fieldEncryption, r.Request.Encryption)
+	b = appendText(b, fieldKMSKeyID, r.Request.KMSKeyID)
+	b = appendVerified(b, r.Verified)
 	return b
 }
 
@@ -142,6 +151,16 @@ func appendEnd(b []byte, r *Record) []byte {
 		}
 	}
 	return b
+}
+
+func appendVerified(b []byte, v *push.Verified) []byte {
+	if v == nil {
+		return b
+	}
+	b = appendText(b, fieldVerifiedWhat, v.What)
+	b = appendText(b, fieldVerifiedAlgorithm, v.Algorithm)
+	b = appendText(b, fieldVerifiedBy, v.By)
+	return appendText(b, fieldVerifiedValue, v.Value)
 }
 
 func appendText(b []byte, field protowire.Number, s string) []byte {

@@ -27,6 +27,7 @@ type Record struct {
 	Attempts, Parts       int
 	ETag, VersionID       string
 	Checksum              *push.Checksum
+	Verified              *push.Verified
 	Problem               *push.Problem // Code, Detail and Store are kept, and nothing else of it
 }
 

@@ -20,7 +20,7 @@ func full() *Record {
 		State: push.Failed,
 		Request: push.Request{
 			File: "/data/\xff not UTF-8", Destination: "s3://b/k", Label: "night-1",
-			ContentType: "image/fits", StorageClass: "STANDARD_IA",
+			ContentType: "image/fits", StorageClass: "STANDARD_IA", Encryption: "aws:kms", KMSKeyID: "alias/raw",
 			Metadata: map[string]string{"a": "1", "empty": "", "zz": strings.Repeat("x", 300)},
 			Tags:     map[string]string{"tag": "value"},
 		},
@@ -30,6 +30,7 @@ func full() *Record {
 		StartedAt: time.Unix(1795600003, 3).UTC(), FinishedAt: time.Unix(1795600004, 4).UTC(),
 		Attempts: 5, Parts: 10000, ETag: "etag", VersionID: "v",
 		Checksum: &push.Checksum{Algorithm: "crc64nvme", Value: "AAAAAAAAAAA="},
+		Verified: &push.Verified{What: "parts", Algorithm: "md5", By: "daemon", Value: "d41d8cd98f00b204e9800998ecf8427e-2"},
 		Problem: &push.Problem{Code: push.StoreRefused, Detail: "no",
 			Store: &push.StoreAnswer{Status: 403, Code: "AccessDenied", Message: "Access Denied", RequestID: "r"}},
 	}
@@ -97,7 +98,7 @@ func TestFieldNumbers(t *testing.T) {
 		numbers = append(numbers, fmt.Sprint(f.number))
 		body = body[n:]
 	}
-	want := "1 2 3 4 5 6 6 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31"
+	want := "1 2 3 4 5 6 6 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37"
 	if got := strings.Join(numbers, " "); got != want {
 		t.Errorf("fields are %s\nwant      %s", got, want)
 	}

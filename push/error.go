@@ -49,7 +49,8 @@ const (
 	// Something is the matter with the store.
 	StoreRefused     Code = "store_refused"     // it answered, and the answer was no
 	StoreUnreachable Code = "store_unreachable" // no answer within the attempts
-	ChecksumMismatch Code = "checksum_mismatch" // it holds other bytes than were sent
+	ChecksumMismatch Code = "checksum_mismatch" // it has got other bytes than were read
+	NotVerified      Code = "not_verified"      // it said yes, and nothing shows that it has the file's bytes
 	NoCredentials    Code = "no_credentials"    // none to be had to ask it with
 
 	// Something is the matter with the daemon.

@@ -34,6 +34,14 @@ type Checksum struct {
 	Value     string `json:"value"`     // base64 of the big-endian bytes, as S3 writes it
 }
 
+// Verified says how it was shown that the store has exactly the file's bytes.
+type Verified struct {
+	What      string `json:"what"`      // what was compared: "object", all of it at once, or "parts", each of them
+	Algorithm string `json:"algorithm"` // "crc64nvme", "md5" or "sha256"; "crc64nvme+md5" where parts were shown by one or the other
+	By        string `json:"by"`        // who compared: "daemon", with what the store computed, or "store", which took what the daemon had sent
+	Value     string `json:"value"`     // the digest: a CRC64NVME in base64, the others in hexadecimal, MD5s of parts as the ETag has them
+}
+
 // Ended reports whether the state is one of the last three.
 func (s State) Ended() bool { return s == Done || s == Failed || s == Cancelled }
 
@@ -47,7 +55,8 @@ type Receipt struct {
 	Key         string    `json:"key"`
 	Size        int64     `json:"size"`                 // bytes
 	ETag        string    `json:"etag,omitempty"`       // as the store gave it, without quotes
-	Checksum    *Checksum `json:"checksum,omitempty"`   // of the whole object; absent where nobody computed one
+	Checksum    *Checksum `json:"checksum,omitempty"`   // of the whole file as it was read and sent; always there once it is done
+	Verified    *Verified `json:"verified,omitempty"`   // the proof; always there once it is done
 	VersionID   string    `json:"version_id,omitempty"` // where the bucket keeps versions
 	Attempts    int       `json:"attempts"`             // runs of the push, where in each the request counts that was repeated most; 1 when nothing was, 0 before the first
 	Parts       int       `json:"parts"`                // requests that carry the bytes: 1 is a single PutObject

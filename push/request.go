@@ -18,17 +18,23 @@ const (
 	MaxTags          = 10
 	MaxTagNameRunes  = 128
 	MaxTagValueRunes = 256
+	MaxKMSKeyIDBytes = 2048 // as AWS KMS has it
 )
+
+// Encryptions are the kinds of server-side encryption that a push can ask for.
+var Encryptions = []string{"AES256", "aws:kms", "aws:kms:dsse"}
 
 // Request asks for one push. File and Destination are required.
 type Request struct {
-	File         string            `json:"file"`                    // absolute path on the daemon's host
-	Destination  string            `json:"destination"`             // see ParseDestination
-	Label        string            `json:"label,omitempty"`         // free text for logs and lists
-	ContentType  string            `json:"content_type,omitempty"`  // a media type (RFC 9110); the store's default where empty
-	Metadata     map[string]string `json:"metadata,omitempty"`      // kept with the object as x-amz-meta-NAME
-	Tags         map[string]string `json:"tags,omitempty"`          // the object's tags
-	StorageClass string            `json:"storage_class,omitempty"` // e.g. STANDARD_IA; the bucket's default where empty
+	File         string            `json:"file"`                             // absolute path on the daemon's host
+	Destination  string            `json:"destination"`                      // see ParseDestination
+	Label        string            `json:"label,omitempty"`                  // free text for logs and lists
+	ContentType  string            `json:"content_type,omitempty"`           // a media type (RFC 9110); the store's default where empty
+	Metadata     map[string]string `json:"metadata,omitempty"`               // kept with the object as x-amz-meta-NAME
+	Tags         map[string]string `json:"tags,omitempty"`                   // the object's tags
+	StorageClass string            `json:"storage_class,omitempty"`          // e.g. STANDARD_IA; the bucket's default where empty
+	Encryption   string            `json:"server_side_encryption,omitempty"` // one of Encryptions; the bucket's default where empty
+	KMSKeyID     string            `json:"sse_kms_key_id,omitempty"`         // for Encryptions of KMS; its default key where empty
 }
 
 // Check reports the first thing wrong with the request as an *Error, without
@@ -47,7 +53,7 @@ func (r Request) Check() (Destination, error) {
 	if err != nil {
 		return Destination{}, err
 	}
-	for _, check := range []func() string{r.badLabel, r.badContentType, r.badMetadata, r.badTags, r.badStorageClass} {
+	for _, check := range []func() string{r.badLabel, r.badContentType, r.badMetadata, r.badTags, r.badStorageClass, r.badEncryption} {
 		if why := check(); why != "" {
 			return Destination{}, Errorf(InvalidField, "%s", why)
 		}
@@ -137,6 +143,22 @@ func (r Request) badStorageClass() string {
 	}
 	if len(r.StorageClass) > 64 {
 		return "storage_class " + Quote(r.StorageClass) + " is longer than 64 characters"
+	}
+	return ""
+}
+
+func (r Request) badEncryption() string {
+	switch {
+	case r.Encryption != "" && !slices.Contains(Encryptions, r.Encryption):
+		return "server_side_encryption " + Quote(r.Encryption) + " is none of " + strings.Join(Encryptions, ", ")
+	case r.KMSKeyID == "":
+		return ""
+	case !strings.HasPrefix(r.Encryption, "aws:kms"):
+		return "sse_kms_key_id needs a server_side_encryption that has such keys: aws:kms or aws:kms:dsse"
+	case len(r.KMSKeyID) > MaxKMSKeyIDBytes:
+		return "sse_kms_key_id is longer than 2048 characters"
+	case strings.ContainsFunc(r.KMSKeyID, func(c rune) bool { return c <= ' ' || c > '~' }):
+		return "sse_kms_key_id " + Quote(r.KMSKeyID) + " is not one: give the id, the ARN or the alias of a key"
 	}
 	return ""
 }

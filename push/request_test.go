@@ -20,6 +20,7 @@ func good() push.Request {
 	return push.Request{
 		File: "/data/a.fits", Destination: "s3://raw/a.fits", Label: "night 12", ContentType: "image/fits",
 		Metadata: map[string]string{"exposure": "12", "filter": "r"}, Tags: map[string]string{"kind": "raw"}, StorageClass: "STANDARD_IA",
+		Encryption: "aws:kms", KMSKeyID: "arn:aws:kms:us-east-1:111122223333:key/1234abcd",
 	}
 }
 
@@ -55,6 +56,9 @@ func TestRequestCheckFields(t *testing.T) {
 	label := func(s string) func(*push.Request) { return func(r *push.Request) { r.Label = s } }
 	media := func(s string) func(*push.Request) { return func(r *push.Request) { r.ContentType = s } }
 	class := func(s string) func(*push.Request) { return func(r *push.Request) { r.StorageClass = s } }
+	encrypted := func(how, key string) func(*push.Request) {
+		return func(r *push.Request) { r.Encryption, r.KMSKeyID = how, key }
+	}
 	file := func(s string) func(*push.Request) { return func(r *push.Request) { r.File = s } }
 	dest := func(s string) func(*push.Request) { return func(r *push.Request) { r.Destination = s } }
 
@@ -68,6 +72,19 @@ func TestRequestCheckFields(t *testing.T) {
 		{"relative file", file("a.fits"), push.InvalidFile, "absolute"},
 		{"no destination", dest(""), push.MissingField, `"destination" is missing`},
 		{"no such destination", dest("raw"), push.InvalidDestination, "neither bucket nor key"},
+
+		{"no encryption", encrypted("", ""), "", ""},
+		{"encrypted by the store's key", encrypted("AES256", ""), "", ""},
+		{"encrypted by KMS' default key", encrypted("aws:kms", ""), "", ""},
+		{"encrypted twice by KMS", encrypted("aws:kms:dsse", "alias/raw"), "", ""},
+		{"unknown encryption", encrypted("aes256", ""), push.InvalidField, "none of AES256, aws:kms, aws:kms:dsse"},
+		{"a key without encryption", encrypted("", "k"), push.InvalidField, "sse_kms_key_id needs"},
+		{"a key without KMS", encrypted("AES256", "k"), push.InvalidField, "sse_kms_key_id needs"},
+		{"key of 2048 bytes", encrypted("aws:kms", long(2048)), "", ""},
+		{"key of 2049 bytes", encrypted("aws:kms", long(2049)), push.InvalidField, "2048"},
+		{"key with a space", encrypted("aws:kms", "a b"), push.InvalidField, "sse_kms_key_id"},
+		{"key with a newline", encrypted("aws:kms", "a\n"), push.InvalidField, "sse_kms_key_id"},
+		{"key beyond ASCII", encrypted("aws:kms", "clé"), push.InvalidField, "sse_kms_key_id"},
 
 		{"no label", label(""), "", ""},
 		{"label of 256 bytes", label(long(256)), "", ""},

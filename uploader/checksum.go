@@ -15,6 +15,18 @@ import (
 	"github.com/lsst-dm/s3daemon/source"
 )
 
+// Checksum is what shows that the store has a file's bytes.
+type Checksum string
+
+// The kinds of Checksum. The CRC64NVME of what is read is computed with each of
+// them.
+const (
+	ChecksumAuto      Checksum = "auto"      // a CRC64NVME header, and Content-MD5 where the store is not known to check that
+	ChecksumCRC64NVME Checksum = "crc64nvme" // a CRC64NVME header
+	ChecksumMD5       Checksum = "md5"       // Content-MD5, for stores that refuse CRC headers
+	ChecksumSHA256    Checksum = "sha256"    // the signature covers the SHA-256 of the body, and there is a CRC64NVME header
+)
+
 // buffers are for hashing; what a part needs of memory is this and no more.
 var buffers = sync.Pool{New: func() any { return new([256 << 10]byte) }}
 

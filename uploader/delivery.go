@@ -45,6 +45,7 @@ type delivery struct {
 type outcome struct {
 	etag, versionID string
 	checksum        *push.Checksum
+	verified        *push.Verified
 }
 
 // run delivers the file. When it returns without an error the store has said
@@ -93,6 +94,12 @@ func (d *delivery) input() *s3.PutObjectInput {
 		ContentType:  aws.String(cmp.Or(d.req.ContentType, "application/octet-stream")), // the SDK's default depends on the operation
 		Metadata:     d.req.Metadata,
 		StorageClass: types.StorageClass(d.req.StorageClass),
+	}
+	if d.req.Encryption != "" {
+		in.ServerSideEncryption = types.ServerSideEncryption(d.req.Encryption)
+	}
+	if d.req.KMSKeyID != "" {
+		in.SSEKMSKeyId = &d.req.KMSKeyID
 	}
 	if len(d.req.Tags) > 0 {
 		in.Tagging = aws.String(encodeTags(d.req.Tags))

@@ -159,7 +159,7 @@ func (u *Uploader) barrier(ctx context.Context, labelName string, wait time.Dura
 func receiptOf(r *journal.Record) push.Receipt {
 	receipt := push.Receipt{
 		ID: r.ID.String(), State: r.State, File: r.Request.File, Destination: r.Request.Destination, Label: r.Request.Label,
-		Size: r.Size, ETag: r.ETag, Checksum: r.Checksum, VersionID: r.VersionID, Attempts: r.Attempts, Parts: r.Parts,
+		Size: r.Size, ETag: r.ETag, Checksum: r.Checksum, Verified: r.Verified, VersionID: r.VersionID, Attempts: r.Attempts, Parts: r.Parts,
 		AcceptedAt: r.AcceptedAt, StartedAt: r.StartedAt, FinishedAt: r.FinishedAt, Problem: r.Problem,
 	}
 	if dest, err := push.ParseDestination(r.Request.Destination); err == nil { // which was checked when it was accepted

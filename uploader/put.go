@@ -111,6 +111,10 @@ func (p *putter) request(ctx context.Context, in *s3.PutObjectInput) *http.Reque
 	if in.StorageClass != "" {
 		h["X-Amz-Storage-Class"] = []string{string(in.StorageClass)}
 	}
+	if in.ServerSideEncryption != "" {
+		h["X-Amz-Server-Side-Encryption"] = []string{string(in.ServerSideEncryption)}
+	}
+	set("X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id", in.SSEKMSKeyId)
 	for name, value := range in.Metadata {
 		h.Set("X-Amz-Meta-"+name, value)
 	}

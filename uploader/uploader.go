@@ -52,7 +52,7 @@ import (
 )
 
 // Config is what an Uploader needs. All fields are required but Endpoint,
-// SyncFiles and DrainQueue.
+// SyncFiles, DrainQueue and Checksum.
 type Config struct {
 	Endpoint       string        // base URL of the store; empty for Amazon S3
 	MaxConnections int           // size of the pool, at least 1
@@ -62,6 +62,7 @@ type Config struct {
 	QueueLimit     int           // pushes that may be queued or running, at least 1
 	SyncFiles      bool          // have each file put on disk before its push is accepted
 	DrainQueue     bool          // Drain delivers what is queued too
+	Checksum       Checksum      // what shows that the store has the bytes; auto where empty
 	Journal        *journal.Journal
 	Log            *slog.Logger
 	Metrics        prometheus.Registerer

@@ -235,6 +235,7 @@ func (u *Uploader) write(e *entry, t *task, accepted *journal.Record, state push
 	r.State, r.FinishedAt = state, time.Now().UTC()
 	r.StartedAt, r.Attempts = t.startedAt, t.attempts
 	r.ETag, r.VersionID, r.Checksum = got.etag, got.versionID, got.checksum
+	r.Verified = got.verified
 	if failure != nil {
 		r.Problem = failure.Problem()
 	}
