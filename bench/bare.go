@@ -85,7 +85,7 @@ func newClient(callers int) *http.Client {
 
 // measureBare runs a workload in a bare process, against a store of its own.
 func measureBare(ctx context.Context, w workload, files []string) (measurement, error) {
-	store, err := startStore()
+	store, err := startStore(w.Silent)
 	if err != nil {
 		return measurement{}, err
 	}

@@ -17,7 +17,7 @@ import (
 // TestMain lets the test binary be the children that the benchmark makes of
 // itself.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && (os.Args[1] == "store" || os.Args[1] == "bare") {
+	if len(os.Args) > 1 && (os.Args[1] == "store" || os.Args[1] == "bare") {
 		if err := run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr); err != nil {
 			os.Exit(1)
 		}
@@ -70,8 +70,8 @@ func TestWholeRun(t *testing.T) {
 // checkReport checks a report of a quick run with -against.
 func checkReport(t *testing.T, r report) {
 	t.Helper()
-	if len(r.Workloads) != 2 || len(r.Listener) != 2 {
-		t.Fatalf("%d workloads and %d comparisons with the listener, want 2 of each", len(r.Workloads), len(r.Listener))
+	if len(r.Workloads) != 4 || len(r.Listener) != 2 {
+		t.Fatalf("%d workloads and %d comparisons with the listener, want 4 and 2", len(r.Workloads), len(r.Listener))
 	}
 	for _, w := range r.Workloads {
 		if w.Ratio.Min <= 0 || w.Ratio.Median < w.Ratio.Min || w.Ratio.Max < w.Ratio.Median {
@@ -98,8 +98,8 @@ func checkReport(t *testing.T, r report) {
 			}
 		}
 	}
-	if len(r.Verdicts) != 8 {
-		t.Errorf("%d verdicts, want 8: %+v", len(r.Verdicts), r.Verdicts)
+	if len(r.Verdicts) != 12 {
+		t.Errorf("%d verdicts, want 12: %+v", len(r.Verdicts), r.Verdicts)
 	}
 }
 
@@ -109,7 +109,7 @@ func TestParse(t *testing.T) {
 		want string // in what the user is told; empty: accepted
 	}{
 		{"", ""},
-		{"-quick -workloads large", ""},
+		{"-quick -workloads large,large-md5,large-silent", ""},
 		{"-workloads small,huge", `"huge"`},
 		{"-n 0", "-n must be"},
 		{"-small-size 0", "workload small"},

@@ -160,8 +160,12 @@ type storeProcess struct {
 }
 
 // startStore runs this program once more, as the store.
-func startStore() (*storeProcess, error) {
-	cmd, err := self("store")
+func startStore(silent bool) (*storeProcess, error) {
+	args := []string{"store"}
+	if silent {
+		args = append(args, "silent")
+	}
+	cmd, err := self(args...)
 	if err != nil {
 		return nil, err
 	}

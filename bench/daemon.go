@@ -27,14 +27,13 @@ type rig struct {
 	client *http.Client
 }
 
-// startRig starts the daemon at path. callers is how many pushes will be under
-// way at one time.
-func startRig(ctx context.Context, path string, callers int) (*rig, error) {
+// startRig starts the daemon at path, as a workload wants it.
+func startRig(ctx context.Context, path string, w workload) (*rig, error) {
 	dataDir, err := os.MkdirTemp("", "s3daemon-bench-data-")
 	if err != nil {
 		return nil, err
 	}
-	store, err := startStore()
+	store, err := startStore(w.Silent)
 	if err != nil {
 		os.RemoveAll(dataDir)
 		return nil, err
@@ -46,6 +45,7 @@ func startRig(ctx context.Context, path string, callers int) (*rig, error) {
 		"AWS_SECRET_ACCESS_KEY=bench-secret",
 		"S3DAEMON_LISTEN=127.0.0.1:0",
 		"S3DAEMON_DATA_DIR="+dataDir,
+		"S3DAEMON_CHECKSUM="+w.Checksum,
 	)
 	var address string
 	daemon, err := startServer(ctx, "the daemon", cmd, daemonReady(&address))
@@ -53,7 +53,7 @@ func startRig(ctx context.Context, path string, callers int) (*rig, error) {
 		_, stopErr := store.stop()
 		return nil, errors.Join(err, stopErr, os.RemoveAll(dataDir))
 	}
-	return &rig{dir: dataDir, store: store, daemon: daemon, url: "http://" + address, client: newClient(callers)}, nil
+	return &rig{dir: dataDir, store: store, daemon: daemon, url: "http://" + address, client: newClient(w.Callers)}, nil
 }
 
 // stop ends the daemon, then the store, and returns what the store has seen.
@@ -100,7 +100,7 @@ func (r *rig) push(ctx context.Context, file, bucket, key string) error {
 // measureDaemon runs a workload through the daemon at path. Each run has a
 // daemon of its own, since the peak of its memory cannot be set back.
 func measureDaemon(ctx context.Context, path string, w workload, files []string) (measurement, error) {
-	r, err := startRig(ctx, path, w.Callers)
+	r, err := startRig(ctx, path, w)
 	if err != nil {
 		return measurement{}, err
 	}

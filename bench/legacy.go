@@ -29,7 +29,7 @@ type listenerRun struct {
 // measureListener runs the workload directly and through the send program at
 // path, in front of one daemon.
 func measureListener(ctx context.Context, daemonPath, sendPath string, w workload, files []string) (listenerRun, error) {
-	r, err := startRig(ctx, daemonPath, w.Callers)
+	r, err := startRig(ctx, daemonPath, w)
 	if err != nil {
 		return listenerRun{}, err
 	}

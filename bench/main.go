@@ -33,10 +33,14 @@ import (
 
 // The workloads.
 const (
-	small    = "small"
-	large    = "large"
-	listener = "listener"
+	small       = "small"
+	large       = "large"
+	largeMD5    = "large-md5"    // the same, with S3DAEMON_CHECKSUM=md5
+	largeSilent = "large-silent" // the same, to a store that knows MD5 alone
+	listener    = "listener"
 )
+
+var workloads = []string{small, large, largeMD5, largeSilent, listener}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -66,6 +70,14 @@ type options struct {
 	listeners []workload
 }
 
+// pushed are the workloads of pushes alone, in the order of their runs.
+func (o options) pushed() []workload {
+	md5, silent := o.large, o.large
+	md5.Name, md5.Checksum = largeMD5, "md5"
+	silent.Name, silent.Silent = largeSilent, true
+	return []workload{o.small, o.large, md5, silent}
+}
+
 // usageError is a mistake in the arguments, which the user was told of.
 type usageError struct{ error }
 
@@ -74,7 +86,9 @@ type usageError struct{ error }
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 	switch {
 	case slices.Equal(args, []string{"store"}):
-		return runStore(stdin, stdout)
+		return runStore(false, stdin, stdout)
+	case slices.Equal(args, []string{"store", "silent"}):
+		return runStore(true, stdin, stdout)
 	case slices.Equal(args, []string{"bare"}):
 		return runBare(ctx, stdin, stdout)
 	}
@@ -120,7 +134,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.StringVar(&o.daemon, "daemon", "", "measure this daemon `binary`, not the one of this source tree")
 	flags.StringVar(&o.against, "against", "", "measure this daemon `binary` too, in turns with the other")
 	flags.StringVar(&o.send, "send", "", "measure this send `binary`, not the one of this source tree")
-	which := flags.String("workloads", "small,large,listener", "what to run, separated by commas")
+	which := flags.String("workloads", strings.Join(workloads, ","), "what to run, separated by commas")
 	flags.IntVar(&o.small.Pushes, "small-pushes", o.small.Pushes, "pushes of small files")
 	flags.IntVar(&o.small.Callers, "small-callers", o.small.Callers, "callers with small files")
 	flags.Int64Var(&o.small.Size, "small-size", o.small.Size, "`bytes` of a small file")
@@ -155,14 +169,14 @@ func (o options) validate(rest []string) error {
 		return fmt.Errorf("there are no arguments but flags, so what is %q?", rest[0])
 	}
 	for _, name := range o.workloads {
-		if !slices.Contains([]string{small, large, listener}, name) {
-			return fmt.Errorf("-workloads has %q: it knows small, large and listener", name)
+		if !slices.Contains(workloads, name) {
+			return fmt.Errorf("-workloads has %q: it knows %s", name, strings.Join(workloads, ", "))
 		}
 	}
 	if o.runs < 1 {
 		return errors.New("-n must be at least 1")
 	}
-	for _, w := range append([]workload{o.small, o.large}, o.listeners...) {
+	for _, w := range append(o.pushed(), o.listeners...) {
 		if w.Pushes < 1 || w.Callers < 1 || w.Size < 1 {
 			return fmt.Errorf("workload %s: pushes, callers and size must be at least 1", w.Name)
 		}
@@ -181,7 +195,7 @@ func (o options) bench(ctx context.Context, progress io.Writer) (*report, error)
 		return nil, err
 	}
 	r := &report{Go: runtime.Version(), CPUs: runtime.NumCPU(), Runs: o.runs}
-	for _, w := range []workload{o.small, o.large} {
+	for _, w := range o.pushed() {
 		if !slices.Contains(o.workloads, w.Name) {
 			continue
 		}

@@ -16,20 +16,20 @@ import (
 
 // openStore serves a store in this process until the test ends, and returns
 // its URL.
-func openStore(t *testing.T) (*discardStore, string) {
+func openStore(t *testing.T, silent bool) (*discardStore, string) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ln.Close() })
-	s := new(discardStore)
+	s := &discardStore{silent: silent}
 	go s.serve(ln)
 	return s, "http://" + ln.Addr().String()
 }
 
 func TestStore(t *testing.T) {
-	s, url := openStore(t)
+	s, url := openStore(t, false)
 	large := bytes.Repeat([]byte("0123456789abcdef"), 1<<20) // many packets
 	sum := md5.Sum(large)
 	sum64 := base64.StdEncoding.EncodeToString(sum[:])
@@ -95,7 +95,7 @@ func TestStore(t *testing.T) {
 // TestStoreHangsUp sends what the store cannot read, and expects the end of
 // the connection rather than an answer to something else.
 func TestStoreHangsUp(t *testing.T) {
-	_, url := openStore(t)
+	_, url := openStore(t, false)
 	tests := map[string]string{
 		"no HTTP":              "hello\r\n\r\n",
 		"HTTP/1.0":             "PUT /b/k HTTP/1.0\r\n\r\n",
@@ -121,5 +121,36 @@ func TestStoreHangsUp(t *testing.T) {
 			t.Errorf("%s: answered %q", name, answer)
 		}
 		conn.Close()
+	}
+}
+
+// TestSilentStore expects a store without CRC64NVME to answer with MD5s alone.
+func TestSilentStore(t *testing.T) {
+	_, url := openStore(t, true)
+	for _, request := range []string{"PUT /b/k", "PUT /b/k?partNumber=1&uploadId=bench", "POST /b/k?uploadId=bench"} {
+		method, target, _ := strings.Cut(request, " ")
+		body := ""
+		if method == "POST" {
+			body = `<CompleteMultipartUpload><Part><ETag>"00"</ETag></Part></CompleteMultipartUpload>`
+		}
+		req, err := http.NewRequestWithContext(t.Context(), method, url+target, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum := md5.Sum([]byte(body))
+		req.Header.Set("Content-MD5", base64.StdEncoding.EncodeToString(sum[:]))
+		req.Header.Set("x-amz-checksum-crc64nvme", "AAAAAAAAAAA=")
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != 200 || strings.Contains(strings.ToLower(fmt.Sprint(resp.Header, string(answer))), "crc64nvme") {
+			t.Errorf("%s: %d %v %s, %v; want 200 and no word of CRC64NVME", request, resp.StatusCode, resp.Header, answer, err)
+		}
+		if etag := fmt.Sprintf(`"%x"`, sum); method == "PUT" && resp.Header.Get("ETag") != etag {
+			t.Errorf("%s: the ETag is %s, want %s", request, resp.Header.Get("ETag"), etag)
+		}
 	}
 }

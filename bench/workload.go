@@ -17,6 +17,9 @@ type workload struct {
 	Callers int    `json:"callers"` // pushes under way at one time
 	Size    int64  `json:"size"`    // of a file, in bytes
 	Files   int    `json:"files"`   // different files; pushes take them in turn
+
+	Checksum string `json:"checksum,omitempty"` // the daemon's S3DAEMON_CHECKSUM; its default where empty
+	Silent   bool   `json:"silent,omitempty"`   // the store has never heard of CRC64NVME
 }
 
 // destination names the object of push i. No two pushes of a run share one,
