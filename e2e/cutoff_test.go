@@ -69,7 +69,7 @@ func (p *faultProxy) admit(conn *net.TCPConn) *faultConn {
 		conn.Close()
 		return nil
 	}
-	c := &faultConn{conn, p}
+	c := &faultConn{TCPConn: conn, proxy: p, idle: true}
 	p.conns[c] = struct{}{}
 	return c
 }

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -67,6 +68,7 @@ func newFaultProxyTo(t testing.TB, dial func(context.Context) (net.Conn, error))
 	p.server = &http.Server{
 		Handler:     p,
 		ErrorLog:    log.New(io.Discard, "", 0),
+		ConnState:   p.noteState,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 	}
 	if err := p.listen(); err != nil {
@@ -137,6 +139,9 @@ func (l *faultListener) Accept() (net.Conn, error) {
 type faultConn struct {
 	*net.TCPConn
 	proxy *faultProxy
+	// What follows is guarded by the proxy's mutex.
+	idle   bool // it carries no request
+	doomed bool // it is reset once it has been idle for a moment
 }
 
 func (c *faultConn) Close() error {
@@ -151,6 +156,46 @@ func (c *faultConn) Close() error {
 func (c *faultConn) reset() {
 	c.SetLinger(0)
 	c.Close()
+}
+
+// idleMoment is how long a doomed connection is idle before its reset: for a
+// daemon long enough to have put it back into its pool.
+const idleMoment = 10 * time.Millisecond
+
+// noteState notes which connections carry no request.
+func (p *faultProxy) noteState(conn net.Conn, state http.ConnState) {
+	c := conn.(*faultConn)
+	p.mu.Lock()
+	c.idle = state == http.StateIdle || state == http.StateNew
+	resets := c.doomed && state == http.StateIdle
+	p.mu.Unlock()
+	if !resets {
+		return
+	}
+	p.done.Go(func() {
+		select {
+		case <-time.After(idleMoment):
+			p.resetIdle(func(idle *faultConn) bool { return idle == c })
+		case <-p.closed:
+		}
+	})
+}
+
+// resetIdle resets the connections that carry no request just now, all or those
+// that the filter has, and returns their number.
+func (p *faultProxy) resetIdle(filter func(*faultConn) bool) int {
+	p.mu.Lock()
+	var idle []*faultConn
+	for c := range p.conns {
+		if c.idle && (filter == nil || filter(c)) {
+			idle = append(idle, c)
+		}
+	}
+	p.mu.Unlock()
+	for _, c := range idle {
+		c.reset()
+	}
+	return len(idle)
 }
 
 // ServeHTTP does what the plan says.
@@ -171,6 +216,12 @@ func (p *faultProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if f.early && f.what == resetFirst {
+		reset(w)
+		return
+	}
+	if f.what == stopsReading {
+		io.CopyN(io.Discard, r.Body, f.place(x.n, max(r.ContentLength, 1)))
+		p.hold(r, make(chan struct{}))
 		reset(w)
 		return
 	}
@@ -200,15 +251,22 @@ func (p *faultProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // reply answers a request that the store has answered.
 func (p *faultProxy) reply(w http.ResponseWriter, x *exchange, f fault, resp *http.Response, answer []byte) {
+	answer, did := f.alterAnswer(x, resp, answer)
+	if !did {
+		p.outcome(x, "nothing to do it to")
+	}
+	resp.Body = io.NopCloser(bytes.NewReader(answer))
 	switch {
 	case f.what == cutAfter:
 		reset(w)
 		return
 	case f.what == cutAnswer:
-		resp.Body = io.NopCloser(strings.NewReader(string(answer)))
 		if whole, err := httputil.DumpResponse(resp, true); err == nil {
-			cutIn(w, whole[:len(whole)/2])
+			cutIn(w, whole[:f.place(x.n, int64(len(whole)))])
 		}
+		return
+	case f.what == trickles || f.what == tricklesBody:
+		p.trickle(w, f, resp)
 		return
 	case f.what == answerAfter && resp.StatusCode < 300:
 		f.writeError(w, x.n)
@@ -218,6 +276,14 @@ func (p *faultProxy) reply(w http.ResponseWriter, x *exchange, f fault, resp *ht
 		if name != "Connection" && name != "Transfer-Encoding" {
 			w.Header()[name] = values
 		}
+	}
+	switch f.what {
+	case closes:
+		w.Header().Set("Connection", "close")
+	case resetsIdle:
+		p.mu.Lock()
+		x.conn.doomed = true
+		p.mu.Unlock()
 	}
 	w.WriteHeader(resp.StatusCode)
 	w.Write(answer)
@@ -270,16 +336,21 @@ func (p *faultProxy) forward(x *exchange, r *http.Request, f fault) (*http.Respo
 	}
 	switch {
 	case f.what == flips && r.ContentLength > 0:
-		out.Body = struct {
-			io.Reader
-			io.Closer
-		}{&flippingReader{r.Body, f.place(x.n, r.ContentLength), byte(1 << (x.n % 8))}, r.Body}
+		out.Body = io.NopCloser(&flippingReader{r.Body, f.place(x.n, r.ContentLength), byte(1 << (x.n % 8))})
 	case f.what == resetMidway:
 		// At least one byte is missing, so the store cannot take it for whole.
-		out.Body = io.NopCloser(io.MultiReader(io.LimitReader(r.Body, r.ContentLength/2), brokenReader{}))
+		out.Body = io.NopCloser(io.MultiReader(io.LimitReader(r.Body, f.place(x.n, max(r.ContentLength, 1))), brokenReader{}))
 		out.ContentLength = max(out.ContentLength, 1)
 	case r.ContentLength == 0:
 		out.Body = http.NoBody
+	}
+	if f.what == flips && r.ContentLength <= 0 {
+		p.outcome(x, "nothing to do it to")
+	}
+	if f.unaware {
+		if err := forgetChecksums(ctx, out); err != nil {
+			return nil, nil, err
+		}
 	}
 	p.toStore(x)
 	resp, err := p.store.RoundTrip(out)
@@ -296,22 +367,6 @@ func (p *faultProxy) forward(x *exchange, r *http.Request, f fault) (*http.Respo
 type brokenReader struct{}
 
 func (brokenReader) Read([]byte) (int, error) { return 0, errMidway }
-
-// flippingReader passes a body on with one byte changed.
-type flippingReader struct {
-	io.Reader
-	left int64 // bytes before the one to change
-	mask byte
-}
-
-func (f *flippingReader) Read(p []byte) (int, error) {
-	n, err := f.Reader.Read(p)
-	if f.left >= 0 && f.left < int64(n) {
-		p[f.left] ^= f.mask
-	}
-	f.left -= int64(n)
-	return n, err
-}
 
 // reset resets the daemon's connection.
 func reset(w http.ResponseWriter) { cutIn(w, nil) }

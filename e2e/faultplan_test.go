@@ -23,6 +23,12 @@ type fault struct {
 	at place
 	// early answers or resets without the body having been read.
 	early bool
+	// pace is the time from one byte to the next of an answer that trickles.
+	pace time.Duration
+	// unaware makes of the store one that does not know checksums in headers: it
+	// never sees one, and nobody gets one from it. It goes with whatever the rest
+	// of the fault is.
+	unaware bool
 	// The answer of answerInstead and answerAfter, as a store words it.
 	status     int
 	code       string
@@ -35,18 +41,27 @@ type what int
 const (
 	passes        what = iota // to the store, and the answer back
 	resetFirst                // the connection is reset; the store never hears of it
-	resetMidway               // the same after half of the body went on: the store has a request that breaks off
+	resetMidway               // the same in the middle of the body: the store has a request that breaks off
 	answerInstead             // with an error; the store never hears of it
 	answerAfter               // with an error, though the store has done as it was asked
 	cutAfter                  // the connection is reset when the store has done it, in place of the answer
 	cutAnswer                 // the same in the middle of the answer
-	flips                     // with one bit of the body changed: a body without bytes passes
+	flips                     // to the store, with one bit of the body changed
+	stopsReading              // in the middle of the body the other side reads no more, and says nothing, for ever
+	wrongETag                 // the answer has another ETag
+	wrongChecksum             // the answer has another CRC64NVME
+	truncatesXML              // the answer's body breaks off, in an answer that is whole
+	trickles                  // the answer comes byte by byte
+	tricklesBody              // the same, after a head that came at once
+	closes                    // the answer ends the connection, and says so
+	resetsIdle                // the connection is reset when the answer is there and nothing goes on
 )
 
 var whatNames = map[what]string{
 	passes: "passes", resetFirst: "reset first", resetMidway: "reset midway", answerInstead: "answered instead",
-	answerAfter: "answered after", cutAfter: "cut after", cutAnswer: "cut in the answer",
-	flips: "flipped",
+	answerAfter: "answered after", cutAfter: "cut after", cutAnswer: "cut in the answer", flips: "flipped",
+	stopsReading: "stopped reading", wrongETag: "wrong ETag", wrongChecksum: "wrong checksum", truncatesXML: "truncated XML",
+	trickles: "trickled", tricklesBody: "trickled body", closes: "closed", resetsIdle: "reset when idle",
 }
 
 func (w what) String() string { return whatNames[w] }
@@ -75,6 +90,10 @@ var (
 	slowDown      = fault{status: http.StatusServiceUnavailable, code: "SlowDown"}
 	internalError = fault{status: http.StatusInternalServerError, code: "InternalError"}
 	tooMany       = fault{status: http.StatusTooManyRequests, code: "TooManyRequests"}
+	// For a body that came too slowly.
+	requestTimeout = fault{status: http.StatusBadRequest, code: "RequestTimeout"}
+	// Of a completion: the status goes out before the store has come to the end.
+	errorIn200 = fault{status: http.StatusOK, code: "InternalError"}
 )
 
 // instead answers so in the store's place.
@@ -124,6 +143,15 @@ func only(ops string, p plan) plan {
 
 // always has one fault for every request.
 func always(f fault) plan { return func(request) fault { return f } }
+
+// unaware is the plan on a store that does not know checksums in headers.
+func unaware(p plan) plan {
+	return func(r request) fault {
+		f := p(r)
+		f.unaware = true
+		return f
+	}
+}
 
 // once has the fault for the first request that comes, and passes the rest.
 func once(f fault) plan {
