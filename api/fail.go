@@ -39,6 +39,7 @@ var statusOf = map[push.Code]int{
 	push.FileNotRegular: http.StatusUnprocessableEntity,
 	push.FileTooLarge:   http.StatusRequestEntityTooLarge,
 	push.FileChanged:    http.StatusConflict,
+	push.FileHangs:      http.StatusServiceUnavailable,
 
 	push.StoreRefused:     http.StatusBadGateway,
 	push.StoreUnreachable: http.StatusGatewayTimeout,

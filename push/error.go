@@ -45,6 +45,7 @@ const (
 	FileNotRegular Code = "file_not_regular" // a directory, FIFO, device or socket
 	FileTooLarge   Code = "file_too_large"   // more than 5 TiB
 	FileChanged    Code = "file_changed"     // while it was sent
+	FileHangs      Code = "file_hangs"       // its file system does not answer
 
 	// Something is the matter with the store.
 	StoreRefused     Code = "store_refused"     // it answered, and the answer was no

@@ -34,7 +34,7 @@ func aged(t *testing.T, content []byte) string {
 
 func mustOpen(t *testing.T, path string) *File {
 	t.Helper()
-	f, err := Open(path)
+	f, err := Open(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,9 +80,33 @@ func TestCheck(t *testing.T) {
 		{"it is renamed", func(p string) error { return os.Rename(p, p+".sent") }, "", ""},
 		{"it is removed", os.Remove, "", ""},
 		{"its permissions change", func(p string) error { return os.Chmod(p, 0) }, "", ""},
+		{"its directory is renamed", func(p string) error { return os.Rename(filepath.Dir(p), filepath.Dir(p)+".old") }, "", ""},
+		{"its directory becomes a file", func(p string) error {
+			return errors.Join(os.Rename(filepath.Dir(p), filepath.Dir(p)+".old"), os.WriteFile(filepath.Dir(p), nil, 0o644))
+		}, "", ""},
+		{"it gets a second name", func(p string) error { return os.Link(p, p+".too") }, "", ""},
+		{"a link leads to it", func(p string) error {
+			return errors.Join(os.Rename(p, p+".sent"), os.Symlink(p+".sent", p))
+		}, "", ""},
+
+		// What the name leads to now, nobody has sent.
 		{"another takes its name", func(p string) error {
 			return errors.Join(os.WriteFile(p+".new", []byte("another"), 0o644), os.Rename(p+".new", p))
-		}, "", ""},
+		}, push.FileChanged, "another file took the name"},
+		{"another of the same size and time takes its name", func(p string) error {
+			info, err := os.Stat(p)
+			if err != nil {
+				return err
+			}
+			return errors.Join(os.WriteFile(p+".new", []byte("0123456789"), 0o644), os.Chtimes(p+".new", info.ModTime(), info.ModTime()), os.Rename(p+".new", p))
+		}, push.FileChanged, "another file took the name"},
+		{"it is removed and written anew", func(p string) error {
+			return errors.Join(os.Remove(p), os.WriteFile(p, []byte("0123456789"), 0o644))
+		}, push.FileChanged, "another file took the name"},
+		{"a directory takes its name", func(p string) error { return errors.Join(os.Remove(p), os.Mkdir(p, 0o755)) }, push.FileChanged, "another file took the name"},
+		{"a FIFO takes its name", func(p string) error { return errors.Join(os.Remove(p), unix.Mkfifo(p, 0o600)) }, push.FileChanged, "another file took the name"},
+		{"a link to another takes its name", func(p string) error { return errors.Join(os.Remove(p), os.Symlink("/etc/passwd", p)) }, push.FileChanged, "another file took the name"},
+		{"a link to itself takes its name", func(p string) error { return errors.Join(os.Remove(p), os.Symlink(p, p)) }, push.FileChanged, "another file took the name"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			path := aged(t, []byte("0123456789"))
@@ -90,7 +114,7 @@ func TestCheck(t *testing.T) {
 			if err := tt.do(path); err != nil {
 				t.Fatal(err)
 			}
-			err := f.Check()
+			err := f.Check(t.Context())
 			if f.Size() != 10 {
 				t.Errorf("Size() = %d, want that of the opening, 10", f.Size())
 			}
@@ -98,7 +122,7 @@ func TestCheck(t *testing.T) {
 				if err != nil {
 					t.Errorf("Check: %v", err)
 				}
-				got, err := io.ReadAll(io.NewSectionReader(f, 0, f.Size()))
+				got, err := io.ReadAll(io.NewSectionReader(f.Reader(t.Context()), 0, f.Size()))
 				if err != nil || string(got) != "0123456789" {
 					t.Errorf("read %q, %v", got, err)
 				}
@@ -124,23 +148,23 @@ func TestReadError(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &File{file: writeOnly, identity: identityOf(info)}
-	if err := f.Check(); err != nil {
+	f := newFile(found{file: writeOnly, on: disk, identity: identityOf(info)}, all.join(path))
+	if err := f.Check(t.Context()); err != nil {
 		t.Fatalf("before it is read, Check: %v", err)
 	}
-	if _, err := f.ReadAt(make([]byte, 1), 0); !errors.Is(err, unix.EBADF) {
+	if _, err := f.Reader(t.Context()).ReadAt(make([]byte, 1), 0); !errors.Is(err, unix.EBADF) {
 		t.Fatalf("ReadAt: %v, want EBADF", err)
 	}
 	// A later error, and that the file has changed as well, do not hide the first.
 	f.Close()
-	if _, err := f.ReadAt(make([]byte, 1), 0); !errors.Is(err, os.ErrClosed) {
+	if _, err := f.Reader(t.Context()).ReadAt(make([]byte, 1), 0); !errors.Is(err, os.ErrClosed) {
 		t.Fatalf("ReadAt: %v, want ErrClosed", err)
 	}
 	if err := os.Truncate(path, 0); err != nil {
 		t.Fatal(err)
 	}
 	var e *push.Error
-	if err := f.Check(); !errors.As(err, &e) || e.Code != push.FileUnreadable || !errors.Is(err, unix.EBADF) || !strings.Contains(e.Detail, "bad file descriptor") {
+	if err := f.Check(t.Context()); !errors.As(err, &e) || e.Code != push.FileUnreadable || !errors.Is(err, unix.EBADF) || !strings.Contains(e.Detail, "bad file descriptor") {
 		t.Errorf("Check() = %v, want %s and the first error", err, push.FileUnreadable)
 	}
 }
@@ -149,13 +173,13 @@ func TestReadError(t *testing.T) {
 func TestReadAtEnd(t *testing.T) {
 	f := mustOpen(t, aged(t, []byte("0123456789")))
 	p := make([]byte, 8)
-	if n, err := f.ReadAt(p, 5); n != 5 || err != io.EOF || string(p[:n]) != "56789" {
+	if n, err := f.Reader(t.Context()).ReadAt(p, 5); n != 5 || err != io.EOF || string(p[:n]) != "56789" {
 		t.Errorf("ReadAt = %d, %v: %q", n, err, p[:n])
 	}
-	if n, err := f.ReadAt(p, 100); n != 0 || err != io.EOF {
+	if n, err := f.Reader(t.Context()).ReadAt(p, 100); n != 0 || err != io.EOF {
 		t.Errorf("ReadAt beyond the end = %d, %v", n, err)
 	}
-	if err := f.Check(); err != nil {
+	if err := f.Check(t.Context()); err != nil {
 		t.Errorf("Check: %v", err)
 	}
 }
@@ -166,7 +190,7 @@ func TestCheckClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	var e *push.Error
-	if err := f.Check(); !errors.As(err, &e) || e.Code != push.FileUnreadable {
+	if err := f.Check(t.Context()); !errors.As(err, &e) || e.Code != push.FileUnreadable {
 		t.Errorf("Check of a closed file = %v, want %s", err, push.FileUnreadable)
 	}
 }
@@ -182,11 +206,11 @@ func TestConcurrentReadAt(t *testing.T) {
 		readers.Go(func() {
 			// Overlapping parts, each from its own reader.
 			off := int64(i) * 100_003
-			got, err := io.ReadAll(io.NewSectionReader(f, off, 300_000))
+			got, err := io.ReadAll(io.NewSectionReader(f.Reader(t.Context()), off, 300_000))
 			if want := content[off:min(off+300_000, int64(len(content)))]; err != nil || !bytes.Equal(got, want) {
 				t.Errorf("from %d: %d bytes, %v, want the file's %d", off, len(got), err, len(want))
 			}
-			if err := f.Check(); err != nil {
+			if err := f.Check(t.Context()); err != nil {
 				t.Error(err)
 			}
 		})
@@ -214,7 +238,7 @@ func TestNoDescriptorLeaks(t *testing.T) {
 	paths := []string{good, link(t, good), dir, fifo, dir + "/none", "/dev/null", link(t, "/proc/self/environ"), link(t, "/dev/zero"), sparse(t, MaxSize+1), "relative"}
 	before := descriptors(t)
 	for i := range 1000 {
-		if f, err := Open(paths[i%len(paths)]); err == nil {
+		if f, err := Open(t.Context(), paths[i%len(paths)]); err == nil {
 			f.Close()
 		}
 	}
@@ -230,7 +254,7 @@ func TestOpenIsConcurrent(t *testing.T) {
 	for range 50 {
 		callers.Go(func() {
 			for i := range 20 {
-				f, err := Open(path)
+				f, err := Open(t.Context(), path)
 				if err != nil {
 					t.Error(err)
 					return

@@ -15,44 +15,44 @@ import (
 // without opening it, so that neither a FIFO blocks nor a device stirs; once it
 // is known to be a regular file in an allowed place, that very inode is opened
 // for reading through /proc/self/fd. Nothing can be swapped in between.
-func open(path string) (*os.File, error) {
+func open(path string) (*os.File, kind, error) {
 	fd, err := hold(path)
 	if err != nil {
-		return nil, err
+		return nil, remote, err
 	}
 	defer unix.Close(fd)
 
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return nil, err
+		return nil, remote, err
 	}
 	self := "/proc/self/fd/" + strconv.Itoa(fd)
 	var buf [unix.PathMax]byte
 	n, err := unix.Readlink(self, buf[:])
 	if err != nil {
-		return nil, &push.Error{Code: push.Internal, Err: err,
+		return nil, remote, &push.Error{Code: push.Internal, Err: err,
 			Detail: "the daemon needs /proc to open files safely, and it is not mounted here"}
 	}
 	if dir := forbidden(filepath.Clean(string(buf[:n]))); dir != "" {
-		return nil, notAllowed(path, dir)
+		return nil, remote, notAllowed(path, dir)
 	}
 	var mounted unix.Statfs_t
 	if err := unix.Fstatfs(fd, &mounted); err != nil {
-		return nil, err
+		return nil, remote, err
 	}
 	if kind := views[int64(mounted.Type)]; kind != "" {
-		return nil, notAllowed(path, "a file system of the kind "+kind)
+		return nil, remote, notAllowed(path, "a file system of the kind "+kind)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return nil, notRegular(path, fileMode(st.Mode))
+		return nil, remote, notRegular(path, fileMode(st.Mode))
 	}
 	// Without O_NONBLOCK: a regular file's open waits for nothing but the holder
 	// of a lease (a file server), who gives it back when asked.
 	reading, err := openRetry(self, unix.O_RDONLY|unix.O_CLOEXEC)
 	if err != nil {
-		return nil, err
+		return nil, remote, err
 	}
-	return os.NewFile(uintptr(reading), path), nil
+	return os.NewFile(uintptr(reading), path), kindOf(int64(mounted.Type)), nil
 }
 
 // views are the file systems that show the kernel's and the processes' state,

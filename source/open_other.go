@@ -11,17 +11,17 @@ import (
 
 // open is what can be had without O_PATH: enough to try the daemon on another
 // system. A file swapped for a link between the look and the open is read.
-func open(path string) (*os.File, error) {
+func open(path string) (*os.File, kind, error) {
 	resolved, err := filepath.EvalSymlinks(path)
 	if err != nil {
-		return nil, err
+		return nil, remote, err
 	}
 	if dir := forbidden(resolved); dir != "" {
-		return nil, notAllowed(path, dir)
+		return nil, remote, notAllowed(path, dir)
 	}
 	f, err := os.OpenFile(resolved, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, err
+		return nil, remote, err
 	}
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
@@ -29,9 +29,9 @@ func open(path string) (*os.File, error) {
 	}
 	if err != nil {
 		f.Close()
-		return nil, err
+		return nil, remote, err
 	}
-	return f, nil
+	return f, remote, nil
 }
 
 func uid() string { return strconv.Itoa(os.Geteuid()) }

@@ -94,7 +94,7 @@ func openSoon(t *testing.T, path string) (*File, error) {
 	}
 	opened := make(chan result, 1)
 	go func() {
-		f, err := Open(path)
+		f, err := Open(t.Context(), path)
 		opened <- result{f, err}
 	}()
 	select {
@@ -153,11 +153,11 @@ func TestOpen(t *testing.T) {
 			}
 			if tt.size == 5 {
 				var got [5]byte
-				if n, err := f.ReadAt(got[:], 0); n != 5 || string(got[:]) != "light" {
+				if n, err := f.Reader(t.Context()).ReadAt(got[:], 0); n != 5 || string(got[:]) != "light" {
 					t.Errorf("ReadAt = %d, %v: %q", n, err, got)
 				}
 			}
-			if err := f.Check(); err != nil {
+			if err := f.Check(t.Context()); err != nil {
 				t.Errorf("Check: %v", err)
 			}
 		})

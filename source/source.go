@@ -7,14 +7,32 @@
 //     them, whatever links lead there, nor what is mounted of their kinds
 //     elsewhere: those are views of this process and this host, not files
 //     somebody wrote;
-//   - the file that was checked is the file that is read.
+//   - the file that was checked is the file that is read;
+//   - a file system that hangs holds one thread for each path, and no caller for
+//     longer than a call may take. See line.
+//
+// What Check says once the file has been read:
+//
+//	grown, cut short, rewritten     FileChanged: the bytes are of no state that it
+//	in place                        ever had
+//	another file, a directory, a    FileChanged: done would be leave to delete what
+//	link elsewhere under its name   nobody has sent
+//	removed or renamed, with        nil: the bytes that were read are those that
+//	nothing under its name          were accepted
+//	other permissions, other names  nil
+//	a read failed                   FileUnreadable, with the first error
+//	the name cannot be looked at    FileUnreadable: what it leads to is not known
+//	nothing answers                 FileHangs: it may pass
+//
+// A writer who keeps the size and sets the modification time back is not
+// noticed.
 //
 // Errors are *push.Error values with a detail for the caller.
 package source
 
 import (
+	"context"
 	"errors"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -45,27 +63,80 @@ func (i Identity) Same(other Identity) bool {
 	return i.Size == other.Size && i.ModTime.Equal(other.ModTime) && (i.Inode == other.Inode || i.Device != other.Device)
 }
 
+// kind is what is known of the file system that a file is on.
+type kind int
+
+const (
+	remote kind = iota // any call may wait for a server or a program; and what is not known
+	disk               // attributes of open files are in memory
+	memory             // nothing waits
+)
+
 // File is an open regular file, with its identity as it was when it was opened.
-// It may be read by several goroutines at once.
+// It may be used by several goroutines at once.
 type File struct {
 	file     *os.File
+	raw      syscall.RawConn // of file
+	on       kind
+	line     *line
 	identity Identity
+	uncached atomic.Bool // the file system cannot read without waiting
+	unlinked atomic.Bool // it has no name any more, so that closing it removes it
 	readErr  atomic.Pointer[error]
 }
 
+// all are the lines of this process: the files of all who open them hang
+// together.
+var all = newLines(mostCalls)
+
 // Open opens the file for reading. The error is a *push.Error with one of the
 // codes InvalidFile, FileNotFound, FileUnreadable, FileNotRegular,
-// FileNotAllowed and FileTooLarge.
-func Open(path string) (*File, error) {
+// FileNotAllowed, FileTooLarge and FileHangs, the last also where the context
+// ended first.
+func Open(ctx context.Context, path string) (*File, error) {
 	if err := push.CheckPath(path); err != nil {
 		return nil, err
 	}
 	if dir := forbidden(filepath.Clean(path)); dir != "" {
 		return nil, notAllowed(path, dir)
 	}
-	f, err := open(path)
+	l := all.join(path)
+	got, err := do(ctx, l, openPatience, func() found { return look(path) }, func(f found) {
+		if f.err == nil {
+			f.file.Close()
+		}
+	})
 	if err != nil {
-		return nil, explain(path, err)
+		l.leave()
+		return nil, hangs(path)
+	}
+	if got.err != nil {
+		l.leave()
+		return nil, got.err
+	}
+	l.isOn(got.identity.Device)
+	return newFile(got, l), nil
+}
+
+func newFile(from found, l *line) *File {
+	f := &File{file: from.file, on: from.on, line: l, identity: from.identity}
+	f.raw, _ = f.file.SyscallConn() // which fails for nil alone
+	return f
+}
+
+// found is what a path leads to.
+type found struct {
+	file     *os.File
+	on       kind
+	identity Identity
+	err      error
+}
+
+// look opens the file, however long that takes.
+func look(path string) found {
+	f, on, err := open(path)
+	if err != nil {
+		return found{err: explain(path, err)}
 	}
 	info, err := f.Stat()
 	if err == nil && info.Size() > MaxSize {
@@ -74,9 +145,9 @@ func Open(path string) (*File, error) {
 	}
 	if err != nil {
 		f.Close()
-		return nil, explain(path, err)
+		return found{err: explain(path, err)}
 	}
-	return &File{file: f, identity: identityOf(info)}, nil
+	return found{file: f, on: on, identity: identityOf(info)}
 }
 
 func identityOf(info fs.FileInfo) Identity {
@@ -95,49 +166,30 @@ func (f *File) Identity() Identity { return f.identity }
 
 // Sync has the file's bytes put on disk, so that they survive a loss of power.
 // The error is a *push.Error.
-func (f *File) Sync() error {
+func (f *File) Sync(ctx context.Context) error {
 	// The file is open for reading only, which fsync does not mind.
-	if err := f.file.Sync(); err != nil {
-		return explain(f.file.Name(), err)
+	err, hung := do(ctx, f.line, syncPatience, f.file.Sync, func(error) {})
+	switch {
+	case hung != nil:
+		return hangs(f.line.path)
+	case err != nil:
+		return explain(f.line.path, err)
 	}
 	return nil
 }
 
-// ReadAt reads as io.ReaderAt does. The first error that is not the end of the
-// file is kept for ReadErr, since those who read the file on our behalf report
-// it in words of their own.
-func (f *File) ReadAt(p []byte, off int64) (int, error) {
-	n, err := f.file.ReadAt(p, off)
-	if err != nil && err != io.EOF {
-		first := err // its address escapes; that of err would on every call
-		f.readErr.CompareAndSwap(nil, &first)
+// Close closes the file. It does not wait where that may take its time.
+func (f *File) Close() error {
+	if f.on == memory || f.on == disk && !f.unlinked.Load() {
+		f.line.leave()
+		return f.file.Close()
 	}
-	return n, err
-}
-
-// Check reports, as a *push.Error, that reading the file failed
-// (FileUnreadable) or that its size or modification time has changed since it
-// was opened (FileChanged). Call it after the last byte was read. A writer who
-// keeps the size and sets the modification time back is not noticed; a new
-// name, other permissions or a deletion are no change, since the bytes are the
-// same.
-func (f *File) Check() error {
-	if p := f.readErr.Load(); p != nil {
-		return explain(f.file.Name(), *p)
-	}
-	info, err := f.file.Stat()
-	if err != nil {
-		return explain(f.file.Name(), err)
-	}
-	if info.Size() != f.identity.Size || !info.ModTime().Equal(f.identity.ModTime) {
-		return push.Errorf(push.FileChanged, "file %s changed while it was sent (%d bytes before, %d now): push it once its writer has closed it",
-			push.Quote(f.file.Name()), f.identity.Size, info.Size())
-	}
+	go func() {
+		defer f.line.leave()
+		f.line.close(f.file)
+	}()
 	return nil
 }
-
-// Close closes the file.
-func (f *File) Close() error { return f.file.Close() }
 
 // forbidden returns the directory of those never read that the clean absolute
 // path lies in, or "".
@@ -201,4 +253,10 @@ func reason(err error) string {
 		return errno.Error()
 	}
 	return err.Error()
+}
+
+// hangs is the failure of a call that did not return in time.
+func hangs(path string) *push.Error {
+	return &push.Error{Code: push.FileHangs, Err: errHangs, RetryAfter: openPatience,
+		Detail: "the file system of file " + push.Quote(path) + " does not answer: see to it (a network file system whose server is away?), and push the file again"}
 }

@@ -202,34 +202,15 @@ func errShuttingDown() error {
 	return push.Errorf(push.ShuttingDown, "the daemon is shutting down: push again once it has been started anew")
 }
 
-const (
-	// mostLooking is how many files may be looked at at once: a file system that
-	// hangs holds a thread for each.
-	mostLooking = 512
-	// lookPatience is how long a caller waits to be one of them.
-	lookPatience = 10 * time.Second
-)
-
-// look opens the file, and has it put on disk if that was asked for.
+// look opens the file, and has it put on disk if that was asked for. It goes on
+// if the caller hangs up, who does not take his push back by that.
 func (u *Uploader) look(path string) (*source.File, error) {
-	select {
-	case u.looking <- struct{}{}:
-	default:
-		select {
-		case u.looking <- struct{}{}:
-		case <-time.After(lookPatience):
-			e := push.Errorf(push.FileUnreadable, "%d other files are being opened and do not open: a file system hangs; see to it, and push again", mostLooking)
-			e.RetryAfter = lookPatience
-			return nil, e
-		}
-	}
-	defer func() { <-u.looking }()
-	file, err := source.Open(path)
+	file, err := source.Open(u.stopped, path)
 	if err != nil {
 		return nil, err
 	}
 	if u.syncFiles {
-		if err := file.Sync(); err != nil {
+		if err := file.Sync(u.stopped); err != nil {
 			file.Close()
 			return nil, err
 		}
@@ -267,7 +248,7 @@ func (u *Uploader) takeFileLocked(t *task) *source.File {
 // closeFileLocked closes the file of a push that does not have its turn.
 func (u *Uploader) closeFileLocked(t *task) {
 	if file := u.takeFileLocked(t); file != nil {
-		go file.Close() // which may take its time, on some file systems
+		file.Close()
 	}
 }
 

@@ -19,7 +19,7 @@ const inMemory = 32 << 10
 
 // PutObject sends a file of one part.
 func (d *delivery) PutObject(ctx context.Context, in *s3.PutObjectInput, opts ...func(*s3.Options)) (*s3.PutObjectOutput, error) {
-	content, err := d.content()
+	content, err := d.content(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -63,12 +63,12 @@ func (d *delivery) PutObject(ctx context.Context, in *s3.PutObjectInput, opts ..
 }
 
 // content returns the file's bytes: in memory if they are few, else the file.
-func (d *delivery) content() (io.ReaderAt, error) {
+func (d *delivery) content(ctx context.Context) (io.ReaderAt, error) {
 	if d.file.Size() > inMemory {
-		return d.file, nil
+		return d.file.Reader(ctx), nil
 	}
 	content := make([]byte, d.file.Size())
-	if _, err := d.file.ReadAt(content, 0); err != nil {
+	if _, err := d.file.Reader(ctx).ReadAt(content, 0); err != nil {
 		return nil, d.readError(err)
 	}
 	return bytes.NewReader(content), nil
@@ -129,7 +129,7 @@ func (d *delivery) prepare(body io.Reader, known *string) (io.ReadSeeker, *strin
 
 // readError explains why the file's bytes could not be read.
 func (d *delivery) readError(err error) error {
-	if why := d.file.Check(); why != nil {
+	if why := d.file.Check(d.up.stopped); why != nil {
 		return why
 	}
 	return &push.Error{Code: push.FileUnreadable, Detail: "the file could not be read: " + err.Error(), Err: err}

@@ -11,8 +11,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/minio/crc64nvme"
-
-	"github.com/lsst-dm/s3daemon/source"
 )
 
 // Checksum is what shows that the store has a file's bytes.
@@ -65,7 +63,7 @@ func checksum(r io.ReadSeeker) (string, error) {
 
 // etagOf returns the ETag that S3 gives an object of the file's bytes that was
 // sent in parts of that size, or whole.
-func etagOf(f *source.File, partSize int64) (string, error) {
+func etagOf(f *io.SectionReader, partSize int64) (string, error) {
 	var parts []types.CompletedPart
 	for at := int64(0); at == 0 || at < f.Size(); at += partSize {
 		h := md5.New()

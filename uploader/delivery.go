@@ -59,14 +59,14 @@ func (d *delivery) run(ctx context.Context) (outcome, error) {
 		got, err = d.inParts(ctx)
 	}
 	// A file that changed explains any failure, and spoils any success.
-	if changed := d.file.Check(); changed != nil {
+	if changed := d.file.Check(d.up.stopped); changed != nil {
 		return outcome{}, changed
 	}
 	return got, err
 }
 
 func (d *delivery) whole(ctx context.Context) (outcome, error) {
-	out, err := d.PutObject(ctx, d.input())
+	out, err := d.PutObject(ctx, d.input(ctx))
 	if err != nil {
 		return outcome{}, err
 	}
@@ -86,11 +86,11 @@ func newOutcome(etag, version, crc *string) outcome {
 
 // input describes the object. The body ends at the size that the file had when
 // it was opened: a file that grows must not be sent beyond its Content-Length.
-func (d *delivery) input() *s3.PutObjectInput {
+func (d *delivery) input(ctx context.Context) *s3.PutObjectInput {
 	in := &s3.PutObjectInput{
 		Bucket:       &d.dest.Bucket,
 		Key:          &d.dest.Key,
-		Body:         d.section(),
+		Body:         d.section(ctx),
 		ContentType:  aws.String(cmp.Or(d.req.ContentType, "application/octet-stream")), // the SDK's default depends on the operation
 		Metadata:     d.req.Metadata,
 		StorageClass: types.StorageClass(d.req.StorageClass),
@@ -108,8 +108,10 @@ func (d *delivery) input() *s3.PutObjectInput {
 }
 
 // section returns a reader of the file up to the size that it had when it was
-// opened.
-func (d *delivery) section() *io.SectionReader { return io.NewSectionReader(d.file, 0, d.file.Size()) }
+// opened. Its reads end with the context.
+func (d *delivery) section(ctx context.Context) *io.SectionReader {
+	return io.NewSectionReader(d.file.Reader(ctx), 0, d.file.Size())
+}
 
 // placing says which failures of a request are answered in place.
 type placing int
@@ -142,7 +144,7 @@ func (d *delivery) request(ctx context.Context, operation string, k kind, p plac
 		}
 		// What the file did to the attempt is not the store's failure.
 		if d.file != nil {
-			if why := d.file.Check(); why != nil {
+			if why := d.file.Check(d.up.stopped); why != nil {
 				return why
 			}
 		}

@@ -30,7 +30,7 @@ func (d *delivery) lookUp(cause error) (got outcome, err error, unclear bool) {
 		return outcome{}, cause, false
 	}
 	same, known := d.matches(head)
-	if changed := d.file.Check(); changed != nil {
+	if changed := d.file.Check(d.up.stopped); changed != nil {
 		same, known = false, false // it was compared with another file than was sent
 	}
 	if same {
@@ -53,14 +53,14 @@ func (d *delivery) head() (head *s3.HeadObjectOutput, err error) {
 // made of MD5s.
 func (d *delivery) matches(head *s3.HeadObjectOutput) (same, known bool) {
 	if sum := aws.ToString(head.ChecksumCRC64NVME); sum != "" && head.ChecksumType != types.ChecksumTypeComposite {
-		ours, err := checksum(d.section())
+		ours, err := checksum(d.section(d.up.stopped))
 		return err == nil && ours == sum, err == nil
 	}
 	etag := unquote(aws.ToString(head.ETag))
 	if !madeOfMD5(etag) {
 		return false, false
 	}
-	ours, err := etagOf(d.file, d.up.plan.partSize(d.file.Size()))
+	ours, err := etagOf(d.section(d.up.stopped), d.up.plan.partSize(d.file.Size()))
 	return err == nil && ours == etag, err == nil
 }
 
@@ -138,7 +138,7 @@ func (u *Uploader) askOnce(r *journal.Record) result {
 	case aws.ToInt64(head.ContentLength) != r.Size:
 		return result{err: errCancelled}
 	}
-	d, err := u.newDelivery(r, new(task))
+	d, err := u.newDelivery(u.stopped, r, new(task))
 	if err != nil { // there is nothing to compare with
 		return result{err: err, unclear: true}
 	}

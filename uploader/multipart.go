@@ -36,7 +36,7 @@ func (d *delivery) inParts(ctx context.Context) (outcome, error) {
 		m.Concurrency = d.up.limit // the slots decide how many parts really go
 		m.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
 	})
-	out, err := uploads.Upload(ctx, d.input())
+	out, err := uploads.Upload(ctx, d.input(ctx))
 	if err != nil {
 		return outcome{}, err
 	}
@@ -71,7 +71,7 @@ func (d *delivery) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteM
 	err := d.request(ctx, "CompleteMultipartUpload", single, inPlace, func(ctx context.Context, c *commitment) (err error) {
 		// Once the object stands a changed file can only be reported; before
 		// this line it still leaves no object behind.
-		if err := d.file.Check(); err != nil {
+		if err := d.file.Check(d.up.stopped); err != nil {
 			return err
 		}
 		if !c.commit() {

@@ -135,7 +135,7 @@ func transient(err error) bool {
 	var known *push.Error
 	if errors.As(err, &known) {
 		shortage := errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM)
-		return known.Code == push.ChecksumMismatch || shortage || errors.Is(err, errNoStore)
+		return ofFile(err) || known.Code == push.ChecksumMismatch || shortage || errors.Is(err, errNoStore)
 	}
 	if errors.Is(err, context.Canceled) {
 		return false
@@ -159,6 +159,12 @@ func transient(err error) bool {
 	}
 	// Success with an error is an answer that broke off.
 	return answer.Status >= 500 || answer.Status < 300
+}
+
+// ofFile reports whether a push waits for its file.
+func ofFile(err error) bool {
+	known, is := errors.AsType[*push.Error](err)
+	return is && known.Code == push.FileHangs
 }
 
 // errNoStore marks an answer that no S3 store gives.

@@ -93,7 +93,6 @@ type Uploader struct {
 	stop    context.CancelFunc
 	leaving chan struct{}  // closed when callers are not to wait any longer
 	asking  chan struct{}  // one element for each push that is being asked about
-	looking chan struct{}  // one element for each file that is being looked at
 	workers sync.WaitGroup // Add in New only
 
 	mu          sync.Mutex // guards all below
@@ -130,7 +129,7 @@ func newUploader(ctx context.Context, cfg Config) (*Uploader, error) {
 	u := &Uploader{
 		limit: cfg.MaxConnections, slots: newSlots(cfg.MaxConnections), plan: plan{minPart: minPartSize},
 		retry: newRetryPolicy(cfg.Attempts, cfg.GiveUpAfter), queueLimit: cfg.QueueLimit, syncFiles: cfg.SyncFiles, drainQueue: cfg.DrainQueue,
-		journal: cfg.Journal, log: cfg.Log, seed: maphash.MakeSeed(), leaving: make(chan struct{}), asking: make(chan struct{}, mostAsking), looking: make(chan struct{}, mostLooking),
+		journal: cfg.Journal, log: cfg.Log, seed: maphash.MakeSeed(), leaving: make(chan struct{}), asking: make(chan struct{}, mostAsking),
 		queue: newQueue(cfg.MaxConnections), live: make(map[push.ID]*entry), labels: make(map[string]*label), puttingBack: make(map[uint64]bool),
 	}
 	u.stopped, u.stop = context.WithCancel(context.WithoutCancel(ctx))

@@ -66,7 +66,7 @@ func (u *Uploader) run(ctx context.Context, e *entry, t *task) result {
 	if err != nil {
 		return result{err: err}
 	}
-	d, err := u.newDelivery(r, t)
+	d, err := u.newDelivery(ctx, r, t)
 	if err != nil {
 		return result{err: err}
 	}
@@ -106,7 +106,7 @@ func (u *Uploader) record(e *entry, t *task) (*journal.Record, error) {
 
 // newDelivery opens the file of a push. One that is not the file that was
 // accepted is an error: what was promised are the bytes of that one.
-func (u *Uploader) newDelivery(r *journal.Record, t *task) (*delivery, error) {
+func (u *Uploader) newDelivery(ctx context.Context, r *journal.Record, t *task) (*delivery, error) {
 	dest, err := push.ParseDestination(r.Request.Destination)
 	if err != nil {
 		return nil, err
@@ -118,7 +118,7 @@ func (u *Uploader) newDelivery(r *journal.Record, t *task) (*delivery, error) {
 	if d.file != nil {
 		return d, nil
 	}
-	if d.file, err = source.Open(r.Request.File); err != nil {
+	if d.file, err = source.Open(ctx, r.Request.File); err != nil {
 		return nil, err
 	}
 	accepted := source.Identity{Size: r.Size, ModTime: r.ModTime, Device: r.Device, Inode: r.Inode}
@@ -135,6 +135,9 @@ func (u *Uploader) newDelivery(r *journal.Record, t *task) (*delivery, error) {
 func (u *Uploader) settle(e *entry, t *task, res result) {
 	u.mu.Lock()
 	t.delivery = nil
+	if ofFile(res.err) {
+		res.attempts = max(res.attempts, 1) // it may have ended before there was a request
+	}
 	t.attempts += res.attempts
 	e.maybe = e.maybe || res.maybe
 	attempts, cancelled, waited, r, maybe := t.attempts, t.cancelled, e.waited(), t.record, e.maybe
@@ -188,6 +191,8 @@ func (u *Uploader) judgeBucket(b *bucket, err error, now time.Time) {
 	defer u.mu.Unlock()
 	switch {
 	case notTried(err): // nothing: no connection is the endpoint's matter
+	case ofFile(err): // nor is the file the bucket's
+		u.queue.untried(b, now)
 	case transient(err):
 		u.queue.failure(b, now, retryAfter(err))
 	case answerOf(err).Status != 0: // it says no, but it answers
