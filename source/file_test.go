@@ -136,6 +136,50 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// TestChangesWhileRead changes a file between two reads of it.
+func TestChangesWhileRead(t *testing.T) {
+	content := bytes.Repeat([]byte("0123456789"), 100_000)
+	for _, tt := range []struct {
+		name  string
+		do    func(path string) error
+		code  push.Code
+		whole bool // all that was there can be read
+	}{
+		{"it grows", func(p string) error { return writeAt(p, "more", int64(len(content))) }, push.FileChanged, true},
+		{"it is cut short", func(p string) error { return os.Truncate(p, 600_000) }, push.FileChanged, false},
+		{"it is rewritten in place", func(p string) error { return writeAt(p, "98765", 900_000) }, push.FileChanged, true},
+		{"another takes its name", func(p string) error {
+			return errors.Join(os.WriteFile(p+".new", []byte("another"), 0o644), os.Rename(p+".new", p))
+		}, push.FileChanged, true},
+		{"it is removed", os.Remove, "", true},
+		{"it is renamed", func(p string) error { return os.Rename(p, p+".sent") }, "", true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			path := aged(t, content)
+			f := mustOpen(t, path)
+			r := io.NewSectionReader(f.Reader(t.Context()), 0, f.Size())
+			if _, err := io.CopyN(io.Discard, r, 500_000); err != nil {
+				t.Fatal(err)
+			}
+			if err := f.Check(t.Context()); err != nil {
+				t.Fatalf("before anything happens, Check: %v", err)
+			}
+			if err := tt.do(path); err != nil {
+				t.Fatal(err)
+			}
+			n, err := io.Copy(io.Discard, r)
+			if err != nil || (n == 500_000) != tt.whole {
+				t.Errorf("%d more bytes can be read, %v", n, err)
+			}
+			if err := f.Check(t.Context()); tt.code != "" {
+				wantCode(t, "Check", err, tt.code)
+			} else if err != nil {
+				t.Errorf("Check: %v", err)
+			}
+		})
+	}
+}
+
 // TestReadError reads from a descriptor that is open for writing only, which
 // the system refuses as it refuses to read a broken disk.
 func TestReadError(t *testing.T) {

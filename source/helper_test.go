@@ -30,7 +30,9 @@ const (
 func TestMain(m *testing.M) {
 	path, helping := os.LookupEnv(openVariable)
 	if !helping {
-		os.Exit(m.Run())
+		code := m.Run()
+		os.RemoveAll(hangFSDir)
+		os.Exit(code)
 	}
 	if more := os.Getenv(limitVariable); more != "" {
 		if err := limitDescriptors(more); err != nil {

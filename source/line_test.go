@@ -1,0 +1,176 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// stuck is a call that returns when it is let go.
+type stuck chan struct{}
+
+func (s stuck) call() int {
+	<-s
+	return 1
+}
+
+func ignore(int) {}
+
+// TestPatience: a call that hangs holds those who wait for it as long as they
+// are ready to wait, and those who come later for no time at all.
+func TestPatience(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newLines(mostCalls)
+		l := a.join("/f")
+		let := make(stuck)
+		late := make(chan int, 1)
+		begun := time.Now()
+		if _, err := do(t.Context(), l, 10*time.Second, let.call, func(n int) { late <- n }); err != errHangs || time.Since(begun) != 10*time.Second {
+			t.Errorf("do: %v after %v, want %v after 10 s", err, time.Since(begun), errHangs)
+		}
+		begun = time.Now()
+		for range 3 {
+			if _, err := do(t.Context(), l, 10*time.Second, func() int { panic("a second call") }, ignore); err != errHangs || time.Since(begun) != 0 {
+				t.Errorf("do, once it is known: %v after %v, want %v at once", err, time.Since(begun), errHangs)
+			}
+		}
+		close(let)
+		if n := <-late; n != 1 {
+			t.Errorf("what came late was %d", n)
+		}
+		if n, err := do(t.Context(), l, time.Second, func() int { return 2 }, ignore); n != 2 || err != nil {
+			t.Errorf("do, once it has returned = %d, %v", n, err)
+		}
+		l.leave()
+		if a.hang != 0 || len(a.hanging)+len(a.byPath)+len(a.places) != 0 {
+			t.Errorf("left behind: %d hang, on %v, lines %v", a.hang, a.hanging, a.byPath)
+		}
+	})
+}
+
+// TestContextEndsWaiting: whoever leaves waits no longer, and what he has not
+// waited for does not count as hanging.
+func TestContextEndsWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newLines(mostCalls)
+		l := a.join("/f")
+		let := make(stuck)
+		cause := errors.New("enough")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(time.Second, func() { cancel(cause) })
+		for range 2 { // the second waits for its turn
+			go do(ctx, l, 10*time.Second, let.call, ignore)
+		}
+		begun := time.Now()
+		if _, err := do(ctx, l, 10*time.Second, let.call, ignore); err != cause || time.Since(begun) != time.Second {
+			t.Errorf("do: %v after %v, want the cause after 1 s", err, time.Since(begun))
+		}
+		if a.hang != 0 {
+			t.Error("it counts as hanging after a second")
+		}
+		close(let)
+		synctest.Wait()
+		if len(a.places) != 0 {
+			t.Errorf("%d calls under way", len(a.places))
+		}
+	})
+}
+
+// TestWary: where a call hangs, the others are waited for less; on another
+// device they are not.
+func TestWary(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newLines(mostCalls)
+		let := make(stuck)
+		defer close(let)
+		on := func(path string, device uint64) *line {
+			l := a.join(path)
+			if device != 0 {
+				l.isOn(device)
+			}
+			return l
+		}
+		hangsAfter := func(l *line, patience time.Duration) time.Duration {
+			begun := time.Now()
+			if _, err := do(t.Context(), l, patience, let.call, ignore); err != errHangs {
+				t.Errorf("do on %s: %v", l.path, err)
+			}
+			return time.Since(begun)
+		}
+		for _, tt := range []struct {
+			path     string
+			device   uint64
+			patience time.Duration
+			want     time.Duration
+		}{
+			{"/first", 7, readPatience, readPatience},
+			{"/beside", 7, readPatience, waryPatience},
+			{"/unknown", 0, openPatience, waryPatience},
+			{"/elsewhere", 8, readPatience, readPatience},
+			{"/synced", 7, syncPatience, syncPatience},
+		} {
+			if got := hangsAfter(on(tt.path, tt.device), tt.patience); got != tt.want {
+				t.Errorf("%s was waited for %v, want %v", tt.path, got, tt.want)
+			}
+		}
+	})
+}
+
+// TestMostCalls: when all places are taken by calls that hang, no other call is
+// made; while they are taken by calls that do not, others wait their turn.
+func TestMostCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newLines(2)
+		let := make(stuck)
+		for _, path := range []string{"/a", "/b"} {
+			go do(t.Context(), a.join(path), 10*time.Second, let.call, ignore)
+		}
+		synctest.Wait()
+		begun := time.Now()
+		if _, err := do(t.Context(), a.join("/c"), time.Second, func() int { panic("a third call") }, ignore); err != errHangs || time.Since(begun) != time.Second {
+			t.Errorf("while they may return: %v after %v, want %v after 1 s", err, time.Since(begun), errHangs)
+		}
+		time.Sleep(10 * time.Second)
+		begun = time.Now()
+		if _, err := do(t.Context(), a.join("/d"), time.Second, func() int { panic("a third call") }, ignore); err != errHangs || time.Since(begun) != 0 {
+			t.Errorf("when they hang: %v after %v, want %v at once", err, time.Since(begun), errHangs)
+		}
+		close(let)
+		synctest.Wait()
+		if n, err := do(t.Context(), a.join("/e"), time.Second, func() int { return 3 }, ignore); n != 3 || err != nil {
+			t.Errorf("when they have returned: %d, %v", n, err)
+		}
+	})
+}
+
+// TestCloseWaits: a file is closed when its turn comes, however late.
+func TestCloseWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newLines(mostCalls)
+		l := a.join("/f")
+		let := make(stuck)
+		if _, err := do(t.Context(), l, time.Second, let.call, ignore); err != errHangs {
+			t.Fatal(err)
+		}
+		c := make(closer)
+		go l.close(c)
+		time.Sleep(time.Hour)
+		select {
+		case <-c:
+			t.Error("it was closed while a call on it was under way")
+		default:
+		}
+		close(let)
+		<-c
+	})
+}
+
+// closer is closed once.
+type closer chan struct{}
+
+func (c closer) Close() error {
+	close(c)
+	return nil
+}
