@@ -2,10 +2,10 @@ package uploader
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -17,22 +17,20 @@ import (
 // once, and goes out in one packet with its headers where it fits.
 const inMemory = 32 << 10
 
-// PutObject sends a file of one part.
+// PutObject sends a file of one part. What it amounts to is in d.got.
 func (d *delivery) PutObject(ctx context.Context, in *s3.PutObjectInput, opts ...func(*s3.Options)) (*s3.PutObjectOutput, error) {
 	content, err := d.content(ctx)
 	if err != nil {
 		return nil, err
 	}
 	in.ContentLength = aws.Int64(d.file.Size())
+	p := &payload{d: d, operation: "PutObject", verifies: &d.up.verifies.put, content: io.NewSectionReader(content, 0, d.file.Size())}
 	var out *s3.PutObjectOutput
-	err = d.request(ctx, "PutObject", single, first, func(ctx context.Context, c *commitment) (err error) {
-		// The transport may still read the body of an attempt that has been
-		// answered early, so each has a reader of its own.
-		body, sum, err := d.prepare(io.NewSectionReader(content, 0, d.file.Size()), in.ChecksumCRC64NVME)
-		if err != nil {
+	err = d.request(ctx, p.operation, single, first, func(ctx context.Context, c *commitment) (err error) {
+		if err := p.prepare(); err != nil {
 			return err
 		}
-		in.ChecksumCRC64NVME = sum
+		in.ChecksumCRC64NVME, in.ContentMD5 = p.crc64nvme(), p.contentMD5()
 		if small, ok := content.(*bytes.Reader); ok { // which leaves at once
 			if !c.commit() {
 				return context.Cause(ctx)
@@ -40,26 +38,43 @@ func (d *delivery) PutObject(ctx context.Context, in *s3.PutObjectInput, opts ..
 			again := *small
 			in.Body = &again
 		} else {
-			sending := &sentBody{ReadSeeker: body, d: d, left: d.file.Size(), last: c}
+			sending := &sentBody{ReadSeeker: p.reader(), d: d, left: d.file.Size(), last: c}
 			defer sending.failed(&err)
 			in.Body = sending
 		}
 		if d.up.putter != nil {
-			out, err = d.up.putter.put(ctx, in)
+			out, err = d.up.putter.put(ctx, in, p.signed())
 		} else {
-			out, err = d.up.client.PutObject(ctx, in, append(opts, unsignedBody)...)
+			out, err = d.up.client.PutObject(ctx, in, slices.Concat(opts, []func(*s3.Options){p.sign})...)
 		}
-		d.maybe = d.maybe || err != nil && c.reached() && unclear(err)
 		if err != nil {
-			return err
+			d.maybe = d.maybe || c.reached() && unclear(err)
+			return p.refused(err)
 		}
 		d.stored = true
-		return cmp.Or(d.compare(sum, out.ChecksumCRC64NVME), d.acknowledged(out.ETag))
+		err = p.verify(newClaim(out.ChecksumCRC64NVME, out.ETag, out.ServerSideEncryption, out.SSECustomerAlgorithm))
+		d.maybe = d.maybe || err != nil
+		return err
 	})
-	if err == nil && out.ChecksumCRC64NVME == nil {
-		out.ChecksumCRC64NVME = in.ChecksumCRC64NVME // for the receipt: what was sent is what we summed
+	if err == nil {
+		d.got = newOutcome(out.ETag, out.VersionId, p.ours.crc)
+		d.got.verified = p.verified()
 	}
 	return out, err
+}
+
+// verified is the proof for the receipt of a file that went as a whole.
+func (p *payload) verified() *push.Verified {
+	v := &push.Verified{What: "object", Algorithm: p.proof.algorithm, By: p.proof.by}
+	switch v.Algorithm {
+	case "crc64nvme":
+		v.Value = p.ours.crc64nvme()
+	case "md5":
+		v.Value = p.ours.md5Hex()
+	case "sha256":
+		v.Value = p.signed()
+	}
+	return v
 }
 
 // content returns the file's bytes: in memory if they are few, else the file.
@@ -77,8 +92,8 @@ func (d *delivery) content(ctx context.Context) (io.ReaderAt, error) {
 // acknowledged checks that an answer of success is one of an S3 store, which
 // gives every object and every part an ETag. Proxies, portals and other
 // programs' ports say 200 to anything.
-func (d *delivery) acknowledged(etag *string) error {
-	if aws.ToString(etag) != "" {
+func (d *delivery) acknowledged(etag string) error {
+	if etag != "" {
 		return nil
 	}
 	e := push.Errorf(push.StoreRefused, "what answers at %s is no S3 store: it said yes without an ETag; correct S3_ENDPOINT_URL", d.up.name)
@@ -88,43 +103,30 @@ func (d *delivery) acknowledged(etag *string) error {
 
 // UploadPart sends one part.
 func (d *delivery) UploadPart(ctx context.Context, in *s3.UploadPartInput, opts ...func(*s3.Options)) (*s3.UploadPartOutput, error) {
+	content, ok := in.Body.(*io.SectionReader)
+	if !ok {
+		return nil, fmt.Errorf("a part of type %T, where the manager is to cut the file in place", in.Body)
+	}
+	p := &payload{d: d, operation: "UploadPart", verifies: &d.up.verifies.part, content: content}
 	var out *s3.UploadPartOutput
-	content := in.Body
-	err := d.request(ctx, "UploadPart", part, inPlace, func(ctx context.Context, _ *commitment) (err error) {
-		body, sum, err := d.prepare(content, in.ChecksumCRC64NVME)
-		if err != nil {
+	err := d.request(ctx, p.operation, part, inPlace, func(ctx context.Context, _ *commitment) (err error) {
+		if err := p.prepare(); err != nil {
 			return err
 		}
-		in.ChecksumCRC64NVME = sum
-		sending := &sentBody{ReadSeeker: body, d: d}
+		in.ChecksumCRC64NVME, in.ContentMD5 = p.crc64nvme(), p.contentMD5()
+		sending := &sentBody{ReadSeeker: p.reader(), d: d}
 		defer sending.failed(&err)
 		in.Body = sending
-		out, err = d.up.client.UploadPart(ctx, in, append(opts, unsignedBody)...)
+		out, err = d.up.client.UploadPart(ctx, in, slices.Concat(opts, []func(*s3.Options){p.sign})...)
 		if err != nil {
-			return err
+			return p.refused(err)
 		}
-		return cmp.Or(d.compare(sum, out.ChecksumCRC64NVME), d.acknowledged(out.ETag))
+		return p.verify(newClaim(out.ChecksumCRC64NVME, out.ETag, out.ServerSideEncryption, out.SSECustomerAlgorithm))
 	})
+	if err == nil {
+		d.keepPart(aws.ToInt32(in.PartNumber), sentPart{size: content.Size(), etag: unquote(*out.ETag), ours: p.ours, proof: p.proof})
+	}
 	return out, err
-}
-
-// prepare returns the body from its start and its checksum, which is computed
-// only if an earlier attempt did not. It is called with a slot held, so that
-// what is read is sent while it is still in the page cache.
-func (d *delivery) prepare(body io.Reader, known *string) (io.ReadSeeker, *string, error) {
-	seeker, ok := body.(io.ReadSeeker)
-	if !ok {
-		return nil, nil, fmt.Errorf("body of type %T cannot be sent twice", body)
-	}
-	if known == nil {
-		sum, err := checksum(seeker)
-		if err != nil {
-			return nil, nil, d.readError(err)
-		}
-		known = &sum
-	}
-	_, err := seeker.Seek(0, io.SeekStart)
-	return seeker, known, err
 }
 
 // readError explains why the file's bytes could not be read.
@@ -133,13 +135,4 @@ func (d *delivery) readError(err error) error {
 		return why
 	}
 	return &push.Error{Code: push.FileUnreadable, Detail: "the file could not be read: " + err.Error(), Err: err}
-}
-
-// compare checks the checksum that the store computed, where it says one.
-func (d *delivery) compare(sent, stored *string) error {
-	if stored == nil || *stored == "" || *stored == *sent {
-		return nil
-	}
-	return push.Errorf(push.ChecksumMismatch, "the store holds other bytes for %s than were sent (CRC64NVME %s sent, %s stored): push it again, and have the network's hardware looked at if that repeats",
-		d.dest, *sent, *stored)
 }

@@ -2,14 +2,14 @@ package uploader
 
 import (
 	"crypto/md5"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
+	"hash"
 	"io"
 	"sync"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/minio/crc64nvme"
 )
 
@@ -25,55 +25,97 @@ const (
 	ChecksumSHA256    Checksum = "sha256"    // the signature covers the SHA-256 of the body, and there is a CRC64NVME header
 )
 
+// algorithms is a set of them.
+type algorithms uint8
+
+const (
+	withCRC algorithms = 1 << iota
+	withMD5
+	withSHA256
+)
+
+// carries returns the digests that a request of the operation is to carry.
+func (c Checksum) carries(operationVerifies bool) algorithms {
+	switch c {
+	case ChecksumCRC64NVME:
+		return withCRC
+	case ChecksumMD5:
+		return withMD5
+	case ChecksumSHA256:
+		return withCRC | withSHA256
+	}
+	if operationVerifies {
+		return withCRC
+	}
+	return withCRC | withMD5
+}
+
+// digests are of the bytes of one request, or of a file.
+type digests struct {
+	have   algorithms
+	crc    uint64
+	md5    [md5.Size]byte
+	sha256 [sha256.Size]byte
+}
+
+// crc64nvme returns the CRC as S3 writes it: base64 of the eight bytes, most
+// significant first.
+func (d *digests) crc64nvme() string { return crcText(d.crc) }
+
+func crcText(crc uint64) string {
+	return base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint64(nil, crc))
+}
+
+func (d *digests) md5Hex() string { return hex.EncodeToString(d.md5[:]) }
+
 // buffers are for hashing; what a part needs of memory is this and no more.
 var buffers = sync.Pool{New: func() any { return new([256 << 10]byte) }}
 
-// checksum reads r from its start to its end and returns the CRC64NVME as S3
-// writes it: base64 of the eight bytes, most significant first.
-func checksum(r io.ReadSeeker) (string, error) {
-	if _, err := r.Seek(0, io.SeekStart); err != nil {
-		return "", err
+// compute adds the digests that are not there yet, in one pass over the
+// content. Bytes that are missing at its end are io.ErrUnexpectedEOF.
+func (d *digests) compute(content *io.SectionReader, wanted algorithms) error {
+	wanted &^= d.have
+	if wanted == 0 {
+		return nil
 	}
-	size, err := r.Seek(0, io.SeekEnd)
-	if err != nil {
-		return "", err
+	var crc uint64
+	var inMD5, inSHA256 hash.Hash
+	if wanted&withMD5 != 0 {
+		inMD5 = md5.New()
 	}
-	if _, err := r.Seek(0, io.SeekStart); err != nil {
-		return "", err
+	if wanted&withSHA256 != 0 {
+		inSHA256 = sha256.New()
 	}
 	buf := buffers.Get().(*[256 << 10]byte)
 	defer buffers.Put(buf)
-	var crc uint64
-	for {
-		n, err := r.Read(buf[:])
-		crc = crc64nvme.Update(crc, buf[:n])
-		size -= int64(n)
-		if err == io.EOF {
-			break
+	for at := int64(0); at < content.Size(); {
+		n, err := content.ReadAt(buf[:min(int64(len(buf)), content.Size()-at)], at)
+		if wanted&withCRC != 0 {
+			crc = crc64nvme.Update(crc, buf[:n])
 		}
-		if err != nil {
-			return "", err
+		if inMD5 != nil {
+			inMD5.Write(buf[:n])
+		}
+		if inSHA256 != nil {
+			inSHA256.Write(buf[:n])
+		}
+		at += int64(n)
+		if err == io.EOF && at < content.Size() {
+			return io.ErrUnexpectedEOF // the file was cut short
+		}
+		if err != nil && err != io.EOF {
+			return err
 		}
 	}
-	if size != 0 {
-		return "", io.ErrUnexpectedEOF // the file was cut short
+	if wanted&withCRC != 0 {
+		d.crc = crc
 	}
-	return base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint64(nil, crc)), nil
-}
-
-// etagOf returns the ETag that S3 gives an object of the file's bytes that was
-// sent in parts of that size, or whole.
-func etagOf(f *io.SectionReader, partSize int64) (string, error) {
-	var parts []types.CompletedPart
-	for at := int64(0); at == 0 || at < f.Size(); at += partSize {
-		h := md5.New()
-		if _, err := io.Copy(h, io.NewSectionReader(f, at, min(partSize, f.Size()-at))); err != nil {
-			return "", err
-		}
-		parts = append(parts, types.CompletedPart{ETag: aws.String(hex.EncodeToString(h.Sum(nil)))})
+	if inMD5 != nil {
+		inMD5.Sum(d.md5[:0])
 	}
-	if len(parts) == 1 {
-		return *parts[0].ETag, nil
+	if inSHA256 != nil {
+		inSHA256.Sum(d.sha256[:0])
 	}
-	return *joinedETag(parts), nil
+	d.have |= wanted
+	return nil
 }

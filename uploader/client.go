@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -73,11 +72,4 @@ func newClient(ctx context.Context, cfg Config, dial transport.DialFunc) (client
 	}
 	connections.Dial, connections.Once = transport.NewDialer(cfg.ConnectTimeout).DialContext, true
 	return client, wire, transport.New(connections), nil
-}
-
-// unsignedBody makes the SDK sign UNSIGNED-PAYLOAD in place of the body's
-// SHA-256, which would read every byte once more. Only for requests whose
-// checksum header says what the body must be; the header is signed.
-func unsignedBody(o *s3.Options) {
-	o.APIOptions = append(o.APIOptions, v4.SwapComputePayloadSHA256ForUnsignedPayloadMiddleware)
 }

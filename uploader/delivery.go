@@ -37,8 +37,12 @@ type delivery struct {
 	maybe   bool // an attempt ended so that the store may have the object
 	unclear bool // that was the completion of an upload
 
-	mu       sync.Mutex
-	attempts int // the most that one request needed; guarded by mu
+	got        outcome // once it is stored, and that was shown
+	mismatches atomic.Int32
+
+	mu       sync.Mutex // guards all below
+	attempts int        // the most that one request needed
+	parts    []sentPart // by their number less one, zero until the store has them; free to read once all have been sent
 }
 
 // outcome is what a delivered object is known by.
@@ -48,8 +52,9 @@ type outcome struct {
 	verified        *push.Verified
 }
 
-// run delivers the file. When it returns without an error the store has said
-// that it holds the object, and the file had not changed up to then.
+// run delivers the file. When it returns without an error the store's answers
+// have shown that it has exactly the file's bytes, and the file had not changed
+// up to then.
 func (d *delivery) run(ctx context.Context) (outcome, error) {
 	var got outcome
 	var err error
@@ -66,20 +71,21 @@ func (d *delivery) run(ctx context.Context) (outcome, error) {
 }
 
 func (d *delivery) whole(ctx context.Context) (outcome, error) {
-	out, err := d.PutObject(ctx, d.input(ctx))
-	if err != nil {
+	if _, err := d.PutObject(ctx, d.input(ctx)); err != nil {
 		return outcome{}, err
 	}
-	return newOutcome(out.ETag, out.VersionId, out.ChecksumCRC64NVME), nil
+	return d.got, nil
 }
 
-func newOutcome(etag, version, crc *string) outcome {
-	o := outcome{etag: unquote(aws.ToString(etag)), versionID: aws.ToString(version)}
+// newOutcome describes an object by what the store said of it and by the
+// CRC64NVME of the file.
+func newOutcome(etag, version *string, crc uint64) outcome {
+	o := outcome{
+		etag: unquote(aws.ToString(etag)), versionID: aws.ToString(version),
+		checksum: &push.Checksum{Algorithm: "crc64nvme", Value: crcText(crc)},
+	}
 	if version != nil && *version == "null" { // what S3 says where versioning is suspended
 		o.versionID = ""
-	}
-	if crc != nil && *crc != "" {
-		o.checksum = &push.Checksum{Algorithm: "crc64nvme", Value: *crc}
 	}
 	return o
 }
@@ -91,7 +97,7 @@ func (d *delivery) input(ctx context.Context) *s3.PutObjectInput {
 		Bucket:       &d.dest.Bucket,
 		Key:          &d.dest.Key,
 		Body:         d.section(ctx),
-		ContentType:  aws.String(cmp.Or(d.req.ContentType, "application/octet-stream")), // the SDK's default depends on the operation
+		ContentType:  aws.String(cmp.Or(d.req.ContentType, mediaType(d.dest.Key, d.req.File))),
 		Metadata:     d.req.Metadata,
 		StorageClass: types.StorageClass(d.req.StorageClass),
 	}

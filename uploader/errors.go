@@ -58,6 +58,10 @@ func (u *Uploader) explain(dest string, attempts int, err error) *push.Error {
 	case lacksCredentials(err):
 		e.Code = push.NoCredentials
 		e.Detail = "the daemon has no credentials for the store: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for it, or another source that the AWS SDK knows"
+	case mismatched(err):
+		e.Code = push.ChecksumMismatch
+		e.Store = &answer
+		e.Detail = fmt.Sprintf("the store did not get the bytes of %s that were read: %s: push it again, and have the network's hardware looked at if that repeats", dest, answerText(answer))
 	case answer.Status != 0:
 		e.Code = push.StoreRefused
 		e.Store = &answer
@@ -102,6 +106,8 @@ func (u *Uploader) advice(destination string, a push.StoreAnswer) string {
 		return " (the daemon's AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not the store's)"
 	case "PermanentRedirect", "AuthorizationHeaderMalformed":
 		return " (set AWS_REGION to the bucket's region)"
+	case "NotImplemented":
+		return " (if it does not know CRC64NVME checksums, set S3DAEMON_CHECKSUM=md5)"
 	case "RequestTimeTooSkewed":
 		return " (set this host's clock)"
 	}

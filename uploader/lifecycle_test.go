@@ -124,7 +124,7 @@ func agree(w http.ResponseWriter, req *http.Request) {
 	case "CreateMultipartUpload":
 		io.WriteString(w, "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>")
 	case "CompleteMultipartUpload":
-		io.WriteString(w, "<CompleteMultipartUploadResult><Key>k</Key><ETag>x</ETag></CompleteMultipartUploadResult>")
+		fmt.Fprintf(w, "<CompleteMultipartUploadResult><Key>%s</Key><ETag>x</ETag></CompleteMultipartUploadResult>", strings.TrimPrefix(req.URL.Path, "/bucket/"))
 	}
 }
 

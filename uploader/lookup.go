@@ -3,7 +3,9 @@ package uploader
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -29,12 +31,12 @@ func (d *delivery) lookUp(cause error) (got outcome, err error, unclear bool) {
 	case aws.ToInt64(head.ContentLength) != d.file.Size():
 		return outcome{}, cause, false
 	}
-	same, known := d.matches(head)
+	got, same, known := d.matches(head)
 	if changed := d.file.Check(d.up.stopped); changed != nil {
 		same, known = false, false // it was compared with another file than was sent
 	}
 	if same {
-		return newOutcome(head.ETag, head.VersionId, head.ChecksumCRC64NVME), nil, false
+		return got, nil, false
 	}
 	return outcome{}, cause, !known
 }
@@ -50,18 +52,58 @@ func (d *delivery) head() (head *s3.HeadObjectOutput, err error) {
 
 // matches compares an object of the file's size with the file: by its checksum
 // where the store gives one of the whole object, else by its ETag where that is
-// made of MD5s.
-func (d *delivery) matches(head *s3.HeadObjectOutput) (same, known bool) {
-	if sum := aws.ToString(head.ChecksumCRC64NVME); sum != "" && head.ChecksumType != types.ChecksumTypeComposite {
-		ours, err := checksum(d.section(d.up.stopped))
-		return err == nil && ours == sum, err == nil
-	}
+// made of MD5s. If they are the same, what is known of the object comes with it.
+func (d *delivery) matches(head *s3.HeadObjectOutput) (got outcome, same, known bool) {
 	etag := unquote(aws.ToString(head.ETag))
-	if !madeOfMD5(etag) {
-		return false, false
+	verified := &push.Verified{What: "object", Algorithm: "crc64nvme", By: byDaemon, Value: wholeCRC(head.ChecksumCRC64NVME, head.ChecksumType)}
+	wanted := withCRC
+	if verified.Value == "" {
+		verified.Algorithm, verified.Value = "md5", etag
+		if isMD5OfParts(etag) {
+			verified.What = "parts"
+		}
+		wanted |= withMD5
+		if opaqueETag(head.ServerSideEncryption, head.SSECustomerAlgorithm) || !isMD5(etag) && verified.What != "parts" {
+			return outcome{}, false, false
+		}
 	}
-	ours, err := etagOf(d.section(d.up.stopped), d.up.plan.partSize(d.file.Size()))
-	return err == nil && ours == etag, err == nil
+	parts, err := d.readParts(wanted)
+	if err != nil {
+		return outcome{}, false, false
+	}
+	crc := combined(parts)
+	if wanted&withMD5 != 0 {
+		same = strings.EqualFold(etag, madeETag(parts))
+	} else {
+		same = verified.Value == crcText(crc)
+	}
+	got = newOutcome(head.ETag, head.VersionId, crc)
+	got.verified = verified
+	return got, same, true
+}
+
+// readParts reads the file as it would be sent.
+func (d *delivery) readParts(wanted algorithms) ([]sentPart, error) {
+	parts := make([]sentPart, d.up.plan.parts(d.file.Size()))
+	size := d.up.plan.partSize(d.file.Size())
+	for i := range parts {
+		at := int64(i) * size
+		content := io.NewSectionReader(d.section(d.up.stopped), at, min(size, d.file.Size()-at))
+		parts[i].size = content.Size()
+		if err := parts[i].ours.compute(content, wanted); err != nil {
+			return nil, err
+		}
+		parts[i].etag = parts[i].ours.md5Hex()
+	}
+	return parts, nil
+}
+
+// madeETag is the ETag that S3 gives an object that was sent in these parts.
+func madeETag(parts []sentPart) string {
+	if len(parts) == 1 {
+		return parts[0].etag
+	}
+	return joinedETag(parts)
 }
 
 const (

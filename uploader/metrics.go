@@ -20,6 +20,8 @@ type metrics struct {
 	retries   *prometheus.CounterVec
 	requests  *prometheus.CounterVec
 	requestIn *prometheus.HistogramVec
+
+	mismatches *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer, u *Uploader, limit int) *metrics {
@@ -41,7 +43,12 @@ func newMetrics(reg prometheus.Registerer, u *Uploader, limit int) *metrics {
 			Name: "s3daemon_s3_request_duration_seconds", Help: "Time that a request to the store held its slot.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 120}}, []string{"operation"}),
 	}
-	reg.MustRegister(m.pushes, m.failures, m.bytes, m.duration, m.retries, m.requests, m.requestIn, queueCollector{u},
+	m.mismatches = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "s3daemon_checksum_mismatches_total", Help: "Requests after which the store had, or said that it had got, other bytes than were read, by operation."}, []string{"operation"})
+	for _, operation := range []string{"PutObject", "UploadPart", completing} {
+		m.mismatches.WithLabelValues(operation)
+	}
+	reg.MustRegister(m.mismatches, m.pushes, m.failures, m.bytes, m.duration, m.retries, m.requests, m.requestIn, queueCollector{u},
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "s3daemon_slots", Help: "Size of the pool: requests to the store that may be under way at once."},
 			func() float64 { return float64(limit) }),
@@ -85,7 +92,7 @@ func (m *metrics) request(operation string, err error, d time.Duration) {
 // statusClass returns 2xx to 5xx, or error where the store did not answer.
 func statusClass(err error) string {
 	var known *push.Error
-	if err == nil || errors.As(err, &known) && known.Code == push.ChecksumMismatch {
+	if err == nil || errors.As(err, &known) && (known.Code == push.ChecksumMismatch || known.Code == push.NotVerified) {
 		return "2xx"
 	}
 	if status := answerOf(err).Status; status >= 100 {

@@ -14,6 +14,7 @@ import (
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go"
 	"github.com/aws/smithy-go/encoding/httpbinding"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
@@ -47,28 +48,25 @@ func newPutter(o s3.Options) *putter {
 	})}
 }
 
-// unsignedPayload stands in the signature for the hash of a body whose
-// checksum is in a header.
-const unsignedPayload = "UNSIGNED-PAYLOAD"
-
 // put makes one PutObject request, of those members of the input that
-// delivery.input sets. Errors are of the kinds that the SDK returns.
-func (p *putter) put(ctx context.Context, in *s3.PutObjectInput) (*s3.PutObjectOutput, error) {
-	out, err := p.exchange(ctx, in)
+// delivery.PutObject sets; signed is what the signature has for the body. Errors
+// are of the kinds that the SDK returns.
+func (p *putter) put(ctx context.Context, in *s3.PutObjectInput, signed string) (*s3.PutObjectOutput, error) {
+	out, err := p.exchange(ctx, in, signed)
 	if err != nil {
 		return nil, &smithy.OperationError{ServiceID: "S3", OperationName: "PutObject", Err: err}
 	}
 	return out, nil
 }
 
-func (p *putter) exchange(ctx context.Context, in *s3.PutObjectInput) (*s3.PutObjectOutput, error) {
-	req := p.request(ctx, in)
+func (p *putter) exchange(ctx context.Context, in *s3.PutObjectInput, signed string) (*s3.PutObjectOutput, error) {
+	req := p.request(ctx, in, signed)
 	credentials, err := p.options.Credentials.Retrieve(ctx)
 	if err != nil {
 		return nil, err
 	}
 	now := time.Now().Add(time.Duration(p.skew.Load()))
-	if err := p.signer.SignHTTP(ctx, credentials, req, unsignedPayload, "s3", p.options.Region, now); err != nil {
+	if err := p.signer.SignHTTP(ctx, credentials, req, signed, "s3", p.options.Region, now); err != nil {
 		return nil, err
 	}
 	resp, err := p.options.HTTPClient.Do(req)
@@ -87,11 +85,14 @@ func (p *putter) exchange(ctx context.Context, in *s3.PutObjectInput) (*s3.PutOb
 		ETag:              header(resp, "Etag"),
 		VersionId:         header(resp, "X-Amz-Version-Id"),
 		ChecksumCRC64NVME: header(resp, "X-Amz-Checksum-Crc64nvme"),
+
+		ServerSideEncryption: types.ServerSideEncryption(resp.Header.Get("X-Amz-Server-Side-Encryption")),
+		SSECustomerAlgorithm: header(resp, "X-Amz-Server-Side-Encryption-Customer-Algorithm"),
 	}, nil
 }
 
 // request builds the request, unsigned.
-func (p *putter) request(ctx context.Context, in *s3.PutObjectInput) *http.Request {
+func (p *putter) request(ctx context.Context, in *s3.PutObjectInput, signed string) *http.Request {
 	u := *p.base
 	path := "/" + *in.Bucket + "/" + *in.Key
 	u.Path = p.base.Path + path
@@ -99,7 +100,7 @@ func (p *putter) request(ctx context.Context, in *s3.PutObjectInput) *http.Reque
 
 	h := make(http.Header, 12)
 	h["User-Agent"] = []string{"s3daemon"}
-	h["X-Amz-Content-Sha256"] = []string{unsignedPayload}
+	h["X-Amz-Content-Sha256"] = []string{signed}
 	set := func(name string, value *string) {
 		if value != nil {
 			h[name] = []string{*value}
@@ -107,6 +108,7 @@ func (p *putter) request(ctx context.Context, in *s3.PutObjectInput) *http.Reque
 	}
 	set("Content-Type", in.ContentType)
 	set("X-Amz-Checksum-Crc64nvme", in.ChecksumCRC64NVME)
+	set("Content-Md5", in.ContentMD5)
 	set("X-Amz-Tagging", in.Tagging)
 	if in.StorageClass != "" {
 		h["X-Amz-Storage-Class"] = []string{string(in.StorageClass)}

@@ -49,6 +49,7 @@ func newRetryPolicy(attempts int, giveUp time.Duration) retryPolicy {
 type failure struct {
 	err      error
 	attempts int           // made so far
+	differed int           // times that the store had, or had got, other bytes than were read
 	waited   bool          // whether somebody waits for the push
 	age      time.Duration // of the push, since it was accepted or put back
 }
@@ -65,10 +66,14 @@ type next struct {
 //	what may pass, waited for   is tried again until the attempts are used up
 //	what may pass, and nobody   is tried again until the push is too old
 //	waits
+//	other bytes than were read  is tried again until that has happened as often as there are
+//	                            attempts, whoever waits: each costs all of the file
 //	what only somebody at the   fails at once where a caller waits, who can be
 //	daemon can mend             told; else it is tried like the others
 func (p retryPolicy) after(f failure) next {
 	switch {
+	case mismatched(f.err) && f.differed >= p.attempts:
+		return next{}
 	case denied(f.err) && f.attempts < 2:
 	case !transient(f.err):
 		return next{}
@@ -109,6 +114,8 @@ func (p retryPolicy) withinRequest(n int, err error, inPlace bool, before int) (
 	switch {
 	case errors.As(err, &open): // never a second completion of one upload
 		return 0, false
+	case answerOf(err).Code == "NoSuchUpload": // it needs a new one
+		return 0, false
 	case n == 1 && (before == 0 || inPlace) && transport.BrokenOff(err) && n < p.attempts:
 		return 0, true
 	case !inPlace || n >= p.attempts || !transient(err):
@@ -135,7 +142,7 @@ func transient(err error) bool {
 	var known *push.Error
 	if errors.As(err, &known) {
 		shortage := errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM)
-		return ofFile(err) || known.Code == push.ChecksumMismatch || shortage || errors.Is(err, errNoStore)
+		return ofFile(err) || known.Code == push.ChecksumMismatch || shortage || errors.Is(err, errNoStore) || errors.Is(err, errNotKnown)
 	}
 	if errors.Is(err, context.Canceled) {
 		return false
@@ -146,7 +153,10 @@ func transient(err error) bool {
 	}
 	answer := answerOf(err)
 	switch answer.Code {
-	case "RequestTimeout", "RequestTimeTooSkewed", "SlowDown", "BadDigest", "InternalError", "ServiceUnavailable", "XAmzContentChecksumMismatch":
+	case "RequestTimeout", "RequestTimeTooSkewed", "SlowDown", "InternalError", "ServiceUnavailable", "NoSuchUpload":
+		return true
+	}
+	if mismatched(err) {
 		return true
 	}
 	switch answer.Status {
@@ -165,6 +175,20 @@ func transient(err error) bool {
 func ofFile(err error) bool {
 	known, is := errors.AsType[*push.Error](err)
 	return is && known.Code == push.FileHangs
+}
+
+// mismatched reports whether the store has other bytes than were read, or
+// refused them for that. A part that it does not know by the ETag that it gave
+// is among those.
+func mismatched(err error) bool {
+	if known, ok := errors.AsType[*push.Error](err); ok {
+		return known.Code == push.ChecksumMismatch
+	}
+	switch answerOf(err).Code {
+	case "BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "InvalidPart":
+		return true
+	}
+	return false
 }
 
 // errNoStore marks an answer that no S3 store gives.
@@ -231,6 +255,8 @@ func reasonOf(err error) string {
 		return "configuration"
 	case errors.As(err, &known):
 		return string(known.Code)
+	case mismatched(err):
+		return string(push.ChecksumMismatch)
 	case errors.As(err, &untrusted):
 		return "certificate"
 	case lacksCredentials(err):

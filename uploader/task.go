@@ -26,6 +26,7 @@ type task struct {
 
 	file        *source.File // open since the acceptance, for the first run; nil: it has to be opened
 	attempts    int
+	differed    int         // times that the store had, or had got, other bytes
 	problem     *push.Error // of the last attempt
 	wantedSince time.Time   // when a caller began to wait
 	startedAt   time.Time

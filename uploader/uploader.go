@@ -84,6 +84,8 @@ type Uploader struct {
 	queueLimit int
 	syncFiles  bool
 	drainQueue bool
+	checksum   Checksum
+	verifies   verifies
 	journal    *journal.Journal
 	log        *slog.Logger
 	metrics    *metrics
@@ -129,7 +131,8 @@ func newUploader(ctx context.Context, cfg Config) (*Uploader, error) {
 	u := &Uploader{
 		limit: cfg.MaxConnections, slots: newSlots(cfg.MaxConnections), plan: plan{minPart: minPartSize},
 		retry: newRetryPolicy(cfg.Attempts, cfg.GiveUpAfter), queueLimit: cfg.QueueLimit, syncFiles: cfg.SyncFiles, drainQueue: cfg.DrainQueue,
-		journal: cfg.Journal, log: cfg.Log, seed: maphash.MakeSeed(), leaving: make(chan struct{}), asking: make(chan struct{}, mostAsking),
+		checksum: cfg.Checksum,
+		journal:  cfg.Journal, log: cfg.Log, seed: maphash.MakeSeed(), leaving: make(chan struct{}), asking: make(chan struct{}, mostAsking),
 		queue: newQueue(cfg.MaxConnections), live: make(map[push.ID]*entry), labels: make(map[string]*label), puttingBack: make(map[uint64]bool),
 	}
 	u.stopped, u.stop = context.WithCancel(context.WithoutCancel(ctx))

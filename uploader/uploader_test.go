@@ -212,15 +212,6 @@ func TestPushDelivers(t *testing.T) {
 	}
 }
 
-// TestKnownChecksum compares with the check value of CRC-64/NVME ("123456789",
-// in the catalogue of parametrised CRC algorithms: 0xae8b14860a799888).
-func TestKnownChecksum(t *testing.T) {
-	got, err := checksum(strings.NewReader("123456789"))
-	if err != nil || got != "rosUhgp5mIg=" {
-		t.Errorf("checksum %q, %v", got, err)
-	}
-}
-
 func TestOddKeys(t *testing.T) {
 	r := newRig(t)
 	path, content := r.file(t, "f", 100)

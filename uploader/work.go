@@ -54,6 +54,7 @@ type result struct {
 	err      error
 	cause    error // why the run was ended, if it was
 	attempts int
+	differed int  // times that the store had, or had got, other bytes
 	stored   bool // the store said that it has the object
 	maybe    bool // an attempt ended so that the store may have the object
 	asked    bool // and it was asked for it
@@ -72,7 +73,7 @@ func (u *Uploader) run(ctx context.Context, e *entry, t *task) result {
 	}
 	defer d.file.Close()
 	got, err := d.run(ctx)
-	res := result{got: got, err: err, attempts: d.mostAttempts(), stored: d.stored, maybe: d.maybe}
+	res := result{got: got, err: err, attempts: d.mostAttempts(), differed: int(d.mismatches.Load()), stored: d.stored, maybe: d.maybe}
 	if ctx.Err() != nil {
 		res.cause = context.Cause(ctx)
 	}
@@ -139,8 +140,9 @@ func (u *Uploader) settle(e *entry, t *task, res result) {
 		res.attempts = max(res.attempts, 1) // it may have ended before there was a request
 	}
 	t.attempts += res.attempts
+	t.differed += res.differed
 	e.maybe = e.maybe || res.maybe
-	attempts, cancelled, waited, r, maybe := t.attempts, t.cancelled, e.waited(), t.record, e.maybe
+	attempts, differed, cancelled, waited, r, maybe := t.attempts, t.differed, t.cancelled, e.waited(), t.record, e.maybe
 	u.mu.Unlock()
 	now := time.Now()
 
@@ -163,7 +165,7 @@ func (u *Uploader) settle(e *entry, t *task, res result) {
 	case errors.Is(res.cause, errImpatient):
 		u.finish(e, t, r, push.Failed, outcome{}, u.unreachable(t))
 	default:
-		u.afterFailure(e, t, r, failure{err: res.err, attempts: attempts, waited: waited, age: now.Sub(time.Unix(0, e.since))}, now)
+		u.afterFailure(e, t, r, failure{err: res.err, attempts: attempts, differed: differed, waited: waited, age: now.Sub(time.Unix(0, e.since))}, now)
 	}
 }
 
