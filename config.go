@@ -29,6 +29,7 @@ type config struct {
 	queueLimit     int
 	giveUpAfter    time.Duration
 	syncFiles      bool
+	retryChanged   bool   // send a file that changed once it has settled
 	checksum       string // how it is shown that the store has the bytes: auto, crc64nvme, md5 or sha256
 	log            string // file; empty for standard error
 	logLevel       slog.Level
@@ -55,6 +56,7 @@ type environment struct {
 	QueueLimit     string `envconfig:"S3DAEMON_QUEUE_LIMIT" default:"100000" desc:"How many pushes may be queued or running before further ones are refused (429), 1 to 10000000."`
 	SyncFiles      string `envconfig:"S3DAEMON_SYNC_FILES" default:"false" desc:"true: have each file put on disk (fsync) before its push is accepted, for those who fear a loss of power."`
 	Checksum       string `envconfig:"S3DAEMON_CHECKSUM" default:"auto" desc:"What shows that the store has a file's bytes: crc64nvme, md5 (for stores that refuse CRC headers), sha256 (the signed payload); or auto, crc64nvme, and md5 too where the store is not known to check that."`
+	IfChanged      string `envconfig:"S3DAEMON_IF_CHANGED" default:"fail" desc:"A file that changed after its push was accepted, or while it was sent: fail; or retry, send it as it is once nothing has happened to it for 2 s."`
 	Log            string `envconfig:"S3DAEMON_LOG" desc:"File to append the log to. Empty: standard error."`
 	LogLevel       string `envconfig:"S3DAEMON_LOG_LEVEL" default:"info" desc:"debug, info, warn or error."`
 	LogFormat      string `envconfig:"S3DAEMON_LOG_FORMAT" default:"auto" desc:"json, text, or auto: text on a terminal, else json."`
@@ -127,6 +129,7 @@ func (e environment) parse() (config, error) {
 		giveUpAfter:    p.duration("S3DAEMON_GIVE_UP_AFTER", e.GiveUpAfter, 0, 10*365*24*time.Hour),
 		syncFiles:      p.flag("S3DAEMON_SYNC_FILES", e.SyncFiles),
 		checksum:       p.choice("S3DAEMON_CHECKSUM", e.Checksum, "auto", "crc64nvme", "md5", "sha256"),
+		retryChanged:   p.choice("S3DAEMON_IF_CHANGED", e.IfChanged, "fail", "retry") == "retry",
 		log:            e.Log,
 		logFormat:      p.choice("S3DAEMON_LOG_FORMAT", e.LogFormat, "auto", "json", "text"),
 	}

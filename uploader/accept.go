@@ -73,12 +73,9 @@ func (u *Uploader) accept(req push.Request, dest push.Destination, hash [32]byte
 		u.exit()
 		return nil, nil, err
 	}
-	identity := file.Identity()
 	req.Destination = dest.String()
-	r := &journal.Record{
-		State: push.Queued, Request: req, Size: identity.Size, ModTime: identity.ModTime, Device: identity.Device, Inode: identity.Inode,
-		AcceptedAt: time.Now().UTC(), Parts: u.plan.parts(identity.Size),
-	}
+	r := &journal.Record{State: push.Queued, Request: req, AcceptedAt: time.Now().UTC()}
+	u.describeFile(r, file.Identity())
 	if opts.IdempotencyKey != "" {
 		r.IdempotencyKey, r.RequestHash = opts.IdempotencyKey, hash
 	}

@@ -111,8 +111,7 @@ func (u *Uploader) Retry(ctx context.Context, id push.ID) (push.Receipt, error) 
 	identity := file.Identity()
 	file.Close()
 	return u.putBack(r, dest, func(again *journal.Record) {
-		again.Size, again.ModTime, again.Device, again.Inode = identity.Size, identity.ModTime, identity.Device, identity.Inode
-		again.Parts = u.plan.parts(identity.Size)
+		u.describeFile(again, identity)
 	})
 }
 

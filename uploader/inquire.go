@@ -186,6 +186,9 @@ func (u *Uploader) describe(r *journal.Record) push.Receipt {
 		return receipt
 	}
 	t := e.task
+	if t.record != nil { // which has the file that is sent, if another was accepted
+		receipt = receiptOf(t.record)
+	}
 	receipt.Attempts = t.attempts
 	if t.problem != nil {
 		receipt.Problem = t.problem.Problem()

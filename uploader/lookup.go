@@ -180,11 +180,14 @@ func (u *Uploader) askOnce(r *journal.Record) result {
 	case aws.ToInt64(head.ContentLength) != r.Size:
 		return result{err: errCancelled}
 	}
-	d, err := u.newDelivery(u.stopped, r, new(task))
+	d, same, err := u.newDelivery(u.stopped, r, new(task))
 	if err != nil { // there is nothing to compare with
 		return result{err: err, unclear: true}
 	}
 	defer d.file.Close()
+	if !same {
+		return result{err: push.Errorf(push.FileChanged, "file %s changed", push.Quote(r.Request.File)), unclear: true}
+	}
 	var res result
 	res.got, res.err, res.unclear = d.lookUp(errCancelled)
 	return res

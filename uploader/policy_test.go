@@ -96,6 +96,8 @@ func TestRetryPolicy(t *testing.T) {
 		{"404 NoSuchBucket", refusal(404, "NoSuchBucket"), false, false, ""},
 		{"400 EntityTooLarge", refusal(400, "EntityTooLarge"), false, false, ""},
 		{"file changed", push.Errorf(push.FileChanged, "m"), false, false, ""},
+		{"file changes still", &push.Error{Code: push.FileChanged, Err: errUnsettled}, true, true, "file_changed"},
+		{"file hangs", push.Errorf(push.FileHangs, "m"), true, true, "file_hangs"},
 		{"file gone", push.Errorf(push.FileNotFound, "m"), false, false, ""},
 		{"stopped", context.Canceled, false, false, ""},
 		{"not a request", operation(&smithy.SerializationError{Err: errors.New("m")}), false, false, ""},

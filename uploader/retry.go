@@ -38,11 +38,12 @@ const (
 type retryPolicy struct {
 	attempts int                               // tries in all while somebody waits, at least 1
 	giveUp   time.Duration                     // how old a push may become that nobody waits for
+	settles  time.Duration                     // how long a file that changed is left alone
 	jitter   func(time.Duration) time.Duration // a random duration below its argument
 }
 
 func newRetryPolicy(attempts int, giveUp time.Duration) retryPolicy {
-	return retryPolicy{attempts: attempts, giveUp: giveUp, jitter: func(d time.Duration) time.Duration { return rand.N(d) }}
+	return retryPolicy{attempts: attempts, giveUp: giveUp, settles: fileSettles, jitter: func(d time.Duration) time.Duration { return rand.N(d) }}
 }
 
 // failure is an attempt that failed.
@@ -89,7 +90,11 @@ func (p retryPolicy) after(f failure) next {
 	if f.waited {
 		most = backoffCap
 	}
-	return next{again: true, wait: p.jitter(backoffAfter(f.attempts, most))}
+	wait := p.jitter(backoffAfter(f.attempts, most))
+	if errors.Is(f.err, errUnsettled) {
+		wait += p.settles
+	}
+	return next{again: true, wait: wait}
 }
 
 // backoffAfter returns the longest wait after that many attempts.
@@ -174,7 +179,7 @@ func transient(err error) bool {
 // ofFile reports whether a push waits for its file.
 func ofFile(err error) bool {
 	known, is := errors.AsType[*push.Error](err)
-	return is && known.Code == push.FileHangs
+	return is && (known.Code == push.FileHangs || errors.Is(err, errUnsettled))
 }
 
 // mismatched reports whether the store has other bytes than were read, or

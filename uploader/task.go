@@ -24,7 +24,9 @@ type task struct {
 	left    bool            // the daemon stops, and the push stays in the journal
 	refused error           // it could not be put on disk
 
-	file        *source.File // open since the acceptance, for the first run; nil: it has to be opened
+	file        *source.File    // open since the acceptance, for the first run; nil: it has to be opened
+	seen        source.Identity // of a file that changed, when it was looked at for the first time as it is
+	seenAt      time.Time
 	attempts    int
 	differed    int         // times that the store had, or had got, other bytes
 	problem     *push.Error // of the last attempt

@@ -52,7 +52,7 @@ import (
 )
 
 // Config is what an Uploader needs. All fields are required but Endpoint,
-// SyncFiles, DrainQueue and Checksum.
+// SyncFiles, RetryChanged, DrainQueue and Checksum.
 type Config struct {
 	Endpoint       string        // base URL of the store; empty for Amazon S3
 	MaxConnections int           // size of the pool, at least 1
@@ -61,6 +61,7 @@ type Config struct {
 	ConnectTimeout time.Duration // for the TCP connection, and again for TLS
 	QueueLimit     int           // pushes that may be queued or running, at least 1
 	SyncFiles      bool          // have each file put on disk before its push is accepted
+	RetryChanged   bool          // a file that changed is sent once it has settled; else its push fails
 	DrainQueue     bool          // Drain delivers what is queued too
 	Checksum       Checksum      // what shows that the store has the bytes; auto where empty
 	Journal        *journal.Journal
@@ -71,25 +72,26 @@ type Config struct {
 // Uploader delivers pushes. Its methods may be called by many goroutines at
 // once.
 type Uploader struct {
-	name       string // of the store, for messages
-	endpoint   *endpoint
-	client     *s3.Client
-	wire       *transport.Transport // the pool of connections
-	asker      *transport.Transport // for one question at a time, each on a connection of its own
-	putter     *putter              // nil where the SDK makes all requests
-	limit      int                  // of the pool
-	slots      *slots
-	plan       plan
-	retry      retryPolicy
-	queueLimit int
-	syncFiles  bool
-	drainQueue bool
-	checksum   Checksum
-	verifies   verifies
-	journal    *journal.Journal
-	log        *slog.Logger
-	metrics    *metrics
-	seed       maphash.Seed
+	name         string // of the store, for messages
+	endpoint     *endpoint
+	client       *s3.Client
+	wire         *transport.Transport // the pool of connections
+	asker        *transport.Transport // for one question at a time, each on a connection of its own
+	putter       *putter              // nil where the SDK makes all requests
+	limit        int                  // of the pool
+	slots        *slots
+	plan         plan
+	retry        retryPolicy
+	queueLimit   int
+	syncFiles    bool
+	retryChanged bool
+	drainQueue   bool
+	checksum     Checksum
+	verifies     verifies
+	journal      *journal.Journal
+	log          *slog.Logger
+	metrics      *metrics
+	seed         maphash.Seed
 
 	stopped context.Context // cancelled when what runs is to be cut off
 	stop    context.CancelFunc
@@ -130,7 +132,7 @@ func New(ctx context.Context, cfg Config) (*Uploader, error) {
 func newUploader(ctx context.Context, cfg Config) (*Uploader, error) {
 	u := &Uploader{
 		limit: cfg.MaxConnections, slots: newSlots(cfg.MaxConnections), plan: plan{minPart: minPartSize},
-		retry: newRetryPolicy(cfg.Attempts, cfg.GiveUpAfter), queueLimit: cfg.QueueLimit, syncFiles: cfg.SyncFiles, drainQueue: cfg.DrainQueue,
+		retry: newRetryPolicy(cfg.Attempts, cfg.GiveUpAfter), queueLimit: cfg.QueueLimit, syncFiles: cfg.SyncFiles, retryChanged: cfg.RetryChanged, drainQueue: cfg.DrainQueue,
 		checksum: cfg.Checksum,
 		journal:  cfg.Journal, log: cfg.Log, seed: maphash.MakeSeed(), leaving: make(chan struct{}), asking: make(chan struct{}, mostAsking),
 		queue: newQueue(cfg.MaxConnections), live: make(map[push.ID]*entry), labels: make(map[string]*label), puttingBack: make(map[uint64]bool),

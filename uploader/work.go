@@ -67,13 +67,19 @@ func (u *Uploader) run(ctx context.Context, e *entry, t *task) result {
 	if err != nil {
 		return result{err: err}
 	}
-	d, err := u.newDelivery(ctx, r, t)
+	d, same, err := u.newDelivery(ctx, r, t)
 	if err != nil {
 		return result{err: err}
 	}
 	defer d.file.Close()
+	if !same {
+		if err := u.adopt(e, t, r, d.file.Identity()); err != nil {
+			return result{err: err}
+		}
+	}
 	got, err := d.run(ctx)
-	res := result{got: got, err: err, attempts: d.mostAttempts(), differed: int(d.mismatches.Load()), stored: d.stored, maybe: d.maybe}
+	err = u.mayBeChanged(err)
+	res := result{got: got, err: err, attempts: d.mostAttempts(), differed: int(d.mismatches.Load()), stored: d.stored, maybe: d.maybe || d.stored && err != nil}
 	if ctx.Err() != nil {
 		res.cause = context.Cause(ctx)
 	}
@@ -105,30 +111,24 @@ func (u *Uploader) record(e *entry, t *task) (*journal.Record, error) {
 	return &kept, nil
 }
 
-// newDelivery opens the file of a push. One that is not the file that was
-// accepted is an error: what was promised are the bytes of that one.
-func (u *Uploader) newDelivery(ctx context.Context, r *journal.Record, t *task) (*delivery, error) {
+// newDelivery opens the file of a push, and reports whether it is the file of
+// the record, as it was.
+func (u *Uploader) newDelivery(ctx context.Context, r *journal.Record, t *task) (d *delivery, same bool, err error) {
 	dest, err := push.ParseDestination(r.Request.Destination)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	d := &delivery{up: u, req: r.Request, dest: dest}
+	d = &delivery{up: u, req: r.Request, dest: dest}
 	u.mu.Lock()
 	t.delivery, d.file, d.before = d, u.takeFileLocked(t), t.attempts
 	u.mu.Unlock()
 	if d.file != nil {
-		return d, nil
+		return d, true, nil
 	}
 	if d.file, err = source.Open(ctx, r.Request.File); err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	accepted := source.Identity{Size: r.Size, ModTime: r.ModTime, Device: r.Device, Inode: r.Inode}
-	if !d.file.Identity().Same(accepted) {
-		d.file.Close()
-		return nil, push.Errorf(push.FileChanged, "file %s changed after its push was accepted (%d bytes then, %d now): push it again",
-			push.Quote(r.Request.File), r.Size, d.file.Size())
-	}
-	return d, nil
+	return d, d.file.Identity().Same(identityOf(r)), nil
 }
 
 // settle decides what follows a run: the end, another try, or, when the daemon
@@ -164,6 +164,8 @@ func (u *Uploader) settle(e *entry, t *task, res result) {
 		u.finish(e, t, r, push.Failed, outcome{}, u.explain(r.Request.Destination, attempts, res.err))
 	case errors.Is(res.cause, errImpatient):
 		u.finish(e, t, r, push.Failed, outcome{}, u.unreachable(t))
+	case res.err == errOtherKind:
+		u.again(e, t, nil, now)
 	default:
 		u.afterFailure(e, t, r, failure{err: res.err, attempts: attempts, differed: differed, waited: waited, age: now.Sub(time.Unix(0, e.since))}, now)
 	}
@@ -172,7 +174,9 @@ func (u *Uploader) settle(e *entry, t *task, res result) {
 // afterFailure does what the retry policy says.
 func (u *Uploader) afterFailure(e *entry, t *task, r *journal.Record, f failure, now time.Time) {
 	why := u.explain(r.Request.Destination, f.attempts, f.err)
-	why.RetryAfter = retryAfter(f.err)
+	if pause := retryAfter(f.err); pause > 0 {
+		why.RetryAfter = pause
+	}
 	what := u.retry.after(f)
 	u.judgeBucket(e.bucket, f.err, now)
 	if !what.again {
@@ -209,10 +213,17 @@ func (u *Uploader) again(e *entry, t *task, why error, until time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	t.problem = asPushError(why)
+	size := int64(-1)
+	if t.record != nil {
+		size = t.record.Size
+	}
 	if e.wanted == 0 && u.queue.size > keptRecords && !t.cancelled {
 		t.record = nil
 	}
 	u.queue.retry(e, until)
+	if size >= 0 { // it may be another file's by now
+		e.kind = u.kindOf(size)
+	}
 	if t.cancelled && t.record != nil { // after the run had ended
 		u.cancelLocked(e, t, t.record)
 		return
