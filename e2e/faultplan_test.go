@@ -144,6 +144,16 @@ func only(ops string, p plan) plan {
 // always has one fault for every request.
 func always(f fault) plan { return func(request) fault { return f } }
 
+// byKey has a plan for each key, and passes the others.
+func byKey(plans map[string]plan) plan {
+	return func(r request) fault {
+		if p := plans[r.key]; p != nil {
+			return p(r)
+		}
+		return fault{}
+	}
+}
+
 // unaware is the plan on a store that does not know checksums in headers.
 func unaware(p plan) plan {
 	return func(r request) fault {

@@ -8,46 +8,6 @@ import (
 	"time"
 )
 
-// The store's answer is lost, or is an error that says nothing for certain,
-// though it may have done what it was asked. In the end it has the object, and
-// the push is done.
-func TestLostAnswers(t *testing.T) {
-	p := newFaultProxy(t)
-	d := startDaemon(t, "S3_ENDPOINT_URL="+p.url())
-	bucket := newBucket(t)
-	small, large := makeFile(t, "small", 100_000), makeFile(t, "large", partSize+1)
-	faults := map[string]fault{
-		"cut":            {what: cutAfter},
-		"cut in between": {what: cutAnswer},
-		"500 after":      internalError.afterStoring(),
-		"503 after":      slowDown.afterStoring(),
-		"500 instead":    internalError.instead(),
-		"reset":          {what: resetFirst},
-	}
-	for op, file := range map[string]string{
-		"PutObject": small, "CreateMultipartUpload": large, "UploadPart": large, "CompleteMultipartUpload": large,
-	} {
-		for name, f := range faults {
-			t.Run(op+"/"+name, func(t *testing.T) {
-				key := op + "/" + name
-				p.follow(only(op, once(f)))
-				id := d.pushAsync(t, file, "s3://"+bucket+"/"+key).ID
-				r := d.doneOf(t, id)
-				if sums, err := sumsOf(file); err != nil || r.ETag != sums.etag || r.Size != sums.size {
-					t.Errorf("the receipt is %+v, the file has %+v (%v)", r, sums, err)
-				}
-				checkObject(t, bucket, key, file)
-				if n := p.count(op, f.what); n == 0 {
-					t.Errorf("the fault was not met: %s", p.summary())
-				}
-			})
-		}
-	}
-	// An upload of which the daemon never learned the id, or whose completion
-	// it must not disturb, is left to the bucket's own rules.
-	t.Logf("%d multipart uploads were left", abortUploads(t, bucket, ""))
-}
-
 // Errors that pass: nobody waits, and nothing is asked of anybody.
 func TestTransientErrorsPass(t *testing.T) {
 	p := newFaultProxy(t)

@@ -1,0 +1,104 @@
+package e2e
+
+import (
+	"testing"
+	"time"
+)
+
+// faultsOf are the faults that may befall an operation, by what they are
+// called. Each ends by itself.
+func faultsOf(op string) map[string]fault {
+	early := internalError.instead()
+	early.early = true
+	faults := map[string]fault{
+		"reset":                {what: resetFirst},
+		"cut in place of it":   {what: cutAfter},
+		"cut in it":            {what: cutAnswer},
+		"cut in its head":      {what: cutAnswer, at: offset(20)},
+		"500 instead":          internalError.instead(),
+		"500 early":            early,
+		"500 after":            internalError.afterStoring(),
+		"503 after":            slowDown.afterStoring(),
+		"400 RequestTimeout":   requestTimeout.instead(),
+		"an error in 200":      errorIn200.instead(),
+		"an error in 200 late": errorIn200.afterStoring(),
+		"trickles":             {what: trickles, pace: time.Millisecond},
+		"ends the connection":  {what: closes},
+		"reset when idle":      {what: resetsIdle},
+	}
+	if op == "PutObject" || op == "UploadPart" {
+		faults["broken off"] = fault{what: resetMidway}
+		faults["broken off soon"] = fault{what: resetMidway, at: offset(100)}
+		faults["flipped"] = fault{what: flips, at: anywhere}
+		faults["stops reading"] = fault{what: stopsReading, at: offset(100)}
+	} else {
+		faults["truncated"] = fault{what: truncatesXML}
+		faults["empty"] = fault{what: truncatesXML, at: offset(0)}
+		faults["trickles in the body"] = fault{what: tricklesBody, pace: time.Millisecond}
+	}
+	if op != "CreateMultipartUpload" {
+		faults["wrong ETag"] = fault{what: wrongETag}
+		faults["wrong checksum"] = fault{what: wrongChecksum}
+	}
+	return faults
+}
+
+// Whatever befalls one request, once: in the end the store has the object, and
+// the push is done. Nothing is deleted but by giving up an upload.
+func TestEachFault(t *testing.T) {
+	p := newFaultProxy(t)
+	d := startDaemon(t, "S3_ENDPOINT_URL="+p.url(), "S3DAEMON_STALL_TIMEOUT=1s")
+	bucket := newBucket(t)
+	// More than connections hold by themselves, so that one can stand still.
+	small, large := makeFile(t, "small", 8<<20), makeFile(t, "large", partSize+1)
+	type push struct {
+		fault    fault
+		op, file string
+		id       string
+	}
+	pushes, plans := map[string]*push{}, map[string]plan{}
+	for op, file := range map[string]string{
+		"PutObject": small, "CreateMultipartUpload": large, "UploadPart": large, "CompleteMultipartUpload": large,
+	} {
+		for name, f := range faultsOf(op) {
+			key := op + "/" + name
+			pushes[key] = &push{fault: f, op: op, file: file}
+			plans[key] = only(op, once(f))
+		}
+	}
+	p.follow(byKey(plans))
+	for key, push := range pushes {
+		push.id = d.pushAsync(t, push.file, "s3://"+bucket+"/"+key).ID
+	}
+	for key, push := range pushes {
+		t.Run(key, func(t *testing.T) {
+			r := d.doneOf(t, push.id)
+			if sums, err := sumsOf(push.file); err != nil || r.ETag != sums.etag || r.Size != sums.size {
+				t.Errorf("the receipt is %+v, the file has %+v (%v)", r, sums, err)
+			}
+			checkObject(t, bucket, key, push.file)
+			met := false
+			for _, x := range p.requests(push.op) {
+				met = met || x.key == key && x.what == push.fault.what && x.outcome == ""
+			}
+			if !met {
+				t.Errorf("the fault was not met: %s", p.summary())
+			}
+		})
+	}
+	checkNothingDeleted(t, p)
+	// An upload of which the daemon never learned the id, or whose completion
+	// it must not disturb, is left to the bucket's own rules.
+	t.Logf("%d multipart uploads were left", abortUploads(t, bucket, ""))
+}
+
+// checkNothingDeleted fails the test where a daemon asked for something to be
+// deleted that was not an upload of its own.
+func checkNothingDeleted(t testing.TB, p *faultProxy) {
+	t.Helper()
+	for _, x := range p.requests("") {
+		if x.method == "DELETE" && x.op != "AbortMultipartUpload" {
+			t.Errorf("the daemon asked for %s %s", x.method, x.path)
+		}
+	}
+}
