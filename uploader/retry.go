@@ -119,7 +119,7 @@ func (p retryPolicy) withinRequest(n int, err error, inPlace bool, before int) (
 	switch {
 	case errors.As(err, &open): // never a second completion of one upload
 		return 0, false
-	case answerOf(err).Code == "NoSuchUpload": // it needs a new one
+	case needsNewUpload(err):
 		return 0, false
 	case n == 1 && (before == 0 || inPlace) && transport.BrokenOff(err) && n < p.attempts:
 		return 0, true
@@ -130,6 +130,14 @@ func (p retryPolicy) withinRequest(n int, err error, inPlace bool, before int) (
 		return min(pause, backoffCap), true
 	}
 	return p.jitter(backoffAfter(n, backoffCap)), true
+}
+
+// needsNewUpload reports whether a multipart upload has failed for good, though
+// another one of the same file may not: it is gone, or the store has other parts
+// than those that it answered for.
+func needsNewUpload(err error) bool {
+	code := answerOf(err).Code
+	return code == "NoSuchUpload" || code == "InvalidPart"
 }
 
 // patience is how long a caller waits at least for a store that cannot be
