@@ -30,7 +30,6 @@ func faultsOf(op string) map[string]fault {
 		faults["broken off"] = fault{what: resetMidway}
 		faults["broken off soon"] = fault{what: resetMidway, at: offset(100)}
 		faults["flipped"] = fault{what: flips, at: anywhere}
-		faults["stops reading"] = fault{what: stopsReading, at: offset(100)}
 	} else {
 		faults["truncated"] = fault{what: truncatesXML}
 		faults["empty"] = fault{what: truncatesXML, at: offset(0)}
@@ -73,8 +72,14 @@ func TestEachFault(t *testing.T) {
 	for key, push := range pushes {
 		t.Run(key, func(t *testing.T) {
 			r := d.doneOf(t, push.id)
-			if sums, err := sumsOf(push.file); err != nil || r.ETag != sums.etag || r.Size != sums.size {
-				t.Errorf("the receipt is %+v, the file has %+v (%v)", r, sums, err)
+			sums, err := sumsOf(push.file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// Where a checksum shows the bytes, the ETag is what the store says.
+			said := r.ETag == sums.etag || push.fault.what == wrongETag && push.op == "PutObject"
+			if !said || r.Size != sums.size || r.Checksum == nil || r.Checksum.Value != sums.crc64nvme {
+				t.Errorf("the receipt is %+v, the file has %+v", r, sums)
 			}
 			checkObject(t, bucket, key, push.file)
 			met := false

@@ -41,7 +41,7 @@ var (
 	etagElement     = regexp.MustCompile(`<ETag>[^<]*</ETag>`)
 	crcElement      = regexp.MustCompile(`<ChecksumCRC64NVME>[^<]*</ChecksumCRC64NVME>`)
 	checksumElement = regexp.MustCompile(`<Checksum(\w+)>[^<]*</Checksum\w+>`)
-	hexDigit        = regexp.MustCompile(`[0-9a-f]`)
+	md5Digest       = regexp.MustCompile(`[0-9a-f]{32}`)
 )
 
 // alterAnswer makes of the store's answer what the fault does, and reports
@@ -86,14 +86,9 @@ const wrongCRC = "d3JvbmchIQ8="
 
 // otherETag returns an ETag of the same form with another first digit.
 func otherETag(etag string) string {
-	done := false
-	return hexDigit.ReplaceAllStringFunc(etag, func(d string) string {
-		if done {
-			return d
-		}
-		done = true
-		n, _ := strconv.ParseInt(d, 16, 8)
-		return strconv.FormatInt((n+1)%16, 16)
+	return md5Digest.ReplaceAllStringFunc(etag, func(digest string) string {
+		n, _ := strconv.ParseInt(digest[:1], 16, 8)
+		return strconv.FormatInt((n+1)%16, 16) + digest[1:]
 	})
 }
 

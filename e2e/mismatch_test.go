@@ -39,14 +39,18 @@ func TestFlippedBit(t *testing.T) {
 	}
 }
 
-// An answer that has other bytes' checksum or ETag is no proof, even where the
-// store has the right ones.
+// An answer with the checksum of other bytes is no proof, even where the store
+// has the right ones. Nor is one with their ETag, where that is what tells.
 func TestWrongAnswers(t *testing.T) {
 	for _, mode := range checksumModes {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
-			m := newMismatch(t, mode, true)
-			for _, f := range []fault{{what: wrongETag}, {what: wrongChecksum}} {
+			m := newMismatch(t, mode, mode != "md5")
+			faults := []fault{{what: wrongChecksum}}
+			if mode == "md5" {
+				faults = append(faults, fault{what: wrongETag})
+			}
+			for _, f := range faults {
 				for _, file := range []string{m.small, m.large} {
 					m.once(t, file, f)
 				}
