@@ -35,6 +35,12 @@ type receipt struct {
 		Algorithm string `json:"algorithm"`
 		Value     string `json:"value"`
 	} `json:"checksum"`
+	Verified *struct {
+		What      string `json:"what"`
+		Algorithm string `json:"algorithm"`
+		By        string `json:"by"`
+		Value     string `json:"value"`
+	} `json:"verified"`
 	VersionID  string    `json:"version_id"`
 	Attempts   int       `json:"attempts"`
 	Parts      int       `json:"parts"`

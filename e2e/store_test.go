@@ -240,6 +240,11 @@ func checkObject(t testing.TB, bucket, key, file string) {
 }
 
 func compareObject(bucket, key, file string) error {
+	return compareObjectIn(theStore.client, bucket, key, file)
+}
+
+// compareObjectIn is compareObject for any store.
+func compareObjectIn(client *s3.Client, bucket, key, file string) error {
 	type result struct {
 		digest
 		err error
@@ -249,7 +254,7 @@ func compareObject(bucket, key, file string) error {
 		d, err := digestFile(file)
 		wanted <- result{d, err}
 	}()
-	got, err := digestObject(bucket, key)
+	got, err := digestObject(client, bucket, key)
 	want := <-wanted
 	if err := errors.Join(err, want.err); err != nil {
 		return fmt.Errorf("compare s3://%s/%s with %s: %w", bucket, key, file, err)
@@ -261,8 +266,8 @@ func compareObject(bucket, key, file string) error {
 	return nil
 }
 
-func digestObject(bucket, key string) (digest, error) {
-	out, err := theStore.client.GetObject(context.Background(), &s3.GetObjectInput{Bucket: &bucket, Key: &key})
+func digestObject(client *s3.Client, bucket, key string) (digest, error) {
+	out, err := client.GetObject(context.Background(), &s3.GetObjectInput{Bucket: &bucket, Key: &key})
 	if err != nil {
 		return digest{}, err
 	}

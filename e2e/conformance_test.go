@@ -1,0 +1,342 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"text/tabwriter"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+)
+
+// What a push is, on every store and with every checksum: the object is read
+// back byte for byte, and the receipt says how it was verified. At the end
+// stands a table of what was found.
+func TestConformance(t *testing.T) {
+	cases, files := conformanceCases(t), flipFiles(t)
+	for _, s := range []*realStore{versity(), fakeStore(t), cephStore(t)} {
+		if s == nil {
+			continue
+		}
+		t.Run(s.name, func(t *testing.T) {
+			found := newFindings()
+			for _, mode := range modes {
+				t.Run(mode, func(t *testing.T) {
+					testTable(t, s, mode, cases, found)
+					testFlips(t, s, mode, files, found)
+				})
+			}
+			t.Logf("%s:\n%s", s.name, found)
+		})
+	}
+}
+
+// conformanceCase is a push and what must come of it.
+type conformanceCase struct {
+	name, key string
+	file      string
+	sums      sums
+	fields    map[string]any // of the request, beyond file and destination
+	// What the object must have. The content type is not compared where it is "".
+	contentType    string
+	metadata, tags map[string]string
+}
+
+// conformanceCases are the cases, with files for them.
+func conformanceCases(t testing.TB) (cases []conformanceCase) {
+	t.Helper()
+	add := func(c conformanceCase, size int64) {
+		// The name decides the bytes, so no object can pass for another.
+		c.file = makeFile(t, fmt.Sprintf("%d.dat", len(cases)), size)
+		var err error
+		if c.sums, err = sumsOf(c.file); err != nil {
+			t.Fatal(err)
+		}
+		cases = append(cases, c)
+	}
+	sizes := []struct {
+		name string
+		size int64
+	}{
+		{"0 bytes", 0}, {"1 byte", 1}, {"a part less one", partSize - 1}, {"a part", partSize},
+		{"a part and one", partSize + 1}, {"three parts", 3 * partSize},
+	}
+	if full() {
+		sizes = append(sizes, struct {
+			name string
+			size int64
+		}{"100 MB", 100_000_000})
+	}
+	for _, s := range sizes {
+		add(conformanceCase{name: s.name, key: "sizes/" + s.name}, s.size)
+	}
+	for _, key := range oddKeys {
+		add(conformanceCase{name: fmt.Sprintf("key %.40q", key), key: key}, 1000)
+	}
+	properties := conformanceCase{
+		fields: map[string]any{
+			"content_type": "image/x-e2e", "storage_class": "STANDARD",
+			"metadata": map[string]string{"exposure": "42", "raft": "R22 of 25"},
+			"tags":     map[string]string{"night": "2026-11-23", "kind": "bias + dark @ 20:00"},
+		},
+		contentType: "image/x-e2e",
+		metadata:    map[string]string{"exposure": "42", "raft": "R22 of 25"},
+		tags:        map[string]string{"night": "2026-11-23", "kind": "bias + dark @ 20:00"},
+	}
+	for _, in := range []struct {
+		name string
+		size int64
+	}{{"one request", 2000}, {"parts", partSize + 2}} {
+		c := properties
+		c.name, c.key = "properties, "+in.name, "properties/"+in.name+".fits"
+		add(c, in.size)
+		add(conformanceCase{name: "type by extension, " + in.name, key: "types/" + in.name + ".fits", contentType: "image/fits"}, in.size)
+	}
+	return cases
+}
+
+// oddKeys are keys that something on the way may take for something else.
+var oddKeys = []string{
+	"with  two spaces", " space first and last ", "plus+plus", "percent%41%2F%", "a=b&c?d#e;f,g:h@i$j", "~!*'()", `"<>[]{}|\^` + "`",
+	"caf\u00e9", "cafe\u0301", // NFC and NFD: two keys
+	"\u6587/\U0001f52d", "x//y", "./dot", "a/../b", "slash at the end/", strings.Repeat("0123456789/", 93) + "x",
+}
+
+// testTable pushes all cases to one bucket.
+func testTable(t *testing.T, s *realStore, mode string, cases []conformanceCase, found *findings) {
+	d := startDaemon(t, s.env(s.url, mode)...)
+	bucket := s.newBucket(t)
+	var keys []string
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			fields := map[string]any{"file": c.file, "destination": "s3://" + bucket + "/" + c.key}
+			maps.Copy(fields, c.fields)
+			a := d.pushJSON(t, fields)
+			if s.cannotHold[c.key] {
+				a.refused(t, http.StatusBadGateway, "store_refused")
+				found.note(c.name, mode, "refused by the store")
+				return
+			}
+			r := a.done(t)
+			keys = append(keys, s.listed(c.key))
+			checkConformance(t, s, mode, bucket, c, r)
+			if !t.Failed() {
+				found.note(c.name, mode, fmt.Sprintf("%s %s, by the %s", r.Verified.What, r.Verified.Algorithm, r.Verified.By))
+			}
+		})
+	}
+	// By an operation that has keys in its answer and not in its URL.
+	slices.Sort(keys)
+	if got := s.keys(t, bucket); !slices.Equal(got, keys) {
+		t.Errorf("the store lists\n%q, want\n%q", got, keys)
+	}
+}
+
+// checkConformance compares a receipt and an object with what a case must
+// come to.
+func checkConformance(t testing.TB, s *realStore, mode, bucket string, c conformanceCase, r receipt) {
+	t.Helper()
+	if err := compareObjectIn(s.client, bucket, c.key, c.file); err != nil {
+		t.Error(err)
+	}
+	parts := int(max(1, (c.sums.size+partSize-1)/partSize))
+	if r.Size != c.sums.size || r.Parts != parts || r.Attempts != 1 || r.Bucket != bucket || r.Key != c.key {
+		t.Errorf("the receipt is %+v, want %d bytes in %d parts at the first attempt", r, c.sums.size, parts)
+	}
+	if r.Checksum == nil || r.Checksum.Algorithm != "crc64nvme" || r.Checksum.Value != c.sums.crc64nvme {
+		t.Errorf("the receipt has the checksum %+v, the file's CRC64NVME is %s", r.Checksum, c.sums.crc64nvme)
+	}
+	p := s.one(mode)
+	if parts > 1 {
+		p = s.parts(mode)
+	}
+	checkVerified(t, r, p, c.sums)
+	checkHead(t, s, bucket, c, r)
+}
+
+// checkVerified compares what a receipt says of the proof.
+func checkVerified(t testing.TB, r receipt, want proof, sums sums) {
+	t.Helper()
+	if r.Verified == nil {
+		t.Error("the receipt does not say how it was verified")
+		return
+	}
+	value := sums.crc64nvme
+	if want.algorithm == "md5" {
+		value = sums.etag // of parts, in S3's own way: the MD5 of theirs
+	}
+	if got := (proof{r.Verified.What, r.Verified.Algorithm, r.Verified.By}); got != want || r.Verified.Value != value {
+		t.Errorf("the receipt is verified by %+v %s, want %+v %s", got, r.Verified.Value, want, value)
+	}
+}
+
+// checkHead compares what the store says of an object.
+func checkHead(t testing.TB, s *realStore, bucket string, c conformanceCase, r receipt) {
+	t.Helper()
+	ctx := context.Background()
+	head, err := s.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &bucket, Key: &c.key, ChecksumMode: types.ChecksumModeEnabled})
+	if err != nil {
+		t.Fatalf("head: %v", err)
+	}
+	if etag := strings.Trim(aws.ToString(head.ETag), `"`); r.ETag != etag || etag == "" {
+		t.Errorf("the receipt has the ETag %q, the store %q", r.ETag, etag)
+	}
+	if n := aws.ToInt64(head.ContentLength); n != c.sums.size {
+		t.Errorf("the object has %d bytes, want %d", n, c.sums.size)
+	}
+	if crc := aws.ToString(head.ChecksumCRC64NVME); crc != "" && crc != c.sums.crc64nvme {
+		t.Errorf("the object has the CRC64NVME %s, want %s", crc, c.sums.crc64nvme)
+	}
+	if got := aws.ToString(head.ContentType); c.contentType != "" && got != c.contentType {
+		t.Errorf("the object has the content type %q, want %q", got, c.contentType)
+	}
+	if class := head.StorageClass; class != "" && class != types.StorageClassStandard {
+		t.Errorf("the object has the storage class %q", class)
+	}
+	if c.metadata != nil && !maps.Equal(head.Metadata, c.metadata) {
+		t.Errorf("the object has the metadata %v, want %v", head.Metadata, c.metadata)
+	}
+	want := c.tags
+	if s.keepsLess && r.Parts > 1 {
+		want = nil
+	}
+	if c.tags == nil {
+		return
+	}
+	out, err := s.client.GetObjectTagging(ctx, &s3.GetObjectTaggingInput{Bucket: &bucket, Key: &c.key})
+	if err != nil {
+		t.Fatalf("get the tags: %v", err)
+	}
+	got := map[string]string{}
+	for _, tag := range out.TagSet {
+		got[aws.ToString(tag.Key)] = aws.ToString(tag.Value)
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("the object has the tags %v, want %v", got, want)
+	}
+}
+
+// flipFile is a file to be spoiled on its way, and one that is there before.
+type flipFile struct {
+	operation   string // the requests that carry its bytes
+	file, older string
+	sums        sums
+}
+
+// flipFiles makes one for each operation.
+func flipFiles(t testing.TB) (files []flipFile) {
+	t.Helper()
+	older := makeFile(t, "older.dat", 5000)
+	files = []flipFile{
+		{operation: "PutObject", file: makeFile(t, "one.dat", 100_000), older: older},
+		{operation: "UploadPart", file: makeFile(t, "parts.dat", partSize+100_000), older: older},
+	}
+	for i := range files {
+		var err error
+		if files[i].sums, err = sumsOf(files[i].file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return files
+}
+
+// testFlips changes a bit on the wire, once and always.
+func testFlips(t *testing.T, s *realStore, mode string, files []flipFile, found *findings) {
+	p := newFaultProxyTo(t, s.dial)
+	d := startDaemon(t, s.env(p.url(), mode, "S3DAEMON_ATTEMPTS=2")...)
+	bucket := s.newBucket(t)
+	flip := fault{what: flips, at: anywhere}
+	for _, f := range files {
+		key := "flipped in " + f.operation
+		t.Run(key+", once", func(t *testing.T) {
+			before := p.count(f.operation, flips)
+			p.follow(only(f.operation, once(flip)))
+			r := d.push(t, f.file, "s3://"+bucket+"/"+key).done(t)
+			p.follow(passAll)
+			if n := p.count(f.operation, flips) - before; n != 1 {
+				t.Errorf("%d bits were flipped, want 1: %s", n, p.summary())
+			}
+			if r.Attempts != 2 {
+				t.Errorf("it took %d attempts, want 2", r.Attempts)
+			}
+			if err := compareObjectIn(s.client, bucket, key, f.file); err != nil {
+				t.Error(err)
+			}
+			proof := s.one(mode)
+			if r.Parts > 1 {
+				proof = s.parts(mode)
+			}
+			checkVerified(t, r, proof, f.sums)
+			if !t.Failed() {
+				found.note(key+", once", mode, "caught, sent again, "+r.Verified.Algorithm)
+			}
+		})
+		t.Run(key+", always", func(t *testing.T) {
+			d.push(t, f.older, "s3://"+bucket+"/"+key).done(t)
+			p.follow(only(f.operation, always(flip)))
+			d.push(t, f.file, "s3://"+bucket+"/"+key).refused(t, http.StatusBadGateway, "checksum_mismatch")
+			p.follow(passAll)
+			// One that the store takes and that shows only in its answer is there
+			// in place of the older one, and nobody has called it done.
+			word := "caught, the older object stays"
+			if f.operation == "PutObject" && s.checksOnlyMD5 && mode == "crc64nvme" {
+				word = "caught, after the store had taken it"
+				if got, err := digestObject(s.client, bucket, key); err != nil || got.size != f.sums.size {
+					t.Errorf("the store has %d bytes (%v): does it check CRC64NVME now?", got.size, err)
+				}
+			} else if err := compareObjectIn(s.client, bucket, key, f.older); err != nil {
+				t.Error(err)
+			}
+			if !t.Failed() {
+				found.note(key+", always", mode, word)
+			}
+		})
+	}
+	for _, x := range p.requests("") {
+		if x.method == "DELETE" && x.op != "AbortMultipartUpload" {
+			t.Errorf("the daemon has deleted something: %s %s", x.method, x.path)
+		}
+	}
+}
+
+// findings are what came of each case in each mode.
+type findings struct {
+	names []string // in the order in which they came
+	cells map[string]map[string]string
+}
+
+func newFindings() *findings { return &findings{cells: map[string]map[string]string{}} }
+
+func (f *findings) note(name, mode, text string) {
+	if f.cells[name] == nil {
+		f.names = append(f.names, name)
+		f.cells[name] = map[string]string{}
+	}
+	f.cells[name][mode] = text
+}
+
+// String is a table in Markdown.
+func (f *findings) String() string {
+	var b strings.Builder
+	tw := tabwriter.NewWriter(&b, 0, 0, 1, ' ', 0)
+	fmt.Fprintf(tw, "| case\t| %s\t|\n|---%s\t|\n", strings.Join(modes, "\t| "), strings.Repeat("\t|---", len(modes)))
+	for _, name := range f.names {
+		fmt.Fprintf(tw, "| %s", strings.ReplaceAll(name, "|", "\\|"))
+		for _, mode := range modes {
+			text := f.cells[name][mode]
+			if text == "" {
+				text = "FAILED"
+			}
+			fmt.Fprintf(tw, "\t| %s", text)
+		}
+		fmt.Fprint(tw, "\t|\n")
+	}
+	tw.Flush()
+	return b.String()
+}
