@@ -2,6 +2,8 @@
 # make test       all tests: unit tests with the race detector, then e2e/ on the built binaries
 # make e2e-full   e2e/ at full size: hundreds of large files at once, a huge one, long outages, a million queued pushes
 # make e2e-chaos  the daemon killed at random for 200 rounds, with a sound store and with a faulty one
+# make conformance, make conformance-ceph
+#                 pushes of all kinds with every checksum, on two stores, and on a Ceph RGW of Debian's packages; prints a table
 # make lint       gofmt, go vet, staticcheck
 # make fuzz       every fuzz target for FUZZTIME
 # make bench      throughput and CPU against a bare PUT; see bench/README.md
@@ -14,7 +16,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME    ?= 60s
 CONTAINER   ?= docker
 
-.PHONY: build test unit e2e e2e-full e2e-chaos lint fuzz bench demo image clean
+.PHONY: build test unit e2e e2e-full e2e-chaos conformance conformance-ceph lint fuzz bench demo image clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ . ./send
@@ -33,6 +35,12 @@ e2e-full:
 
 e2e-chaos:
 	cd e2e && S3DAEMON_E2E_ROUNDS=200 go test -v -count=1 -timeout 1h -run TestChaos ./...
+
+conformance:
+	cd e2e && S3DAEMON_E2E_FULL=1 go test -v -count=1 -timeout 15m -run TestConformance ./...
+
+conformance-ceph:
+	cd e2e && S3DAEMON_E2E_FULL=1 ceph/run.sh go test -v -count=1 -timeout 15m -run TestConformance/ceph ./...
 
 lint:
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt these: $$unformatted" >&2; exit 1; fi

@@ -17,6 +17,7 @@
 //	file := makeFile(t, "a.fits", 5<<20)         // files_test.go: a file whose bytes its name and size decide
 //	a := d.push(t, file, "s3://"+bucket+"/key")  // api_test.go: any answer is checked against openapi.yaml
 //	r := d.pushAsync(t, file, "s3://...")        // queue_test.go: nobody waits; d.endOf, d.listOf, d.barrier, d.cancel, d.retry
+//	s := fakeStore(t)                            // stores_test.go: another store; s.env(s.url, "md5") for a daemon on it
 //	checkObject(t, bucket, "key", file)          // store_test.go: read back past the daemon, byte for byte
 //
 // Nothing here sleeps in the hope that something has happened by then: where a
