@@ -79,6 +79,9 @@ func conformanceCases(t testing.TB) (cases []conformanceCase) {
 	for _, key := range oddKeys {
 		add(conformanceCase{name: fmt.Sprintf("key %.40q", key), key: key}, 1000)
 	}
+	// In parts the store names the key in its answers. The last three keys
+	// cannot stand within another.
+	add(conformanceCase{name: "odd keys in one, parts", key: "parts/" + strings.Join(oddKeys[:len(oddKeys)-3], "/")}, partSize+3)
 	properties := conformanceCase{
 		fields: map[string]any{
 			"content_type": "image/x-e2e", "storage_class": "STANDARD",
@@ -105,7 +108,8 @@ func conformanceCases(t testing.TB) (cases []conformanceCase) {
 var oddKeys = []string{
 	"with  two spaces", " space first and last ", "plus+plus", "percent%41%2F%", "a=b&c?d#e;f,g:h@i$j", "~!*'()", `"<>[]{}|\^` + "`",
 	"caf\u00e9", "cafe\u0301", // NFC and NFD: two keys
-	"\u6587/\U0001f52d", "x//y", "./dot", "a/../b", "slash at the end/", strings.Repeat("0123456789/", 93) + "x",
+	"\u6587/\U0001f52d", "x//y", "./dot",
+	"a/../b", "slash at the end/", strings.Repeat("0123456789/", 93) + "x",
 }
 
 // testTable pushes all cases to one bucket.
