@@ -36,7 +36,7 @@ func TestConformance(t *testing.T) {
 			}
 		})
 	}
-	t.Logf("by S3DAEMON_CHECKSUM, where that makes a difference:\n%s", found)
+	t.Logf("what the daemon compared; by S3DAEMON_CHECKSUM, where that makes a difference:\n%s", found)
 }
 
 // conformanceCase is a push and what must come of it.
