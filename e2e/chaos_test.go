@@ -307,7 +307,7 @@ func (c *chaosRun) check(t *testing.T, label string, all []*chaosPush) {
 func (c *chaosRun) checkStore(t *testing.T, label string, newest map[string]*chaosPush) {
 	t.Helper()
 	for key, p := range newest {
-		got, err := digestObject(theStore.client, c.bucket, key)
+		got, err := digestObject(c.bucket, key)
 		if err != nil || got != p.digest {
 			t.Errorf("%s is not what was accepted last, %s: %d bytes, want %d: %v", key, filepath.Base(p.file), got.size, p.digest.size, err)
 		}

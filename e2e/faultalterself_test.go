@@ -194,7 +194,7 @@ func TestFaultUnaware(t *testing.T) {
 	if u.part.ChecksumCRC64NVME != nil || completed.ChecksumCRC64NVME != nil {
 		t.Errorf("the answers have checksums: %+v, %+v", u.part, completed)
 	}
-	if got, err := digestObject(theStore.client, bucket, key); err != nil || got.size != int64(len(body)) {
+	if got, err := digestObject(bucket, key); err != nil || got.size != int64(len(body)) {
 		t.Errorf("the store has %d bytes, %v", got.size, err)
 	}
 	head, err := client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &bucket, Key: &key, ChecksumMode: types.ChecksumModeEnabled})
@@ -208,7 +208,7 @@ func TestFaultUnaware(t *testing.T) {
 	}
 	if want, err := digestOf(bytes.NewReader(body)); err != nil {
 		t.Error(err)
-	} else if got, err := digestObject(theStore.client, bucket, key); err != nil || got == want {
+	} else if got, err := digestObject(bucket, key); err != nil || got == want {
 		t.Errorf("no bit was flipped: %v", err)
 	}
 }

@@ -254,7 +254,7 @@ func compareObjectIn(client *s3.Client, bucket, key, file string) error {
 		d, err := digestFile(file)
 		wanted <- result{d, err}
 	}()
-	got, err := digestObject(client, bucket, key)
+	got, err := digestObjectIn(client, bucket, key)
 	want := <-wanted
 	if err := errors.Join(err, want.err); err != nil {
 		return fmt.Errorf("compare s3://%s/%s with %s: %w", bucket, key, file, err)
@@ -266,7 +266,11 @@ func compareObjectIn(client *s3.Client, bucket, key, file string) error {
 	return nil
 }
 
-func digestObject(client *s3.Client, bucket, key string) (digest, error) {
+func digestObject(bucket, key string) (digest, error) {
+	return digestObjectIn(theStore.client, bucket, key)
+}
+
+func digestObjectIn(client *s3.Client, bucket, key string) (digest, error) {
 	out, err := client.GetObject(context.Background(), &s3.GetObjectInput{Bucket: &bucket, Key: &key})
 	if err != nil {
 		return digest{}, err
