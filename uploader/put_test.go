@@ -15,8 +15,8 @@ import (
 // TestPutterAsksAsTheSDKDoes makes the same push both ways and compares what
 // reaches the store.
 func TestPutterAsksAsTheSDKDoes(t *testing.T) {
-	seen := func(sdk bool, size int, req push.Request) (string, http.Header) {
-		r := newRig(t)
+	seen := func(sdk bool, mode Checksum, size int, req push.Request) (string, http.Header) {
+		r := newRig(t, withMode(mode))
 		if sdk {
 			r.putter = nil
 		}
@@ -47,8 +47,8 @@ func TestPutterAsksAsTheSDKDoes(t *testing.T) {
 		})
 		return path, headers
 	}
-	for _, size := range []int{0, 1, inMemory, inMemory + 1} {
-		for _, req := range []push.Request{
+	for i, size := range []int{0, 1, inMemory, inMemory + 1} {
+		for j, req := range []push.Request{
 			{Destination: "s3://bucket/plain"},
 			{Destination: "s3://bucket//a b+c%d/ü//?x=1&y#z/~*'()!$,;:@/"},
 			{Destination: "s3://bucket/k", Encryption: "AES256"},
@@ -56,13 +56,14 @@ func TestPutterAsksAsTheSDKDoes(t *testing.T) {
 			{Destination: "s3://bucket/k", ContentType: "text/plain; charset=utf-8", StorageClass: "STANDARD",
 				Metadata: map[string]string{"camera-Id": "R22  S11", "x": ""}, Tags: map[string]string{"a b": "c+d/e"}},
 		} {
-			wantPath, wantHeaders := seen(true, size, req)
-			path, headers := seen(false, size, req)
+			mode := modes[(i+j)%len(modes)] // each with each size, and most with each request
+			wantPath, wantHeaders := seen(true, mode, size, req)
+			path, headers := seen(false, mode, size, req)
 			if path != wantPath {
 				t.Errorf("%s: path %s, the SDK's is %s", req.Destination, path, wantPath)
 			}
 			if !maps.EqualFunc(headers, wantHeaders, slices.Equal) {
-				t.Errorf("%s, %d bytes: headers\n%v\nthe SDK's are\n%v", req.Destination, size, headers, wantHeaders)
+				t.Errorf("%s, %d bytes, %s: headers\n%v\nthe SDK's are\n%v", req.Destination, size, mode, headers, wantHeaders)
 			}
 		}
 	}

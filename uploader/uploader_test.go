@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/minio/crc64nvme"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
@@ -102,9 +103,22 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 	return r
 }
 
-// Push waits for the end, as most callers do.
+// Push waits for the end, as most callers do. What is done must have a proof,
+// and the checksum of the file.
 func (r *rig) Push(ctx context.Context, req push.Request) (push.Receipt, error) {
-	return r.Uploader.Push(ctx, req, push.Options{Wait: push.Forever})
+	receipt, err := r.Uploader.Push(ctx, req, push.Options{Wait: push.Forever})
+	if err == nil && receipt.State == push.Done && (receipt.Verified == nil || receipt.Verified.Value == "" || receipt.Checksum == nil || *receipt.Checksum != r.checksumOf(req.File)) {
+		err = fmt.Errorf("done, verified %+v, with the checksum %+v", receipt.Verified, receipt.Checksum)
+	}
+	return receipt, err
+}
+
+func (r *rig) checksumOf(path string) push.Checksum {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		panic(err)
+	}
+	return push.Checksum{Algorithm: "crc64nvme", Value: crcText(crc64nvme.Checksum(content))}
 }
 
 // openJournal opens a journal that is closed after whatever uses it.

@@ -1,0 +1,583 @@
+package uploader
+
+import (
+	"bytes"
+	"crypto/md5"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/minio/crc64nvme"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/lsst-dm/s3daemon/push"
+)
+
+// peculiar is a store as there are many: it keeps what it gets, and checks and
+// tells of it only some. It stands in for those that a real one here cannot be.
+type peculiar struct {
+	checksCRC bool // checks a CRC64NVME header and tells it
+	checksMD5 bool // and a Content-MD5
+	checksSHA bool // and a signed SHA-256
+	tellsMD5  bool // ETags are MD5s; else they are something else
+	encrypts  bool // ETags look like MD5s, and are not, and the store says why
+	wholeCRC  string
+	joinedTag string // the ETag of an object of parts; what S3 makes where empty
+	headTag   string // and what a question answers
+
+	// instead, if it returns true, has answered a request after it was carried
+	// out, where that makes or ends an upload.
+	instead func(operation string, w http.ResponseWriter) bool
+
+	// spoil changes what was sent in the n-th request with a body, from 1.
+	spoil func(n int, body []byte)
+
+	mu      sync.Mutex
+	bodies  int
+	parts   map[int][]byte
+	object  []byte
+	asked   []string // operations, in their order
+	headers []http.Header
+}
+
+func (s *peculiar) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	body, err := io.ReadAll(req.Body)
+	if err != nil {
+		return // a request that was given up
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	operation := operationOf(req)
+	if req.Method == http.MethodHead || req.Method == http.MethodDelete {
+		operation = req.Method
+	}
+	s.asked = append(s.asked, operation)
+	s.headers = append(s.headers, req.Header.Clone())
+	number, _ := strconv.Atoi(req.URL.Query().Get("partNumber"))
+	switch {
+	case req.Method == http.MethodPut:
+		s.bodies++
+		if s.spoil != nil {
+			s.spoil(s.bodies, body)
+		}
+		if !s.take(w, req.Header, body) {
+			return
+		}
+		if number == 0 {
+			s.object = body
+			return
+		}
+		if s.parts == nil {
+			s.parts = make(map[int][]byte)
+		}
+		s.parts[number] = body
+	case operation == "CreateMultipartUpload" && s.instead != nil && s.instead(operation, w):
+	case operation == "CreateMultipartUpload":
+		io.WriteString(w, "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>")
+	case operation == "CompleteMultipartUpload":
+		s.object = nil
+		for i := range len(s.parts) {
+			s.object = append(s.object, s.parts[i+1]...)
+		}
+		if s.instead != nil && s.instead(operation, w) {
+			return
+		}
+		checksum := ""
+		if s.checksCRC || s.wholeCRC != "" {
+			value := s.wholeCRC
+			if value == "" {
+				value = crcText(crc64nvme.Checksum(s.object))
+			}
+			checksum = "<ChecksumCRC64NVME>" + value + "</ChecksumCRC64NVME><ChecksumType>FULL_OBJECT</ChecksumType>"
+		}
+		fmt.Fprintf(w, "<CompleteMultipartUploadResult><Key>k</Key><ETag>%s</ETag>%s</CompleteMultipartUploadResult>", s.tagOfParts(), checksum)
+	case req.Method == http.MethodHead:
+		w.Header().Set("Content-Length", strconv.Itoa(len(s.object)))
+		w.Header().Set("Etag", `"`+s.headTag+`"`)
+		if s.encrypts {
+			w.Header().Set("X-Amz-Server-Side-Encryption", "aws:kms")
+		}
+		if s.checksCRC {
+			w.Header().Set("X-Amz-Checksum-Crc64nvme", crcText(crc64nvme.Checksum(s.object)))
+			w.Header().Set("X-Amz-Checksum-Type", "FULL_OBJECT")
+		}
+	}
+}
+
+// take answers a request that brought bytes.
+func (s *peculiar) take(w http.ResponseWriter, h http.Header, body []byte) bool {
+	sum, hash := md5.Sum(body), sha256.Sum256(body)
+	crc := crcText(crc64nvme.Checksum(body))
+	sent := h.Get("X-Amz-Content-Sha256")
+	bad := ""
+	switch {
+	case s.checksCRC && h.Get("X-Amz-Checksum-Crc64nvme") != "" && h.Get("X-Amz-Checksum-Crc64nvme") != crc,
+		s.checksMD5 && h.Get("Content-Md5") != "" && h.Get("Content-Md5") != base64.StdEncoding.EncodeToString(sum[:]):
+		bad = "BadDigest"
+	case s.checksSHA && sent != unsignedPayload && sent != hex.EncodeToString(hash[:]):
+		bad = "XAmzContentSHA256Mismatch"
+	}
+	if bad != "" {
+		w.WriteHeader(http.StatusBadRequest)
+		fmt.Fprintf(w, "<Error><Code>%s</Code><Message>m</Message></Error>", bad)
+		return false
+	}
+	if s.checksCRC && h.Get("X-Amz-Checksum-Crc64nvme") != "" {
+		w.Header().Set("X-Amz-Checksum-Crc64nvme", crc)
+	}
+	if s.encrypts {
+		w.Header().Set("X-Amz-Server-Side-Encryption", "aws:kms")
+		sum[0]++
+	}
+	switch {
+	case s.tellsMD5 || s.encrypts:
+		w.Header().Set("Etag", `"`+hex.EncodeToString(sum[:])+`"`)
+	default:
+		w.Header().Set("Etag", `"0x8DBC"`)
+	}
+	return true
+}
+
+func (s *peculiar) tagOfParts() string {
+	if s.joinedTag != "" || !s.tellsMD5 {
+		return s.joinedTag
+	}
+	etags := make([]string, len(s.parts))
+	for i := range etags {
+		sum := md5.Sum(s.parts[i+1])
+		etags[i] = hex.EncodeToString(sum[:])
+	}
+	return joined(etags)
+}
+
+// count returns how many requests there were of an operation; parts count as one.
+func (s *peculiar) count(operation string) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, o := range s.asked {
+		if name, _, _ := strings.Cut(o, " "); name == operation {
+			n++
+		}
+	}
+	return n
+}
+
+// in puts the store in front of the rig's.
+func (s *peculiar) in(r *rig) {
+	r.spoil(func(w http.ResponseWriter, req *http.Request, _ http.Handler) { s.ServeHTTP(w, req) })
+}
+
+var modes = []Checksum{ChecksumAuto, ChecksumCRC64NVME, ChecksumMD5, ChecksumSHA256}
+
+func withMode(mode Checksum) func(*Config) { return func(c *Config) { c.Checksum = mode } }
+
+// TestProofs has what the receipt says, for stores that tell and check
+// different things, in each mode. Where nothing shows that the store has the
+// bytes, the push is not done.
+func TestProofs(t *testing.T) {
+	const none = "not_verified"
+	for _, tc := range []struct {
+		name         string
+		store        func() *peculiar
+		whole, parts [4]string // in the order of modes: what, algorithm and by
+	}{
+		{"tells all", func() *peculiar { return &peculiar{checksCRC: true, tellsMD5: true} },
+			[4]string{"object crc64nvme daemon", "object crc64nvme daemon", "object md5 daemon", "object crc64nvme daemon"},
+			[4]string{"object crc64nvme daemon", "object crc64nvme daemon", "object crc64nvme daemon", "object crc64nvme daemon"}},
+		{"ignores the CRC", func() *peculiar { return &peculiar{tellsMD5: true} },
+			[4]string{"object md5 daemon", "object md5 daemon", "object md5 daemon", "object md5 daemon"},
+			[4]string{"parts md5 daemon", "parts md5 daemon", "parts md5 daemon", "parts md5 daemon"}},
+		{"checks the MD5, and encrypts", func() *peculiar { return &peculiar{checksMD5: true, encrypts: true} },
+			[4]string{"object md5 store", none, "object md5 store", "object sha256 store"},
+			[4]string{"parts md5 store", none, "parts md5 store", "parts sha256 store"}},
+		{"checks the CRC, and encrypts", func() *peculiar { return &peculiar{checksCRC: true, encrypts: true} },
+			[4]string{"object crc64nvme daemon", "object crc64nvme daemon", "object md5 store", "object crc64nvme daemon"},
+			[4]string{"object crc64nvme daemon", "object crc64nvme daemon", "object crc64nvme daemon", "object crc64nvme daemon"}},
+		{"has ETags of its own", func() *peculiar { return &peculiar{checksMD5: true, checksSHA: true} },
+			[4]string{"object md5 store", none, "object md5 store", "object sha256 store"},
+			[4]string{"parts md5 store", none, "parts md5 store", "parts sha256 store"}},
+	} {
+		for i, mode := range modes {
+			for _, size := range []int{0, inMemory + 1, testPart + 1} {
+				t.Run(fmt.Sprint(tc.name, " ", mode, " ", size), func(t *testing.T) {
+					r := newRig(t, withMode(mode))
+					s := tc.store()
+					s.in(r)
+					path, content := r.file(t, "f", size)
+					receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
+					want := tc.whole[i]
+					if size > testPart {
+						want = tc.parts[i]
+					}
+					if want == none {
+						var e *push.Error
+						if !errors.As(err, &e) || e.Code != push.NotVerified || !strings.Contains(e.Detail, "S3DAEMON_CHECKSUM=auto") || receipt.Attempts != 1 {
+							t.Errorf("%v, receipt %+v", err, receipt)
+						}
+						return
+					}
+					if err != nil {
+						t.Fatal(err)
+					}
+					if !bytes.Equal(s.object, content) {
+						t.Error("the store has other bytes")
+					}
+					if v := receipt.Verified; v.What+" "+v.Algorithm+" "+v.By != want || v.Value != wantValue(v, content) {
+						t.Errorf("verified %+v, want %s with %s", v, want, wantValue(v, content))
+					}
+					wantHeaders(t, s, mode)
+				})
+			}
+		}
+	}
+}
+
+// wantValue returns the value that a proof of a file must have that went in
+// parts of testPart, or whole.
+func wantValue(v *push.Verified, content []byte) string {
+	var md5s, sums []byte
+	n := 0
+	for part := range slices.Chunk(content, testPart) {
+		one, other := md5.Sum(part), sha256.Sum256(part)
+		md5s, sums = append(md5s, one[:]...), append(sums, other[:]...)
+		n++
+	}
+	switch v.What + " " + v.Algorithm {
+	case "parts md5":
+		return fmt.Sprintf("%x-%d", md5.Sum(md5s), n)
+	case "parts sha256":
+		return fmt.Sprintf("%x-%d", sha256.Sum256(sums), n)
+	case "object md5":
+		return fmt.Sprintf("%x", md5.Sum(content))
+	case "object sha256":
+		return fmt.Sprintf("%x", sha256.Sum256(content))
+	}
+	return crcText(crc64nvme.Checksum(content))
+}
+
+// wantHeaders checks that requests carry what the mode says, and nothing that
+// it says they do not.
+func wantHeaders(t *testing.T, s *peculiar, mode Checksum) {
+	t.Helper()
+	for i, h := range s.headers {
+		crc := h.Get("X-Amz-Checksum-Crc64nvme") + h.Get("X-Amz-Checksum-Algorithm") + h.Get("X-Amz-Checksum-Type")
+		if mode == ChecksumMD5 && crc != "" {
+			t.Errorf("%s: CRC headers %q", s.asked[i], crc)
+		}
+		if s.asked[i] != "PutObject" && !strings.HasPrefix(s.asked[i], "UploadPart") {
+			continue
+		}
+		if mode != ChecksumMD5 && crc == "" {
+			t.Errorf("%s: no CRC header", s.asked[i])
+		}
+		if md5 := h.Get("Content-Md5"); mode == ChecksumMD5 && md5 == "" || mode != ChecksumMD5 && mode != ChecksumAuto && md5 != "" {
+			t.Errorf("%s: Content-MD5 %q", s.asked[i], md5)
+		}
+		if hash := h.Get("X-Amz-Content-Sha256"); (hash != unsignedPayload) != (mode == ChecksumSHA256) {
+			t.Errorf("%s: the signature has %q for the body", s.asked[i], hash)
+		}
+	}
+}
+
+// TestFlippedBit has a bit flip on the way to stores that notice it in different
+// ways, or not at all. Once: the push is done, with the right bytes. Always: it
+// fails as a mismatch, after so many attempts, and nothing is deleted but the
+// parts of an upload that was not completed. It does so too when nobody waits.
+func TestFlippedBit(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		store func() *peculiar
+		modes []Checksum
+	}{
+		{"tells the MD5 of what it got", func() *peculiar { return &peculiar{tellsMD5: true} }, modes},
+		{"refuses another MD5", func() *peculiar { return &peculiar{checksMD5: true} }, []Checksum{ChecksumAuto, ChecksumMD5}},
+		{"refuses another CRC", func() *peculiar { return &peculiar{checksCRC: true} }, []Checksum{ChecksumAuto, ChecksumCRC64NVME, ChecksumSHA256}},
+		{"refuses another SHA-256", func() *peculiar { return &peculiar{checksSHA: true} }, []Checksum{ChecksumSHA256}},
+	} {
+		for _, mode := range tc.modes {
+			for _, size := range []int{inMemory, testPart + 1} {
+				for _, always := range []bool{false, true} {
+					t.Run(fmt.Sprint(tc.name, " ", mode, " ", size, " always ", always), func(t *testing.T) {
+						r := newRig(t, withMode(mode))
+						s := tc.store()
+						s.spoil = func(n int, body []byte) {
+							if always || n == 1 {
+								body[len(body)/2] ^= 4
+							}
+						}
+						s.in(r)
+						path, content := r.file(t, "f", size)
+						receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
+						if !always {
+							if err != nil || receipt.Attempts != 2 || !bytes.Equal(s.object, content) {
+								t.Errorf("%v, receipt %+v", err, receipt)
+							}
+							return
+						}
+						wantMismatch(t, r, s, receipt, err)
+						receipt, err = r.Uploader.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"}, push.Options{})
+						if err != nil {
+							t.Fatal(err)
+						}
+						id, _ := push.ParseID(receipt.ID)
+						if receipt, err = r.Get(t.Context(), id, push.Forever); err != nil || receipt.State != push.Failed || receipt.Problem.Code != push.ChecksumMismatch {
+							t.Errorf("while nobody waits: %v, receipt %+v", err, receipt)
+						}
+					})
+				}
+			}
+		}
+	}
+}
+
+// wantMismatch checks a push that failed as a mismatch.
+func wantMismatch(t *testing.T, r *rig, s *peculiar, receipt push.Receipt, err error) {
+	t.Helper()
+	var e *push.Error
+	if !errors.As(err, &e) || e.Code != push.ChecksumMismatch || receipt.State != push.Failed || receipt.Verified != nil {
+		t.Errorf("%v, receipt %+v", err, receipt)
+	}
+	if uploads, aborts := s.count("CreateMultipartUpload"), s.count("DELETE"); aborts > uploads {
+		t.Errorf("%d deletions, of %d uploads", aborts, uploads)
+	}
+	counted := 0.0
+	for _, operation := range []string{"PutObject", "UploadPart", completing} {
+		counted += testutil.ToFloat64(r.metrics.mismatches.WithLabelValues(operation))
+	}
+	if n := strings.Count(r.log.String(), `"checksum mismatch"`); counted < float64(r.cfg.Attempts) || float64(n) != counted {
+		t.Errorf("%v mismatches are counted and %d logged, of %d attempts", counted, n, r.cfg.Attempts)
+	}
+}
+
+// TestEchoEnds has a store that tells the CRC64NVME once and then not any more,
+// as behind a balancer: the next push has its proof from the MD5, at its second
+// attempt.
+func TestEchoEnds(t *testing.T) {
+	for _, size := range []int{1000, testPart + 1} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			r := newRig(t, func(c *Config) { c.MaxConnections = 1 }) // one part after the other
+			s := &peculiar{checksCRC: true, checksMD5: true, wholeCRC: ""}
+			s.in(r)
+			path, _ := r.file(t, "f", size)
+			push1 := push.Request{File: path, Destination: "s3://bucket/k"}
+			if receipt, err := r.Push(t.Context(), push1); err != nil || receipt.Verified.Algorithm != "crc64nvme" {
+				t.Fatalf("%v, receipt %+v", err, receipt)
+			}
+			s.mu.Lock()
+			s.checksCRC = false
+			s.mu.Unlock()
+			receipt, err := r.Push(t.Context(), push1)
+			if err != nil || receipt.Attempts != 2 || receipt.Verified.Algorithm != "md5" || receipt.Verified.By != "store" {
+				t.Errorf("%v, receipt %+v, verified %+v", err, receipt, receipt.Verified)
+			}
+		})
+	}
+}
+
+// TestJoinedObject has what the completion of an upload says of the object, and
+// what comes of it.
+func TestJoinedObject(t *testing.T) {
+	const other = "25f9e794323b453885f5181f1b624d0b-2"
+	for _, tc := range []struct {
+		name  string
+		store *peculiar
+		etag  string // of the receipt; empty: what S3 makes
+		what  string // that was verified; empty: a mismatch
+	}{
+		{"another CRC", &peculiar{tellsMD5: true, wholeCRC: "AAAAAAAAAAA="}, "", ""},
+		{"another ETag, the object has ours", &peculiar{tellsMD5: true, joinedTag: other, headTag: "ours"}, "", "parts"},
+		{"another ETag, and the object has it", &peculiar{tellsMD5: true, joinedTag: other, headTag: other}, other, "parts"},
+		{"another ETag, the object has a third", &peculiar{tellsMD5: true, joinedTag: other, headTag: "x"}, "", ""},
+		{"an ETag that is no MD5", &peculiar{tellsMD5: true, joinedTag: "x"}, "x", "parts"},
+		{"the MD5 of the whole", &peculiar{tellsMD5: true, joinedTag: other[:32]}, other[:32], "parts"},
+		{"our CRC", &peculiar{tellsMD5: true, checksCRC: true}, "", "object"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := newRig(t)
+			tc.store.in(r)
+			path, content := r.file(t, "f", testPart+1)
+			ours := wantValue(&push.Verified{What: "parts", Algorithm: "md5"}, content)
+			if tc.store.headTag == "ours" {
+				tc.store.headTag = ours
+			}
+			receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
+			if tc.what == "" {
+				wantMismatch(t, r, tc.store, receipt, err)
+				if n := tc.store.count("DELETE"); n > 0 {
+					t.Errorf("%d uploads that were completed are aborted", n)
+				}
+				if n := tc.store.count("CompleteMultipartUpload"); n != r.cfg.Attempts {
+					t.Errorf("%d completions, want one for each of %d attempts", n, r.cfg.Attempts)
+				}
+				return
+			}
+			want := tc.etag
+			if want == "" {
+				want = ours
+			}
+			if err != nil || receipt.Attempts != 1 || receipt.ETag != want || receipt.Verified.What != tc.what {
+				t.Errorf("%v, receipt %+v, verified %+v, want the ETag %s", err, receipt, receipt.Verified, want)
+			}
+		})
+	}
+}
+
+// TestReadAnew has somebody write into the file behind the daemon's back, with
+// its size and times kept, after a part was summed: what is read again is
+// summed again.
+func TestReadAnew(t *testing.T) {
+	r := newRig(t)
+	r.plan.minPart = 32 << 20 // more than the sockets' buffers take
+	size := 32<<20 + 1
+	path, content := r.file(t, "f", size)
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &peculiar{tellsMD5: true}
+	var once sync.Once
+	r.spoil(func(w http.ResponseWriter, req *http.Request, _ http.Handler) {
+		if req.URL.Query().Get("partNumber") == "1" {
+			once.Do(func() {
+				content[32<<20-1] ^= 1
+				overwrite(t, path, content[32<<20-1:32<<20], 32<<20-1, info.ModTime())
+			})
+		}
+		s.ServeHTTP(w, req)
+	})
+	receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
+	if err != nil || receipt.Attempts != 2 || !bytes.Equal(s.object, content) {
+		t.Errorf("%v, receipt %+v", err, receipt)
+	}
+}
+
+// overwrite changes bytes of a file and sets its time back.
+func overwrite(t *testing.T, path string, content []byte, at int64, modified time.Time) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err == nil {
+		_, err = f.WriteAt(content, at)
+		err = errors.Join(err, f.Close(), os.Chtimes(path, time.Time{}, modified))
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// TestUnclearCompletionIsProven loses the answer to a completion, in several
+// ways, on stores whose ETags tell nothing, or all: what a question shows is the
+// proof, and the upload is neither repeated nor aborted.
+func TestUnclearCompletionIsProven(t *testing.T) {
+	for name, answer := range map[string]func(http.ResponseWriter){
+		"nothing":         func(http.ResponseWriter) {},
+		"an error inside": func(w http.ResponseWriter) { io.WriteString(w, "<Error><Code>InternalError</Code></Error>") },
+		"broken off":      func(w http.ResponseWriter) { io.WriteString(w, "<CompleteMultipartUploadResult><Key>k</Ke") },
+		"about another object": func(w http.ResponseWriter) {
+			io.WriteString(w, "<CompleteMultipartUploadResult><Key>l</Key><ETag>x</ETag></CompleteMultipartUploadResult>")
+		},
+		"no such upload, which an earlier attempt completed": func(w http.ResponseWriter) {
+			w.WriteHeader(404)
+			io.WriteString(w, "<Error><Code>NoSuchUpload</Code></Error>")
+		},
+	} {
+		for _, tc := range []struct {
+			store *peculiar
+			what  string
+		}{{&peculiar{checksCRC: true, encrypts: true, headTag: "25f9e794323b453885f5181f1b624d0b"}, "object"}, {&peculiar{tellsMD5: true, headTag: "ours"}, "parts"}} {
+			t.Run(fmt.Sprint(name, ", ", tc.what), func(t *testing.T) {
+				r := newRig(t)
+				s := tc.store
+				s.instead = func(operation string, w http.ResponseWriter) bool {
+					if operation != completing {
+						return false
+					}
+					if s.headTag == "ours" {
+						s.headTag = s.tagOfParts()
+					}
+					answer(w)
+					return true
+				}
+				s.in(r)
+				path, content := r.file(t, "f", testPart+1)
+				receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
+				if err != nil || receipt.Verified.What != tc.what || receipt.Verified.Value != wantValue(receipt.Verified, content) || receipt.Attempts != 1 {
+					t.Errorf("%v, receipt %+v, verified %+v", err, receipt, receipt.Verified)
+				}
+				if s.count(completing) != 1 || s.count("DELETE") != 0 {
+					t.Errorf("%d completions, %d deletions", s.count(completing), s.count("DELETE"))
+				}
+			})
+		}
+	}
+}
+
+// TestBeginningOfAnUpload has answers to it that are none, or about another
+// object: nothing is sent to such an upload.
+func TestBeginningOfAnUpload(t *testing.T) {
+	for name, answer := range map[string]string{
+		"nothing": "", "no id": "<InitiateMultipartUploadResult><Key>k</Key></InitiateMultipartUploadResult>",
+		"another key": "<InitiateMultipartUploadResult><Key>l</Key><UploadId>u</UploadId></InitiateMultipartUploadResult>",
+		"broken off":  "<InitiateMultipartUploadResult><UploadId>u</Uplo",
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			s := &peculiar{tellsMD5: true}
+			s.instead = func(operation string, w http.ResponseWriter) bool {
+				if operation == "CreateMultipartUpload" {
+					io.WriteString(w, answer)
+				}
+				return operation == "CreateMultipartUpload"
+			}
+			s.in(r)
+			path, _ := r.file(t, "f", testPart+1)
+			receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
+			var e *push.Error
+			if !errors.As(err, &e) || e.Code != push.StoreUnreachable && e.Code != push.StoreRefused || s.count("UploadPart") != 0 {
+				t.Errorf("%v, receipt %+v, %d parts", err, receipt, s.count("UploadPart"))
+			}
+		})
+	}
+	d := &delivery{dest: push.Destination{Bucket: "bucket", Key: "a b+c/é"}}
+	for said, want := range map[string]bool{"": true, "a b+c/é": true, "a%20b%2Bc/%C3%A9": true, "a+b%2Bc%2F%C3%A9": true, "a b c/é": false, "a b+c": false, "%": false} {
+		if d.named(&said) != want {
+			t.Errorf("an answer that names %q: ours is %v, want %v", said, !want, want)
+		}
+	}
+}
+
+// TestUploadIsGone has somebody abort an upload while its parts are sent: the
+// file goes by a new one, without more tries of the old.
+func TestUploadIsGone(t *testing.T) {
+	r := newRig(t)
+	s := &peculiar{tellsMD5: true}
+	var once sync.Once
+	r.spoil(func(w http.ResponseWriter, req *http.Request, _ http.Handler) {
+		gone := false
+		if req.URL.Query().Get("partNumber") == "2" {
+			once.Do(func() { gone = true })
+		}
+		if gone {
+			io.Copy(io.Discard, req.Body)
+			w.WriteHeader(404)
+			io.WriteString(w, "<Error><Code>NoSuchUpload</Code></Error>")
+			return
+		}
+		s.ServeHTTP(w, req)
+	})
+	path, content := r.file(t, "f", testPart+1)
+	receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
+	if err != nil || s.count("CreateMultipartUpload") != 2 || !bytes.Equal(s.object, content) {
+		t.Errorf("%v, receipt %+v, %d uploads", err, receipt, s.count("CreateMultipartUpload"))
+	}
+}

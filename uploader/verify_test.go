@@ -1,0 +1,149 @@
+package uploader
+
+import (
+	"crypto/md5"
+	"sync/atomic"
+	"testing"
+
+	"github.com/minio/crc64nvme"
+
+	"github.com/lsst-dm/s3daemon/push"
+)
+
+// TestJudge has what an answer shows, for all that it can say.
+func TestJudge(t *testing.T) {
+	content := []byte("123456789")
+	known := digests{have: withCRC, crc: crc64nvme.Checksum(content), md5: md5.Sum(content)}
+	const (
+		ourCRC, otherCRC = "rosUhgp5mIg=", "AAAAAAAAAAA="
+		ourMD5, otherMD5 = "25f9e794323b453885f5181f1b624d0b", "25f9e794323b453885f5181f1b624d0c"
+		noMD5            = "25f9e794323b453885f5181f1b624d0b-1"
+	)
+	crcShown, md5Shown := verdict{proof: proof{"crc64nvme", byDaemon}}, verdict{proof: proof{"md5", byDaemon}}
+	md5Taken, shaTaken := verdict{proof: proof{"md5", byStore}}, verdict{proof: proof{"sha256", byStore}}
+	other := verdict{differs: &difference{"CRC64NVME", ourCRC, otherCRC}}
+	otherTag := verdict{differs: &difference{"MD5", ourMD5, otherMD5}}
+	ask, nothing := verdict{needsMD5: true}, verdict{}
+	for _, tc := range []struct {
+		name      string
+		says      claim
+		crc, both verdict // where the request carried a CRC64NVME, and an MD5 too
+		md5, sha  verdict // an MD5 alone; a CRC64NVME and a signed SHA-256
+	}{
+		{"our CRC and our MD5", claim{ourCRC, ourMD5, false}, crcShown, crcShown, crcShown, crcShown},
+		{"our CRC and an ETag that is none", claim{ourCRC, noMD5, false}, crcShown, crcShown, crcShown, crcShown},
+		{"our CRC and another MD5", claim{ourCRC, otherMD5, false}, crcShown, otherTag, otherTag, crcShown},
+		{"our CRC, encrypted", claim{ourCRC, otherMD5, true}, crcShown, crcShown, crcShown, crcShown},
+		{"another CRC and our MD5", claim{otherCRC, ourMD5, false}, other, other, other, other},
+		{"another CRC alone", claim{otherCRC, "", false}, other, other, other, other},
+		{"our MD5", claim{"", ourMD5, false}, ask, md5Shown, md5Shown, ask},
+		{"our MD5 in capitals", claim{"", "25F9E794323B453885F5181F1B624D0B", false}, ask, md5Shown, md5Shown, ask},
+		{"another MD5", claim{"", otherMD5, false}, ask, otherTag, otherTag, ask},
+		{"another MD5, encrypted", claim{"", otherMD5, true}, nothing, md5Taken, md5Taken, shaTaken},
+		{"an ETag that is no MD5", claim{"", "x", false}, nothing, md5Taken, md5Taken, shaTaken},
+		{"an ETag of parts", claim{"", noMD5, false}, nothing, md5Taken, md5Taken, shaTaken},
+	} {
+		for _, carried := range []struct {
+			name string
+			what algorithms
+			want verdict
+		}{{"CRC", withCRC, tc.crc}, {"CRC and MD5", withCRC | withMD5, tc.both}, {"MD5", withMD5, tc.md5}, {"SHA-256", withCRC | withSHA256, tc.sha}} {
+			ours := known
+			ours.have |= carried.what
+			got := judge(&ours, carried.what, tc.says)
+			if got.proof != carried.want.proof || got.needsMD5 != carried.want.needsMD5 || (got.differs == nil) != (carried.want.differs == nil) ||
+				got.differs != nil && *got.differs != *carried.want.differs {
+				t.Errorf("%s, to a request with %s: %+v, want %+v", tc.name, carried.name, got, carried.want)
+			}
+			if got.needsMD5 { // which then decides
+				ours.have |= withMD5
+				if again := judge(&ours, carried.what, tc.says); (again.proof == md5Shown.proof) == (again.differs != nil) {
+					t.Errorf("%s, to a request with %s: with the MD5 known, %+v", tc.name, carried.name, again)
+				}
+			}
+		}
+	}
+}
+
+// TestLearning: an operation counts as one that verifies after an answer with
+// our value, and does not any more after one without any.
+func TestLearning(t *testing.T) {
+	ours := digests{have: withCRC, crc: 1}
+	var known atomic.Bool
+	for i, step := range []struct {
+		says  string
+		knows bool
+	}{{"", false}, {crcText(2), false}, {crcText(1), true}, {crcText(2), true}, {"", false}, {crcText(1), true}} {
+		learn(&known, &ours, claim{crc64nvme: step.says})
+		if known.Load() != step.knows {
+			t.Errorf("step %d, %q: known %v", i, step.says, known.Load())
+		}
+	}
+}
+
+func TestCarries(t *testing.T) {
+	for mode, want := range map[Checksum][2]algorithms{ // where the operation is not known to verify, and where it is
+		ChecksumAuto:      {withCRC | withMD5, withCRC},
+		"":                {withCRC | withMD5, withCRC},
+		ChecksumCRC64NVME: {withCRC, withCRC},
+		ChecksumMD5:       {withMD5, withMD5},
+		ChecksumSHA256:    {withCRC | withSHA256, withCRC | withSHA256},
+	} {
+		if got := [2]algorithms{mode.carries(false), mode.carries(true)}; got != want {
+			t.Errorf("%q: %v, want %v", mode, got, want)
+		}
+	}
+}
+
+func TestFormsOfETags(t *testing.T) {
+	const sum = "25f9e794323b453885f5181f1b624d0b"
+	for etag, want := range map[string][2]bool{ // of a body, of parts
+		sum: {true, false}, sum + "-1": {false, true}, sum + "-10000": {false, true}, "": {}, sum[1:]: {}, sum + "0": {}, "x" + sum[1:]: {},
+		sum + "-": {}, sum + "-x": {}, sum + "-1-2": {}, "-1": {}, sum[2:] + "-1": {},
+	} {
+		if got := [2]bool{isMD5(etag), isMD5OfParts(etag)}; got != want {
+			t.Errorf("%q: %v, want %v", etag, got, want)
+		}
+	}
+}
+
+// TestVerifiedParts has what the receipt says where parts were shown in
+// different ways.
+func TestVerifiedParts(t *testing.T) {
+	part := func(content, algorithm, by string) sentPart {
+		p := sentPart{size: int64(len(content)), proof: proof{algorithm, by}}
+		p.ours = digests{have: withCRC, crc: crc64nvme.Checksum([]byte(content)), md5: md5.Sum([]byte(content))}
+		return p
+	}
+	const whole = "rosUhgp5mIg="
+	for _, tc := range []struct {
+		parts []sentPart
+		want  push.Verified
+	}{
+		{[]sentPart{part("1234", "crc64nvme", byDaemon), part("56789", "crc64nvme", byDaemon)}, push.Verified{What: "parts", Algorithm: "crc64nvme", By: "daemon", Value: whole}},
+		{[]sentPart{part("1234", "md5", byDaemon), part("56789", "md5", byDaemon)}, push.Verified{What: "parts", Algorithm: "md5", By: "daemon", Value: "d8399932ce6023ac3365f50fbbcde132-2"}},
+		{[]sentPart{part("1234", "md5", byDaemon), part("56789", "crc64nvme", byDaemon)}, push.Verified{What: "parts", Algorithm: "crc64nvme+md5", By: "daemon", Value: whole}},
+		{[]sentPart{part("1234", "crc64nvme", byDaemon), part("56789", "md5", byStore)}, push.Verified{What: "parts", Algorithm: "crc64nvme+md5", By: "store", Value: whole}},
+	} {
+		if got := verifiedParts(tc.parts); *got != tc.want {
+			t.Errorf("%+v, want %+v", *got, tc.want)
+		}
+	}
+}
+
+func TestMediaType(t *testing.T) {
+	for _, tc := range []struct{ key, file, want string }{
+		{"a/b.fits", "/d/x", "image/fits"}, {"b.FITS.fz", "/d/x", "image/fits"}, {"b", "/d/x.json", "application/json"},
+		{"b.unknown", "/d/x.csv", "text/csv"}, {"b.txt", "/d/x.csv", "text/plain"}, {"b", "/d.fits/x", defaultMediaType}, {"b.", "/d/x", defaultMediaType},
+		{".gz", "/d/x", "application/gzip"}, {"a.tar.gz", "/d/x", "application/gzip"},
+	} {
+		if got := mediaType(tc.key, tc.file); got != tc.want {
+			t.Errorf("%s from %s: %s, want %s", tc.key, tc.file, got, tc.want)
+		}
+	}
+	for extension, media := range mediaTypes {
+		if _, err := (push.Request{File: "/f", Destination: "s3://bucket/k", ContentType: media}).Check(); err != nil {
+			t.Errorf("%s: %v", extension, err)
+		}
+	}
+}
