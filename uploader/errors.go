@@ -44,6 +44,13 @@ type unclearError struct{ err error }
 func (e *unclearError) Error() string { return e.err.Error() }
 func (e *unclearError) Unwrap() error { return e.err }
 
+// spoiledError marks an upload whose parts the store does not have as they were
+// read. Completing it once more cannot help; another upload may.
+type spoiledError struct{ err error }
+
+func (e *spoiledError) Error() string { return e.err.Error() }
+func (e *spoiledError) Unwrap() error { return e.err }
+
 // explain turns the error that ended a run of a push to the destination, after
 // that many attempts in all, into one for the caller.
 func (u *Uploader) explain(dest string, attempts int, err error) *push.Error {

@@ -113,6 +113,7 @@ func (d *delivery) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteM
 			err = &unclearError{err}
 		case mismatched(err):
 			d.mismatch(completing, err, "crc64nvme", crcText(crc))
+			err = &spoiledError{err}
 		}
 		return err
 	})

@@ -197,7 +197,7 @@ func TestWithinRequest(t *testing.T) {
 		{"refusal of a part", 1, refusal(403, "AccessDenied"), true, 0, false},
 		{"unclear completion", 1, &unclearError{io.EOF}, true, 0, false},
 		{"an upload that is gone", 1, refusal(404, "NoSuchUpload"), true, 0, false},
-		{"an upload with other parts", 1, refusal(400, "InvalidPart"), true, 0, false},
+		{"an upload with other parts", 1, &spoiledError{refusal(400, "InvalidPart")}, true, 0, false},
 		{"Retry-After of a part", 1, refusalAfter(503, "", "3"), true, 3 * time.Second, true},
 		{"a long one", 1, refusalAfter(503, "", "300"), true, backoffCap, true},
 	} {

@@ -136,8 +136,8 @@ func (p retryPolicy) withinRequest(n int, err error, inPlace bool, before int) (
 // another one of the same file may not: it is gone, or the store has other parts
 // than those that it answered for.
 func needsNewUpload(err error) bool {
-	code := answerOf(err).Code
-	return code == "NoSuchUpload" || code == "InvalidPart"
+	_, spoiled := errors.AsType[*spoiledError](err)
+	return spoiled || answerOf(err).Code == "NoSuchUpload"
 }
 
 // patience is how long a caller waits at least for a store that cannot be
