@@ -5,6 +5,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -19,6 +20,9 @@ type fault struct {
 	// after holds up the answer in the same way, and what is done in its place.
 	// The body has been read by then, and where it passes, the store has it.
 	after <-chan struct{}
+	// ops are the operations that random plans have it for, separated by spaces;
+	// "" for all.
+	ops string
 	// at is where in the body, or in the answer, it happens; nil for the middle.
 	at place
 	// early answers or resets without the body having been read.
@@ -128,6 +132,18 @@ func everyNth(n int, f fault) plan {
 	}
 }
 
+// everyNthOf has one of the faults for every n-th request. The seed and a
+// request's number decide which.
+func everyNthOf(n int, seed uint64, faults ...fault) plan {
+	random := randomFaults(seed, 1, faults...)
+	return func(r request) fault {
+		if r.n%n == 0 {
+			return random(r)
+		}
+		return fault{}
+	}
+}
+
 // only has the plan for the operations named, separated by spaces, and passes
 // the rest.
 func only(ops string, p plan) plan {
@@ -183,20 +199,40 @@ func randomFaults(seed uint64, rate float64, faults ...fault) plan {
 		if dice.Float64() >= rate {
 			return fault{}
 		}
-		return faults[dice.IntN(len(faults))]
+		var fitting []fault
+		for _, f := range faults {
+			if f.ops == "" || slices.Contains(strings.Fields(f.ops), r.op) {
+				fitting = append(fitting, f)
+			}
+		}
+		return fitting[dice.IntN(len(fitting))]
 	}
 }
+
+// Operations by what faults may befall them.
+const (
+	carriers  = "PutObject UploadPart"                          // carry a file's bytes
+	vouching  = "PutObject UploadPart CompleteMultipartUpload"  // are answered with an ETag
+	inXML     = "CreateMultipartUpload CompleteMultipartUpload" // are answered in XML
+	lateWords = "CompleteMultipartUpload"                       // are answered with a status before they have succeeded
+)
 
 // allFaults are those of every kind that end by themselves.
 func allFaults() []fault {
 	busy := slowDown
 	busy.retryAfter = "0"
-	early := internalError.instead()
+	early, late := internalError.instead(), errorIn200
 	early.early = true
+	late.ops = lateWords
 	return []fault{
-		{what: resetFirst}, {what: resetFirst, early: true}, {what: resetMidway}, {what: cutAfter}, {what: cutAnswer},
-		slowDown.instead(), busy.instead(), internalError.instead(), early, tooMany.instead(),
-		internalError.afterStoring(), slowDown.afterStoring(),
+		{what: resetFirst}, {what: resetFirst, early: true},
+		{what: resetMidway, ops: carriers}, {what: resetMidway, ops: carriers, at: anywhere},
+		{what: cutAfter}, {what: cutAnswer}, {what: cutAnswer, at: anywhere},
+		slowDown.instead(), busy.instead(), internalError.instead(), early, tooMany.instead(), requestTimeout.instead(),
+		internalError.afterStoring(), slowDown.afterStoring(), late.instead(), late.afterStoring(),
+		{what: flips, ops: carriers, at: anywhere}, {what: wrongETag, ops: vouching}, {what: wrongChecksum, ops: vouching},
+		{what: truncatesXML, ops: inXML, at: anywhere}, {what: tricklesBody, ops: inXML, pace: time.Millisecond},
+		{what: trickles, pace: time.Millisecond}, {what: closes}, {what: resetsIdle},
 	}
 }
 

@@ -270,10 +270,12 @@ func TestFaultPlans(t *testing.T) {
 	}{
 		{"pass", passAll, "000000000000"},
 		{"every fourth", everyNth(4, bad), "000500050005"},
+		{"one of them every fourth", everyNthOf(4, 1, bad), "000500050005"},
 		{"once", once(bad), "500000000000"},
 		{"parts only", only("Other UploadPart", always(bad)), "050505050505"},
 		{"never", randomFaults(1, 0, bad), "000000000000"},
 		{"ever", randomFaults(1, 1, bad), "555555555555"},
+		{"where they may be", randomFaults(1, 1, bad, fault{what: resetFirst, ops: "GetObject"}), "555555555555"},
 	}
 	for _, tt := range tests {
 		if got := kinds(tt.plan, 12); got != tt.want {

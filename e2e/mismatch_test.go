@@ -87,9 +87,6 @@ func newMismatch(t *testing.T, mode string, knows bool) *mismatch {
 	return m
 }
 
-// carriers are the operations that carry a file's bytes.
-const carriers = "PutObject UploadPart"
-
 // once has the fault once: the push is done, with the right bytes.
 func (m *mismatch) once(t *testing.T, file string, f fault) {
 	t.Helper()
