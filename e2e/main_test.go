@@ -61,7 +61,7 @@ func runTests(m *testing.M) (code int, err error) {
 // Tests of the harness alone pass without it.
 var buildBinaries = sync.OnceValues(func() (string, error) {
 	dir := filepath.Join(tempDir, "bin")
-	cmd := exec.Command("go", "build", "-o", dir+"/", ".", "./send")
+	cmd := exec.Command("go", "build", "-o", dir+"/", ".", "./send", "./internal/hangfs")
 	cmd.Dir = repoDir
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%v: %w\n%s", cmd, err, out)

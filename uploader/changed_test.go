@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -76,6 +77,30 @@ func TestChangedIsAdopted(t *testing.T) {
 				t.Errorf("places taken: %v, by those that failed before %v", r.queue.running, r.queue.again)
 			}
 		})
+	}
+}
+
+// TestChangesKindWhileIdle: a push that makes way for its kind goes on at once,
+// though nothing else happens.
+func TestChangesKindWhileIdle(t *testing.T) {
+	for _, size := range []int{100, testPart + 1} {
+		r := newRig(t, retryChanged)
+		r.retry.settles = 0
+		path, _ := r.file(t, "f", size)
+		want := make([]byte, testPart+101-size)
+		var once sync.Once
+		r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+			once.Do(func() {
+				if err := os.WriteFile(path, want, 0o644); err != nil {
+					t.Error(err)
+				}
+			})
+			next.ServeHTTP(w, req)
+		})
+		receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
+		if err != nil || receipt.Size != int64(len(want)) || receipt.Attempts != 2 {
+			t.Errorf("%v, %d bytes after %d attempts, want %d after 2", err, receipt.Size, receipt.Attempts, len(want))
+		}
 	}
 }
 

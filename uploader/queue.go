@@ -216,18 +216,21 @@ func (q *queue) remove(e *entry) {
 	}
 }
 
-// expire makes ready what has waited long enough for another try.
-func (q *queue) expire(now time.Time) {
+// expire makes ready what has waited long enough for another try, and reports
+// whether there was any.
+func (q *queue) expire(now time.Time) (any bool) {
 	for q.waiting.len() > 0 {
 		e := q.waiting.top()
 		if e.stage == backoff && e.due > now.UnixNano() {
-			return
+			break
 		}
 		q.waiting.pop()
 		if e.stage == backoff {
 			q.makeReady(e)
+			any = true
 		}
 	}
+	return any
 }
 
 // hasten makes ready those of the entries in backoff that the function is true

@@ -24,7 +24,9 @@ func (u *Uploader) work(k kind) {
 	defer u.mu.Unlock()
 	for {
 		now := time.Now()
-		u.queue.expire(now)
+		if u.queue.expire(now) {
+			u.wakeLocked() // it may be of the other kind
+		}
 		e := u.queue.next(k, now)
 		switch {
 		case u.closed:
