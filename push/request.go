@@ -29,7 +29,7 @@ type Request struct {
 	File         string            `json:"file"`                             // absolute path on the daemon's host
 	Destination  string            `json:"destination"`                      // see ParseDestination
 	Label        string            `json:"label,omitempty"`                  // free text for logs and lists
-	ContentType  string            `json:"content_type,omitempty"`           // a media type (RFC 9110); the store's default where empty
+	ContentType  string            `json:"content_type,omitempty"`           // a media type (RFC 9110); by the extension where empty
 	Metadata     map[string]string `json:"metadata,omitempty"`               // kept with the object as x-amz-meta-NAME
 	Tags         map[string]string `json:"tags,omitempty"`                   // the object's tags
 	StorageClass string            `json:"storage_class,omitempty"`          // e.g. STANDARD_IA; the bucket's default where empty

@@ -69,7 +69,7 @@ func crcText(crc uint64) string {
 func (d *digests) md5Hex() string { return hex.EncodeToString(d.md5[:]) }
 
 // buffers are for hashing; what a part needs of memory is this and no more.
-var buffers = sync.Pool{New: func() any { return new([256 << 10]byte) }}
+var buffers = sync.Pool{New: func() any { return new([128 << 10]byte) }}
 
 // compute adds the digests that are not there yet, in one pass over the
 // content. Bytes that are missing at its end are io.ErrUnexpectedEOF.
@@ -86,7 +86,7 @@ func (d *digests) compute(content *io.SectionReader, wanted algorithms) error {
 	if wanted&withSHA256 != 0 {
 		inSHA256 = sha256.New()
 	}
-	buf := buffers.Get().(*[256 << 10]byte)
+	buf := buffers.Get().(*[128 << 10]byte)
 	defer buffers.Put(buf)
 	for at := int64(0); at < content.Size(); {
 		n, err := content.ReadAt(buf[:min(int64(len(buf)), content.Size()-at)], at)
