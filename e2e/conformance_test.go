@@ -19,7 +19,7 @@ import (
 // back byte for byte, and the receipt says how it was verified. At the end
 // stands a table of what was found.
 func TestConformance(t *testing.T) {
-	cases, files := conformanceCases(t), flipFiles(t)
+	cases, files := conformanceCases(t), carriedFiles(t)
 	found := &findings{cells: map[[2]string][]finding{}}
 	for _, s := range []*realStore{versity(), fakeStore(t), cephStore(t)} {
 		if s == nil {
@@ -32,6 +32,7 @@ func TestConformance(t *testing.T) {
 					found.mode = mode
 					testTable(t, s, mode, cases, found)
 					testFlips(t, s, mode, files, found)
+					testEncrypted(t, s, mode, files, found)
 				})
 			}
 		})
@@ -177,10 +178,7 @@ func checkVerified(t testing.TB, r receipt, want proof, sums sums) {
 		t.Error("the receipt does not say how it was verified")
 		return
 	}
-	value := sums.crc64nvme
-	if want.algorithm == "md5" {
-		value = sums.etag // of parts, in S3's own way: the MD5 of theirs
-	}
+	value := map[string]string{"crc64nvme": sums.crc64nvme, "md5": sums.etag, "sha256": sums.sha256}[want.algorithm]
 	if got := (proof{r.Verified.What, r.Verified.Algorithm, r.Verified.By}); got != want || r.Verified.Value != value {
 		t.Errorf("the receipt is verified by %+v %s, want %+v %s", got, r.Verified.Value, want, value)
 	}
@@ -232,20 +230,22 @@ func checkHead(t testing.TB, s *realStore, bucket string, c conformanceCase, r r
 	}
 }
 
-// flipFile is a file to be spoiled on its way, and one that is there before.
-type flipFile struct {
-	operation   string // the requests that carry its bytes
-	file, older string
-	sums        sums
+// carriedFile is a file that one operation carries to the store.
+type carriedFile struct {
+	operation string // PutObject, or UploadPart
+	what      string // is compared then: object, or parts
+	file      string
+	sums      sums
+	older     string // another file, for an object of before
 }
 
-// flipFiles makes one for each operation.
-func flipFiles(t testing.TB) (files []flipFile) {
+// carriedFiles makes one for each operation.
+func carriedFiles(t testing.TB) (files []carriedFile) {
 	t.Helper()
 	older := makeFile(t, "older.dat", 5000)
-	files = []flipFile{
-		{operation: "PutObject", file: makeFile(t, "one.dat", 100_000), older: older},
-		{operation: "UploadPart", file: makeFile(t, "parts.dat", partSize+100_000), older: older},
+	files = []carriedFile{
+		{operation: "PutObject", what: "object", file: makeFile(t, "one.dat", 100_000), older: older},
+		{operation: "UploadPart", what: "parts", file: makeFile(t, "parts.dat", partSize+100_000), older: older},
 	}
 	for i := range files {
 		var err error
@@ -257,7 +257,7 @@ func flipFiles(t testing.TB) (files []flipFile) {
 }
 
 // testFlips changes a bit on the wire, once and always.
-func testFlips(t *testing.T, s *realStore, mode string, files []flipFile, found *findings) {
+func testFlips(t *testing.T, s *realStore, mode string, files []carriedFile, found *findings) {
 	p := newFaultProxyTo(t, s.dial)
 	d := startDaemon(t, s.env(p.url(), mode, "S3DAEMON_ATTEMPTS=2")...)
 	bucket := s.newBucket(t)
@@ -312,6 +312,46 @@ func testFlips(t *testing.T, s *realStore, mode string, files []flipFile, found 
 		if x.method == "DELETE" && x.op != "AbortMultipartUpload" {
 			t.Errorf("the daemon has deleted something: %s %s", x.method, x.path)
 		}
+	}
+}
+
+// testEncrypted has objects encrypted by a key. Their ETags may be anything, so
+// where the store tells no checksum, it must have checked what it was sent.
+func testEncrypted(t *testing.T, s *realStore, mode string, files []carriedFile, found *findings) {
+	if s.kmsKey == "" {
+		return
+	}
+	d := startDaemon(t, s.env(s.url, mode, "S3DAEMON_ATTEMPTS=2")...)
+	bucket := s.newBucket(t)
+	for _, f := range files {
+		what, name := f.what, "encrypted by KMS, "+f.what
+		t.Run(name, func(t *testing.T) {
+			a := d.pushJSON(t, map[string]any{
+				"file": f.file, "destination": "s3://" + bucket + "/" + what,
+				"server_side_encryption": "aws:kms", "sse_kms_key_id": s.kmsKey,
+			})
+			if mode == "crc64nvme" {
+				a.refused(t, http.StatusBadGateway, "not_verified")
+				found.note(name, "not_verified")
+				return
+			}
+			r := a.done(t)
+			want := proof{what, "md5", "store"}
+			if mode == "sha256" {
+				want.algorithm = "sha256"
+			}
+			checkVerified(t, r, want, f.sums)
+			if err := compareObjectIn(s.client, bucket, what, f.file); err != nil {
+				t.Error(err)
+			}
+			head, err := s.client.HeadObject(context.Background(), &s3.HeadObjectInput{Bucket: &bucket, Key: &what})
+			if err != nil || head.ServerSideEncryption != types.ServerSideEncryptionAwsKms || aws.ToString(head.SSEKMSKeyId) != s.kmsKey {
+				t.Errorf("the object is not encrypted as it was asked for: %+v, %v", head, err)
+			}
+			if !t.Failed() {
+				found.note(name, fmt.Sprintf("%s: %s, by the store", what, r.Verified.Algorithm))
+			}
+		})
 	}
 }
 

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"crypto/md5"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
@@ -155,8 +156,8 @@ func checkReceipt(t testing.TB, r receipt, file string) {
 // sums are the figures of a file that a store makes of an object, computed
 // without any of the daemon's code.
 type sums struct {
-	size            int64
-	etag, crc64nvme string
+	size                    int64
+	etag, sha256, crc64nvme string
 }
 
 func sumsOf(path string) (s sums, err error) {
@@ -165,26 +166,28 @@ func sumsOf(path string) (s sums, err error) {
 		return s, err
 	}
 	defer f.Close()
-	crc, parts := crc64nvme.New(), []byte(nil)
+	crc, md5s, sha256s, parts := crc64nvme.New(), []byte(nil), []byte(nil), 0
 	for {
-		part := md5.New()
-		n, err := io.Copy(io.MultiWriter(crc, part), io.LimitReader(f, partSize))
+		inMD5, inSHA256 := md5.New(), sha256.New()
+		n, err := io.Copy(io.MultiWriter(crc, inMD5, inSHA256), io.LimitReader(f, partSize))
 		if err != nil {
 			return s, err
 		}
-		if n == 0 && len(parts) > 0 {
+		if n == 0 && parts > 0 {
 			break
 		}
 		s.size += n
-		parts = part.Sum(parts)
+		parts++
+		md5s, sha256s = inMD5.Sum(md5s), inSHA256.Sum(sha256s)
 		if n < partSize {
 			break
 		}
 	}
 	s.crc64nvme = base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint64(nil, crc.Sum64()))
-	s.etag = hex.EncodeToString(parts)
-	if n := len(parts) / md5.Size; n > 1 {
-		s.etag = fmt.Sprintf("%x-%d", md5.Sum(parts), n)
+	s.etag, s.sha256 = hex.EncodeToString(md5s), hex.EncodeToString(sha256s)
+	if parts > 1 {
+		s.etag = fmt.Sprintf("%x-%d", md5.Sum(md5s), parts)
+		s.sha256 = fmt.Sprintf("%x-%d", sha256.Sum256(sha256s), parts)
 	}
 	return s, nil
 }

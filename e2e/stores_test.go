@@ -42,6 +42,7 @@ type realStore struct {
 	network, addr  string // where it listens
 	access, secret string
 	client         *s3.Client // for the tests, past every proxy
+	kmsKey         string     // a key that it can encrypt with; "" where it has none
 
 	one, parts    func(mode string) proof // of an object from one request, and from parts
 	cannotHold    map[string]bool         // keys that it refuses
@@ -134,7 +135,8 @@ func cephStore(t testing.TB) *realStore {
 	s := &realStore{
 		name: "ceph", network: "tcp", addr: u.Host,
 		access: os.Getenv("S3DAEMON_E2E_CEPH_ACCESS_KEY"), secret: os.Getenv("S3DAEMON_E2E_CEPH_SECRET_KEY"),
-		one: wholeMD5.always, parts: partsMD5.always,
+		kmsKey: os.Getenv("S3DAEMON_E2E_CEPH_KMS_KEY"),
+		one:    wholeMD5.always, parts: partsMD5.always,
 		keepsLess: true, checksOnlyMD5: true,
 	}
 	s.connect(t, endpoint)

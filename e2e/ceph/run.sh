@@ -5,6 +5,7 @@
 #   S3DAEMON_E2E_CEPH             the store's URL, http://127.0.0.1:PORT
 #   S3DAEMON_E2E_CEPH_ACCESS_KEY  its only user's keys
 #   S3DAEMON_E2E_CEPH_SECRET_KEY
+#   S3DAEMON_E2E_CEPH_KMS_KEY     the name of a key that it can encrypt with
 #
 # The store is one monitor, one OSD that keeps all in memory, and one gateway,
 # on free loopback ports, without authentication between them. It has no
@@ -14,7 +15,7 @@
 # ceph-common uuid-runtime.
 set -euo pipefail
 
-[ $# -gt 0 ] || { sed -n '2,14s/^# \?//p' "$0" >&2; exit 2; }
+[ $# -gt 0 ] || { sed -n '2,15s/^# \?//p' "$0" >&2; exit 2; }
 
 missing=()
 for tool in ceph ceph-mon ceph-osd monmaptool radosgw radosgw-admin uuidgen setpriv curl; do
@@ -77,7 +78,7 @@ await() {
 fsid=$(uuidgen)
 monitor="[v1:127.0.0.1:$(free_port)]"
 url="http://127.0.0.1:$(free_port)"
-access=e2e-ceph-access secret=e2e-Ceph-Secret-never-shown
+access=e2e-ceph-access secret=e2e-Ceph-Secret-never-shown kms_key=e2e-key
 
 export CEPH_CONF="$dir/ceph.conf" CEPH_ARGS=
 cat >"$CEPH_CONF" <<CONF
@@ -120,6 +121,10 @@ memstore_device_bytes = 8589934592
 [client.rgw]
 rgw_frontends = beast endpoint=${url#http://}
 rgw_data = $dir/rgw
+# A key for aws:kms.
+rgw_crypt_require_ssl = false
+rgw_crypt_s3_kms_backend = testing
+rgw_crypt_s3_kms_encryption_keys = $kms_key=$(head -c 32 /dev/zero | base64)
 # What is deleted is gone soon, since it is memory.
 rgw_gc_obj_min_wait = 1
 rgw_gc_processor_period = 2
@@ -141,6 +146,6 @@ start rgw radosgw -f --id rgw
 await rgw curl -sf -o "$dir/rgw.answer" "$url/"
 radosgw-admin --id rgw user create --uid e2e --display-name e2e --access-key "$access" --secret-key "$secret" >>"$dir/rgw.out" 2>&1
 
-export S3DAEMON_E2E_CEPH=$url S3DAEMON_E2E_CEPH_ACCESS_KEY=$access S3DAEMON_E2E_CEPH_SECRET_KEY=$secret
+export S3DAEMON_E2E_CEPH=$url S3DAEMON_E2E_CEPH_ACCESS_KEY=$access S3DAEMON_E2E_CEPH_SECRET_KEY=$secret S3DAEMON_E2E_CEPH_KMS_KEY=$kms_key
 unset CEPH_CONF CEPH_ARGS
 "$@"
