@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"text/tabwriter"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -38,85 +37,6 @@ func TestConformance(t *testing.T) {
 		})
 	}
 	t.Logf("what the daemon compared; by S3DAEMON_CHECKSUM, where that makes a difference:\n%s", found)
-}
-
-// conformanceCase is a push and what must come of it.
-type conformanceCase struct {
-	name, key string
-	file      string
-	sums      sums
-	fields    map[string]any // of the request, beyond file and destination
-	// What the object must have. The content type is not compared where it is "".
-	contentType    string
-	metadata, tags map[string]string
-}
-
-// conformanceCases are the cases, with files for them.
-func conformanceCases(t testing.TB) (cases []conformanceCase) {
-	t.Helper()
-	add := func(c conformanceCase, size int64) {
-		// The name decides the bytes, so no object can pass for another.
-		c.file = makeFile(t, fmt.Sprintf("%d.dat", len(cases)), size)
-		var err error
-		if c.sums, err = sumsOf(c.file); err != nil {
-			t.Fatal(err)
-		}
-		cases = append(cases, c)
-	}
-	sizes := []struct {
-		name string
-		size int64
-	}{
-		{"0 bytes", 0}, {"1 byte", 1}, {"a part less one", partSize - 1}, {"a part", partSize},
-		{"a part and one", partSize + 1}, {"three parts", 3 * partSize},
-	}
-	if full() {
-		sizes = append(sizes, struct {
-			name string
-			size int64
-		}{"100 MB", 100_000_000})
-	}
-	for _, s := range sizes {
-		add(conformanceCase{name: s.name, key: "sizes/" + s.name}, s.size)
-	}
-	for _, key := range oddKeys {
-		name := fmt.Sprintf("key %+q", key) // which tells NFC from NFD
-		if len(key) > 100 {
-			name = fmt.Sprintf("key of %d bytes", len(key))
-		}
-		add(conformanceCase{name: name, key: key}, 1000)
-	}
-	// In parts the store names the key in its answers. The last three keys
-	// cannot stand within another.
-	add(conformanceCase{name: "odd keys in one, parts", key: "parts/" + strings.Join(oddKeys[:len(oddKeys)-3], "/")}, partSize+3)
-	properties := conformanceCase{
-		fields: map[string]any{
-			"content_type": "image/x-e2e", "storage_class": "STANDARD",
-			"metadata": map[string]string{"exposure": "42", "raft": "R22 of 25"},
-			"tags":     map[string]string{"night": "2026-11-23", "kind": "bias + dark @ 20:00"},
-		},
-		contentType: "image/x-e2e",
-		metadata:    map[string]string{"exposure": "42", "raft": "R22 of 25"},
-		tags:        map[string]string{"night": "2026-11-23", "kind": "bias + dark @ 20:00"},
-	}
-	for _, in := range []struct {
-		name string
-		size int64
-	}{{"one request", 2000}, {"parts", partSize + 2}} {
-		c := properties
-		c.name, c.key = "properties, "+in.name, "properties/"+in.name+".fits"
-		add(c, in.size)
-		add(conformanceCase{name: "type by extension, " + in.name, key: "types/" + in.name + ".fits", contentType: "image/fits"}, in.size)
-	}
-	return cases
-}
-
-// oddKeys are keys that something on the way may take for something else.
-var oddKeys = []string{
-	"with  two spaces", " space first and last ", "plus+plus", "percent%41%2F%", "a=b&c?d#e;f,g:h@i$j", "~!*'()", `"<>[]{}|\^` + "`",
-	"caf\u00e9", "cafe\u0301", // NFC and NFD: two keys
-	"\u6587/\U0001f52d", "x//y", "./dot",
-	"a/../b", "slash at the end/", strings.Repeat("0123456789/", 93) + "x",
 }
 
 // testTable pushes all cases to one bucket.
@@ -210,12 +130,12 @@ func checkHead(t testing.TB, s *realStore, bucket string, c conformanceCase, r r
 	if c.metadata != nil && !maps.Equal(head.Metadata, c.metadata) {
 		t.Errorf("the object has the metadata %v, want %v", head.Metadata, c.metadata)
 	}
+	if c.tags == nil {
+		return
+	}
 	want := c.tags
 	if s.keepsLess && r.Parts > 1 {
 		want = nil
-	}
-	if c.tags == nil {
-		return
 	}
 	out, err := s.client.GetObjectTagging(ctx, &s3.GetObjectTaggingInput{Bucket: &bucket, Key: &c.key})
 	if err != nil {
@@ -228,32 +148,6 @@ func checkHead(t testing.TB, s *realStore, bucket string, c conformanceCase, r r
 	if !maps.Equal(got, want) {
 		t.Errorf("the object has the tags %v, want %v", got, want)
 	}
-}
-
-// carriedFile is a file that one operation carries to the store.
-type carriedFile struct {
-	operation string // PutObject, or UploadPart
-	what      string // is compared then: object, or parts
-	file      string
-	sums      sums
-	older     string // another file, for an object of before
-}
-
-// carriedFiles makes one for each operation.
-func carriedFiles(t testing.TB) (files []carriedFile) {
-	t.Helper()
-	older := makeFile(t, "older.dat", 5000)
-	files = []carriedFile{
-		{operation: "PutObject", what: "object", file: makeFile(t, "one.dat", 100_000), older: older},
-		{operation: "UploadPart", what: "parts", file: makeFile(t, "parts.dat", partSize+100_000), older: older},
-	}
-	for i := range files {
-		var err error
-		if files[i].sums, err = sumsOf(files[i].file); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return files
 }
 
 // testFlips changes a bit on the wire, once and always.
@@ -353,61 +247,4 @@ func testEncrypted(t *testing.T, s *realStore, mode string, files []carriedFile,
 			}
 		})
 	}
-}
-
-// findings are what came of each case on each store in each mode.
-type findings struct {
-	mode          string // of what is found now, on the last of the stores
-	names, stores []string
-	cells         map[[2]string][]finding // by name and store
-}
-
-type finding struct{ mode, text string }
-
-func (f *findings) note(name, text string) {
-	if !slices.Contains(f.names, name) {
-		f.names = append(f.names, name)
-	}
-	cell := [2]string{name, f.stores[len(f.stores)-1]}
-	f.cells[cell] = append(f.cells[cell], finding{f.mode, text})
-}
-
-// String is a table in Markdown.
-func (f *findings) String() string {
-	var b strings.Builder
-	tw := tabwriter.NewWriter(&b, 0, 0, 1, ' ', 0)
-	fmt.Fprintf(tw, "| case\t| %s\t|\n|---%s\t|\n", strings.Join(f.stores, "\t| "), strings.Repeat("\t|---", len(f.stores)))
-	for _, name := range f.names {
-		fmt.Fprintf(tw, "| %s", strings.ReplaceAll(name, "|", `\|`))
-		for _, store := range f.stores {
-			fmt.Fprintf(tw, "\t| %s", cellOf(f.cells[[2]string{name, store}]))
-		}
-		fmt.Fprint(tw, "\t|\n")
-	}
-	tw.Flush()
-	return b.String()
-}
-
-// cellOf has one text for all modes that found the same. Modes that are not
-// there have failed, or were not asked for.
-func cellOf(found []finding) string {
-	var texts []string
-	by := map[string][]string{}
-	for _, f := range found {
-		if by[f.text] == nil {
-			texts = append(texts, f.text)
-		}
-		by[f.text] = append(by[f.text], f.mode)
-	}
-	if len(texts) == 1 && len(found) == len(modes) {
-		return texts[0]
-	}
-	var cell []string
-	for _, text := range texts {
-		cell = append(cell, fmt.Sprintf("%s (%s)", text, strings.Join(by[text], ", ")))
-	}
-	if len(found) < len(modes) {
-		cell = append(cell, "the rest: not passed")
-	}
-	return strings.Join(cell, "; ")
 }
