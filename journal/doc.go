@@ -103,11 +103,11 @@
 //
 // # Versions
 //
-// The version in the file is that of the format, now 1. An s3daemon opens files
-// of its own version and of all before, which it brings up to its own in one
-// transaction. It refuses a later one and leaves it as it is; so after a
-// downgrade across versions, start the later s3daemon once more with
-// S3DAEMON_DRAIN=queue, or use another directory.
+// The version in the file is that of the format, now 1, which may grow until it
+// is released. An s3daemon opens files of its own version and of all before,
+// which it brings up to its own in one transaction. It refuses a later one and
+// leaves it as it is; so after a downgrade across versions, start the later
+// s3daemon once more with S3DAEMON_DRAIN=queue, or use another directory.
 //
 // A new field needs no new version if an earlier s3daemon does right to ignore
 // it: that reads the record, and drops the field when the push ends or is put

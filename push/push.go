@@ -37,9 +37,9 @@ type Checksum struct {
 // Verified says how it was shown that the store has exactly the file's bytes.
 type Verified struct {
 	What      string `json:"what"`      // what was compared: "object", all of it at once, or "parts", each of them
-	Algorithm string `json:"algorithm"` // "crc64nvme", "md5" or "sha256"; "crc64nvme+md5" where parts were shown by one or the other
+	Algorithm string `json:"algorithm"` // "crc64nvme", "md5" or "sha256"; as "crc64nvme+md5" where parts were shown by different ones
 	By        string `json:"by"`        // who compared: "daemon", with what the store computed, or "store", which took what the daemon had sent
-	Value     string `json:"value"`     // the digest: a CRC64NVME in base64, the others in hexadecimal, MD5s of parts as the ETag has them
+	Value     string `json:"value"`     // the digest: a CRC64NVME in base64, the others in hexadecimal, those of parts as the ETag has them; of several algorithms the CRC64NVME of the whole
 }
 
 // Ended reports whether the state is one of the last three.

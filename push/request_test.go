@@ -232,14 +232,14 @@ func TestCheckPath(t *testing.T) {
 // FuzzRequestCheck: a request is refused with an error that can be shown, or
 // everything in it survives its way as header and as JSON.
 func FuzzRequestCheck(f *testing.F) {
-	f.Add("/data/a.fits", "s3://raw/a.fits", "night", "image/fits", "exposure", "12", "kind", "raw", "STANDARD_IA")
-	f.Add("", "", "", "", "", "", "", "", "")
-	f.Add("a", "b", "\n", "x", " ", " ", "\xff", "\x00", "a")
-	f.Add("/"+long(4096), "s3://raw/"+long(1025), long(257), "a/"+long(300), long(1025), long(1025), long(129), long(257), long(65))
-	f.Add("/\xff", "s3://raw/k", "", "text/plain; charset=\"a;b\"", "A", "b", "🔭", "🔭", "")
-	f.Fuzz(func(t *testing.T, file, dest, label, media, metaName, metaValue, tagName, tagValue, class string) {
+	f.Add("/data/a.fits", "s3://raw/a.fits", "night", "image/fits", "exposure", "12", "kind", "raw", "STANDARD_IA", "aws:kms", "alias/raw")
+	f.Add("", "", "", "", "", "", "", "", "", "", "")
+	f.Add("a", "b", "\n", "x", " ", " ", "\xff", "\x00", "a", "b", "c d")
+	f.Add("/"+long(4096), "s3://raw/"+long(1025), long(257), "a/"+long(300), long(1025), long(1025), long(129), long(257), long(65), "AES256", long(2049))
+	f.Add("/\xff", "s3://raw/k", "", "text/plain; charset=\"a;b\"", "A", "b", "🔭", "🔭", "", "aws:kms:dsse", "🔭")
+	f.Fuzz(func(t *testing.T, file, dest, label, media, metaName, metaValue, tagName, tagValue, class, encryption, key string) {
 		r := push.Request{
-			File: file, Destination: dest, Label: label, ContentType: media, StorageClass: class,
+			File: file, Destination: dest, Label: label, ContentType: media, StorageClass: class, Encryption: encryption, KMSKeyID: key,
 			Metadata: map[string]string{metaName: metaValue, "fixed": "1"}, Tags: map[string]string{tagName: tagValue},
 		}
 		before := maps.Clone(r.Metadata)
@@ -260,6 +260,8 @@ func FuzzRequestCheck(f *testing.F) {
 		checkHeader(t, "X-Amz-Meta-"+metaName, metaValue)
 		checkHeader(t, "X-Amz-Storage-Class", class)
 		checkHeader(t, "Content-Type", media)
+		checkHeader(t, "X-Amz-Server-Side-Encryption", encryption)
+		checkHeader(t, "X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id", key)
 		if utf8.ValidString(file + dest) { // a path and an alias need not be
 			var back push.Request
 			text, err := json.Marshal(r)

@@ -32,6 +32,7 @@ type peculiar struct {
 	checksSHA bool // and a signed SHA-256
 	tellsMD5  bool // ETags are MD5s; else they are something else
 	encrypts  bool // ETags look like MD5s, and are not, and the store says why
+	secretly  bool // or does not say why
 	wholeCRC  string
 	joinedTag string // the ETag of an object of parts; what S3 makes where empty
 	headTag   string // and what a question answers
@@ -137,8 +138,10 @@ func (s *peculiar) take(w http.ResponseWriter, h http.Header, body []byte) bool 
 		w.Header().Set("X-Amz-Checksum-Crc64nvme", crc)
 	}
 	if s.encrypts {
-		w.Header().Set("X-Amz-Server-Side-Encryption", "aws:kms")
 		sum[0]++
+	}
+	if s.encrypts && !s.secretly {
+		w.Header().Set("X-Amz-Server-Side-Encryption", "aws:kms")
 	}
 	switch {
 	case s.tellsMD5 || s.encrypts:
@@ -287,6 +290,23 @@ func wantHeaders(t *testing.T, s *peculiar, mode Checksum) {
 		if hash := h.Get("X-Amz-Content-Sha256"); (hash != unsignedPayload) != (mode == ChecksumSHA256) {
 			t.Errorf("%s: the signature has %q for the body", s.asked[i], hash)
 		}
+	}
+}
+
+// TestEncryptionThatWasAskedFor: ETags of what is encrypted by KMS are not
+// compared, even where the answers do not say that it was.
+func TestEncryptionThatWasAskedFor(t *testing.T) {
+	for _, size := range []int{1000, testPart + 1} {
+		r := newRig(t)
+		s := &peculiar{checksMD5: true, encrypts: true, secretly: true}
+		s.in(r)
+		path, _ := r.file(t, "f", size)
+		receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k", Encryption: "aws:kms"})
+		if err != nil || receipt.Verified.Algorithm != "md5" || receipt.Verified.By != "store" {
+			t.Errorf("%d bytes: %v, receipt %+v, verified %+v", size, err, receipt, receipt.Verified)
+		}
+		receipt, err = r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
+		wantMismatch(t, r, s, receipt, err)
 	}
 }
 

@@ -17,14 +17,15 @@ type claim struct {
 	opaque    bool   // the ETag is no digest of what was sent, whatever it looks like
 }
 
-func newClaim(crc, etag *string, encryption types.ServerSideEncryption, customerKey *string) claim {
-	return claim{aws.ToString(crc), unquote(aws.ToString(etag)), opaqueETag(encryption, customerKey)}
+func (d *delivery) newClaim(crc, etag *string, encryption types.ServerSideEncryption, customerKey *string) claim {
+	return claim{aws.ToString(crc), unquote(aws.ToString(etag)), d.opaqueETag(encryption, customerKey)}
 }
 
-// opaqueETag reports whether an object with this encryption has an ETag that
-// says nothing of its bytes.
-func opaqueETag(encryption types.ServerSideEncryption, customerKey *string) bool {
-	return strings.HasPrefix(string(encryption), "aws:kms") || aws.ToString(customerKey) != ""
+// opaqueETag reports whether an ETag says nothing of the object's bytes, which
+// depends on the encryption that was asked for or that the store tells.
+func (d *delivery) opaqueETag(told types.ServerSideEncryption, customerKey *string) bool {
+	const byKMS = "aws:kms"
+	return strings.HasPrefix(d.req.Encryption, byKMS) || strings.HasPrefix(string(told), byKMS) || aws.ToString(customerKey) != ""
 }
 
 // proof is how it was shown that the store has the bytes of one request.
