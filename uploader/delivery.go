@@ -140,7 +140,7 @@ func (d *delivery) request(ctx context.Context, operation string, k kind, p plac
 			return err
 		}
 		err := d.attempt(ctx, operation, k, attempt)
-		if notTried(err) && p == inPlace {
+		if notTried(err) && p == inPlace || knownDown(err) {
 			n--
 			continue
 		}

@@ -18,7 +18,10 @@ const (
 
 // downError is the failure of a request that was not sent, because no
 // connection can be made.
-type downError struct{ cause error }
+type downError struct {
+	cause error
+	known bool // it was known before, so none was even tried
+}
 
 func (e *downError) Error() string { return e.cause.Error() }
 func (e *downError) Unwrap() error { return e.cause }
@@ -77,7 +80,7 @@ func (e *endpoint) dial(ctx context.Context, network, address string) (net.Conn,
 		conn, err := e.connect(ctx, network, address)
 		e.note(ctx, leading, err)
 		if err != nil && ctx.Err() == nil {
-			return nil, &downError{err}
+			return nil, &downError{cause: err}
 		}
 		return conn, err
 	}
@@ -90,7 +93,7 @@ func (e *endpoint) enter() (leading bool, wait <-chan struct{}, err error) {
 	defer e.mu.Unlock()
 	switch {
 	case e.outage != nil:
-		return false, nil, &downError{e.outage.cause}
+		return false, nil, &downError{cause: e.outage.cause, known: true}
 	case time.Since(e.trusted) < trustedFor:
 		return false, nil, nil
 	case e.leader != nil:
@@ -121,6 +124,10 @@ func (e *endpoint) note(ctx context.Context, leading bool, err error) {
 // connection's bad luck, or the end of the store: it is asked at once, and until
 // it answers nothing else is.
 func (e *endpoint) suspect(cause error) {
+	// What it means for that request it does not mean for those that wait.
+	if open, ok := errors.AsType[*unclearError](cause); ok {
+		cause = open.err
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.fallLocked(cause, true)
@@ -206,6 +213,13 @@ func (e *endpoint) wait(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// knownDown reports whether the request failed because an outage had begun
+// before it asked for a connection: that is no attempt.
+func knownDown(err error) bool {
+	down, ok := errors.AsType[*downError](err)
+	return ok && down.known
 }
 
 // notTried reports whether the request failed because no connection could be

@@ -130,9 +130,14 @@ func TestSuspect(t *testing.T) {
 		}
 		w.mute.Store(true)
 		before = w.attempts.Load()
-		e.suspect(io.EOF)
+		e.suspect(&unclearError{io.EOF})
 		if failed := dialAll(e, 25); failed != 25 {
 			t.Errorf("%d of 25 dials failed while the store is suspected", failed)
+		}
+		// That is no attempt of theirs, nor are they what the broken one was.
+		var open *unclearError
+		if _, err := e.dial(ctx, "tcp", "store:1"); !notTried(err) || !knownDown(err) || errors.As(err, &open) {
+			t.Errorf("a dial while the store is suspected: %v", err)
 		}
 		time.Sleep(time.Minute)
 		if _, cause, down := e.down(); !down || cause != io.EOF || changes.Load() != 1 {

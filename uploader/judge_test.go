@@ -25,7 +25,7 @@ func TestJudgeBucket(t *testing.T) {
 		{"overload, to be left alone", refusalAfter(503, "SlowDown", "20"), 1, aws.Duration(20 * time.Second)},
 		{"no answer", io.ErrUnexpectedEOF, 1, aws.Duration(trialInterval)},
 		{"wrong key", refusal(403, "InvalidAccessKeyId"), 1, aws.Duration(trialInterval)},
-		{"no connection", &downError{errRefused}, 0, aws.Duration(time.Hour)},
+		{"no connection", &downError{cause: errRefused}, 0, aws.Duration(time.Hour)},
 		{"a refusal", refusal(404, "NoSuchBucket"), 0, nil},
 		{"a file that is gone", push.Errorf(push.FileNotFound, "m"), 0, aws.Duration(0)},
 	} {

@@ -52,7 +52,7 @@ func TestRetryPolicy(t *testing.T) {
 	}{
 		{"connection reset", reset, true, true, "connection"},
 		{"connection refused", &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, true, true, "connection"},
-		{"no connection tried", operation(&smithyhttp.RequestSendError{Err: &downError{syscall.ECONNREFUSED}}), true, true, "connection"},
+		{"no connection tried", operation(&smithyhttp.RequestSendError{Err: &downError{cause: syscall.ECONNREFUSED}}), true, true, "connection"},
 		{"answer cut short", io.ErrUnexpectedEOF, true, true, "connection"},
 		{"stood still", operation(&smithyhttp.RequestSendError{Err: &transport.StallError{}}), true, true, "stalled"},
 		{"500", refusal(500, "InternalError"), true, true, "5xx"},
