@@ -69,6 +69,9 @@ func (p *faultProxy) admit(conn *net.TCPConn) *faultConn {
 		conn.Close()
 		return nil
 	}
+	if p.readBuffer > 0 {
+		conn.SetReadBuffer(p.readBuffer)
+	}
 	c := &faultConn{TCPConn: conn, proxy: p, idle: true}
 	p.conns[c] = struct{}{}
 	return c

@@ -24,19 +24,22 @@ import (
 // altogether (cutoff_test.go).
 type faultProxy struct {
 	addr   string
-	port   *heldPort
+	open   func() (net.Listener, error) // the same port each time
 	server *http.Server
 	store  *http.Transport
 	closed chan struct{}
 	done   sync.WaitGroup // every goroutine of the proxy but those of server
 
-	mu       sync.Mutex // guards what follows
-	plan     plan
-	listener net.Listener // nil while the port is closed
-	cut      cutKind
-	conns    map[*faultConn]struct{}
-	connects []time.Time // of every connection that was made, or that cutReset turned away
-	holding  int         // requests that a gate holds up
+	mu   sync.Mutex // guards what follows
+	plan plan
+	// readBuffer is what a connection holds on this side of what nobody has read
+	// yet; 0 for what the system does.
+	readBuffer int
+	listener   net.Listener // nil while the port is closed
+	cut        cutKind
+	conns      map[*faultConn]struct{}
+	connects   []time.Time // of every connection that was made, or that cutReset turned away
+	holding    int         // requests that a gate holds up
 	record
 }
 
@@ -44,9 +47,12 @@ type faultProxy struct {
 // ends with the test.
 func newFaultProxy(t testing.TB) *faultProxy {
 	t.Helper()
-	return newFaultProxyTo(t, func(ctx context.Context) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", theStore.socket)
-	})
+	return newFaultProxyTo(t, dialStore)
+}
+
+// dialStore connects to the shared store.
+func dialStore(ctx context.Context) (net.Conn, error) {
+	return new(net.Dialer).DialContext(ctx, "unix", theStore.socket)
 }
 
 // newFaultProxyTo is newFaultProxy before any store that can be dialled.
@@ -56,8 +62,16 @@ func newFaultProxyTo(t testing.TB, dial func(context.Context) (net.Conn, error))
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(port.close)
+	return newFaultProxyOn(t, func() (net.Listener, error) { return net.Listen("tcp", port.addr) }, dial)
+}
+
+// newFaultProxyOn is newFaultProxyTo on any TCP listener: open opens it, and
+// again after each time that the proxy was cut off.
+func newFaultProxyOn(t testing.TB, open func() (net.Listener, error), dial func(context.Context) (net.Conn, error)) *faultProxy {
+	t.Helper()
 	p := &faultProxy{
-		addr: port.addr, port: port, plan: passAll, closed: make(chan struct{}), conns: map[*faultConn]struct{}{},
+		open: open, plan: passAll, closed: make(chan struct{}), conns: map[*faultConn]struct{}{},
 		store: &http.Transport{
 			DialContext:         func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
 			DisableCompression:  true,
@@ -72,7 +86,6 @@ func newFaultProxyTo(t testing.TB, dial func(context.Context) (net.Conn, error))
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 	}
 	if err := p.listen(); err != nil {
-		port.close()
 		t.Fatal(err)
 	}
 	t.Cleanup(p.close)
@@ -101,17 +114,16 @@ func (p *faultProxy) close() {
 	p.server.Close()
 	p.done.Wait()
 	p.store.CloseIdleConnections()
-	p.port.close()
 }
 
 // listen takes connections, from now on.
 func (p *faultProxy) listen() error {
-	l, err := net.Listen("tcp", p.addr)
+	l, err := p.open()
 	if err != nil {
 		return err
 	}
 	p.mu.Lock()
-	p.listener = l
+	p.listener, p.addr = l, l.Addr().String()
 	p.mu.Unlock()
 	p.done.Go(func() { p.server.Serve(&faultListener{l.(*net.TCPListener), p}) })
 	return nil
@@ -337,6 +349,8 @@ func (p *faultProxy) forward(x *exchange, r *http.Request, f fault) (*http.Respo
 	switch {
 	case f.what == flips && r.ContentLength > 0:
 		out.Body = io.NopCloser(&flippingReader{r.Body, f.place(x.n, r.ContentLength), byte(1 << (x.n % 8))})
+	case f.what == readsSlowly && r.ContentLength > 0:
+		out.Body = io.NopCloser(&slowReader{p, x, r.Body, f.pace})
 	case f.what == resetMidway:
 		// At least one byte is missing, so the store cannot take it for whole.
 		out.Body = io.NopCloser(io.MultiReader(io.LimitReader(r.Body, f.place(x.n, max(r.ContentLength, 1))), brokenReader{}))

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -32,6 +33,33 @@ func (f *flippingReader) Read(p []byte) (int, error) {
 		p[f.left] ^= f.mask
 	}
 	f.left -= int64(n)
+	return n, err
+}
+
+// slowPiece is how much of a body is read at once where it is read slowly.
+const slowPiece = 64 << 10
+
+// slowReader reads a body piece by piece, and notes how much.
+type slowReader struct {
+	proxy *faultProxy
+	x     *exchange
+	body  io.Reader
+	pace  time.Duration
+}
+
+func (s *slowReader) Read(p []byte) (int, error) {
+	select {
+	case <-time.After(s.pace):
+	case <-s.proxy.closed:
+		return 0, net.ErrClosed
+	}
+	n, err := io.ReadFull(s.body, p[:min(len(p), slowPiece)])
+	if n > 0 { // what ended the piece comes again
+		err = nil
+	}
+	s.proxy.mu.Lock()
+	s.x.read += int64(n)
+	s.proxy.mu.Unlock()
 	return n, err
 }
 

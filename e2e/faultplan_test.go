@@ -27,7 +27,8 @@ type fault struct {
 	at place
 	// early answers or resets without the body having been read.
 	early bool
-	// pace is the time from one byte to the next of an answer that trickles.
+	// pace is the time from one byte to the next of an answer that trickles, and
+	// from one piece to the next of a body that is read slowly.
 	pace time.Duration
 	// unaware makes of the store one that does not know checksums in headers: it
 	// never sees one, and nobody gets one from it. It goes with whatever the rest
@@ -51,6 +52,7 @@ const (
 	cutAfter                  // the connection is reset when the store has done it, in place of the answer
 	cutAnswer                 // the same in the middle of the answer
 	flips                     // to the store, with one bit of the body changed
+	readsSlowly               // to the store, with the body read piece by piece
 	stopsReading              // in the middle of the body the other side reads no more, and says nothing, for ever
 	wrongETag                 // the answer has another ETag
 	wrongChecksum             // the answer has another CRC64NVME
@@ -63,7 +65,7 @@ const (
 
 var whatNames = map[what]string{
 	passes: "passes", resetFirst: "reset first", resetMidway: "reset midway", answerInstead: "answered instead",
-	answerAfter: "answered after", cutAfter: "cut after", cutAnswer: "cut in the answer", flips: "flipped",
+	answerAfter: "answered after", cutAfter: "cut after", cutAnswer: "cut in the answer", flips: "flipped", readsSlowly: "read slowly",
 	stopsReading: "stopped reading", wrongETag: "wrong ETag", wrongChecksum: "wrong checksum", truncatesXML: "truncated XML",
 	trickles: "trickled", tricklesBody: "trickled body", closes: "closed", resetsIdle: "reset when idle",
 }

@@ -16,6 +16,7 @@ type exchange struct {
 	arrived time.Time
 	outcome string // in words, beyond what: "gone", "broken"
 	status  int    // the store's own answer; 0 where it was not asked, or gave none
+	read    int64  // of a body that is read slowly
 	ended   bool
 	conn    *faultConn
 }

@@ -25,6 +25,7 @@ func TestRandomFaults(t *testing.T) {
 	if testing.Short() {
 		pushes = 20
 	}
+	pushes = number(t, "S3DAEMON_E2E_PUSHES", pushes)
 	seed := seedOf(t)
 	for n := range seeds {
 		t.Run(fmt.Sprintf("seed %d", seed+n), func(t *testing.T) {
@@ -213,8 +214,9 @@ func (f *faultRun) checkEnds(t *testing.T, all []*randomPush) {
 		}
 	}
 	t.Logf("the ends: %v", codes)
-	if codes["done"] < len(all)*9/10 {
-		t.Errorf("of %d pushes %d are done", len(all), codes["done"])
+	// That a push with a caller meets a fault at each of its attempts is rare.
+	if least := len(all) - len(all)/50 - 2; codes["done"] < least {
+		t.Errorf("of %d pushes %d are done, want at least %d", len(all), codes["done"], least)
 	}
 }
 
