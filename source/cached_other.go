@@ -5,5 +5,8 @@ package source
 // readCached reads nothing: only Linux can be asked not to wait.
 func (f *File) readCached(p []byte, off int64) (int, error) { return 0, nil }
 
+// openCached opens nothing, for the same reason.
+func openCached(path string) (found, bool) { return found{}, false }
+
 // keepsName knows nothing, for the same reason.
 func (f *File) keepsName() bool { return false }

@@ -26,14 +26,12 @@ func open(path string) (*os.File, kind, error) {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return nil, remote, err
 	}
-	self := "/proc/self/fd/" + strconv.Itoa(fd)
-	var buf [unix.PathMax]byte
-	n, err := unix.Readlink(self, buf[:])
+	self, leadsTo, err := whereabouts(fd)
 	if err != nil {
 		return nil, remote, &push.Error{Code: push.Internal, Err: err,
 			Detail: "the daemon needs /proc to open files safely, and it is not mounted here"}
 	}
-	if dir := forbidden(filepath.Clean(string(buf[:n]))); dir != "" {
+	if dir := forbidden(leadsTo); dir != "" {
 		return nil, remote, notAllowed(path, dir)
 	}
 	var mounted unix.Statfs_t
@@ -52,7 +50,21 @@ func open(path string) (*os.File, kind, error) {
 	if err != nil {
 		return nil, remote, err
 	}
-	return os.NewFile(uintptr(reading), path), kindOf(int64(mounted.Type)), nil
+	on := kindOf(int64(mounted.Type))
+	disks.learn(st.Dev, on)
+	return os.NewFile(uintptr(reading), path), on, nil
+}
+
+// whereabouts returns the name that a descriptor has in /proc, and the path that
+// it leads to.
+func whereabouts(fd int) (self, leadsTo string, err error) {
+	self = "/proc/self/fd/" + strconv.Itoa(fd)
+	var buf [unix.PathMax]byte
+	n, err := unix.Readlink(self, buf[:])
+	if err != nil {
+		return "", "", err
+	}
+	return self, filepath.Clean(string(buf[:n])), nil
 }
 
 // views are the file systems that show the kernel's and the processes' state,

@@ -101,14 +101,12 @@ func Open(ctx context.Context, path string) (*File, error) {
 		return nil, notAllowed(path, dir)
 	}
 	l := all.join(path)
-	got, err := do(ctx, l, openPatience, func() found { return look(path) }, func(f found) {
-		if f.err == nil {
-			f.file.Close()
+	got, cached := openCached(path)
+	if !cached {
+		var err error
+		if got, err = do(ctx, l, openPatience, func() found { return look(path) }, found.close); err != nil {
+			got.err = hangs(path)
 		}
-	})
-	if err != nil {
-		l.leave()
-		return nil, hangs(path)
 	}
 	if got.err != nil {
 		l.leave()
@@ -130,6 +128,12 @@ type found struct {
 	on       kind
 	identity Identity
 	err      error
+}
+
+func (f found) close() {
+	if f.err == nil {
+		f.file.Close()
+	}
 }
 
 // look opens the file, however long that takes.
