@@ -15,32 +15,31 @@ func (f *File) readCached(p []byte, off int64) (n int, err error) {
 	if f.uncached.Load() {
 		return 0, nil
 	}
-	refused := f.raw.Control(func(fd uintptr) {
-		for n < len(p) && err == nil {
-			var k int
-			k, err = unix.Preadv2(int(fd), [][]byte{p[n:]}, off+int64(n), unix.RWF_NOWAIT)
-			switch {
-			case err == unix.EINTR:
-				err = nil
-			case k > 0:
-				n += k
-			case err == nil && off+int64(n) >= f.identity.Size:
-				err = io.EOF
-			case err == nil: // no end can be there: a call that may wait decides
-				return
-			}
-		}
-	})
-	switch {
-	case refused != nil:
-		return n, os.ErrClosed
-	case err == unix.EAGAIN:
-		return n, nil
-	case err == unix.EOPNOTSUPP, err == unix.ENOSYS, err == unix.EINVAL:
-		f.uncached.Store(true)
-		return n, nil
+	f.closing.RLock() // for as long as such a read takes, which does not wait
+	defer f.closing.RUnlock()
+	if f.fd < 0 {
+		return 0, os.ErrClosed
 	}
-	return n, err
+	for n < len(p) {
+		k, err := unix.Preadv2(f.fd, [][]byte{p[n:]}, off+int64(n), unix.RWF_NOWAIT)
+		switch {
+		case err == unix.EINTR:
+		case err == unix.EAGAIN:
+			return n, nil
+		case err == unix.EOPNOTSUPP, err == unix.ENOSYS, err == unix.EINVAL:
+			f.uncached.Store(true)
+			return n, nil
+		case err != nil:
+			return n, err
+		case k > 0:
+			n += k
+		case off+int64(n) >= f.identity.Size:
+			return n, io.EOF
+		default: // no end can be there: a call that may wait decides
+			return n, nil
+		}
+	}
+	return n, nil
 }
 
 // resolveCached is openat2's RESOLVE_CACHED: find the path without waiting, or

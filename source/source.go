@@ -37,6 +37,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -76,13 +77,15 @@ const (
 // It may be used by several goroutines at once.
 type File struct {
 	file     *os.File
-	raw      syscall.RawConn // of file
 	on       kind
 	line     *line
 	identity Identity
 	uncached atomic.Bool // the file system cannot read without waiting
 	unlinked atomic.Bool // it has no name any more, so that closing it removes it
 	readErr  atomic.Pointer[error]
+
+	closing sync.RWMutex // guards fd
+	fd      int          // of file, for what package os cannot do; -1 once it is closed
 }
 
 // all are the lines of this process: the files of all who open them hang
@@ -117,8 +120,10 @@ func Open(ctx context.Context, path string) (*File, error) {
 }
 
 func newFile(from found, l *line) *File {
-	f := &File{file: from.file, on: from.on, line: l, identity: from.identity}
-	f.raw, _ = f.file.SyscallConn() // which fails for nil alone
+	f := &File{file: from.file, on: from.on, line: l, identity: from.identity, fd: -1}
+	if raw, err := f.file.SyscallConn(); err == nil { // it fails for nil alone
+		_ = raw.Control(func(fd uintptr) { f.fd = int(fd) })
+	}
 	return f
 }
 
@@ -184,6 +189,9 @@ func (f *File) Sync(ctx context.Context) error {
 
 // Close closes the file. It does not wait where that may take its time.
 func (f *File) Close() error {
+	f.closing.Lock()
+	f.fd = -1
+	f.closing.Unlock()
 	if f.on == memory || f.on == disk && !f.unlinked.Load() {
 		f.line.leave()
 		return f.file.Close()
