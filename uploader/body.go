@@ -3,6 +3,7 @@ package uploader
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -129,10 +130,14 @@ func (d *delivery) UploadPart(ctx context.Context, in *s3.UploadPartInput, opts 
 	return out, err
 }
 
-// readError explains why the file's bytes could not be read.
+// readError explains why the file's bytes could not be read. What Check does not
+// know of is the end of the run.
 func (d *delivery) readError(err error) error {
 	if why := d.file.Check(d.up.stopped); why != nil {
 		return why
 	}
-	return &push.Error{Code: push.FileUnreadable, Detail: "the file could not be read: " + err.Error(), Err: err}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) { // and that it did not change
+		return &push.Error{Code: push.FileUnreadable, Detail: "the file could not be read: " + err.Error(), Err: err}
+	}
+	return err
 }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/lsst-dm/s3daemon/push"
+	"github.com/lsst-dm/s3daemon/source"
 )
 
 // TestSlotGrantedTooLate grants a slot to a request between the end of its
@@ -91,6 +92,31 @@ func TestChangeExplainsTheFailure(t *testing.T) {
 					t.Errorf("%d requests, the receipt says %d attempts", tries.Load(), receipt.Attempts)
 				}
 			})
+		}
+	}
+}
+
+// TestEndedRunIsNotTheFilesFault: reads that end because the run does say that,
+// and not that the file cannot be read.
+func TestEndedRunIsNotTheFilesFault(t *testing.T) {
+	r := newRig(t)
+	for _, size := range []int{100, inMemory + 1} {
+		path, _ := r.file(t, "f", size)
+		file, err := source.Open(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(errCancelled)
+		d := &delivery{up: r.Uploader, file: file}
+		content, err := d.content(ctx)
+		if err == nil {
+			_, err = content.ReadAt(make([]byte, 1), 0)
+			err = d.readError(err)
+		}
+		if err != errCancelled {
+			t.Errorf("%d bytes: %v, want %v", size, err, errCancelled)
 		}
 	}
 }
