@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
-	"hash"
 	"io"
 	"sync"
 
@@ -71,34 +70,48 @@ func (d *digests) md5Hex() string { return hex.EncodeToString(d.md5[:]) }
 // buffers are for hashing; what a part needs of memory is this and no more.
 var buffers = sync.Pool{New: func() any { return new([128 << 10]byte) }}
 
-// compute adds the digests that are not there yet, in one pass over the
-// content. Bytes that are missing at its end are io.ErrUnexpectedEOF.
+// compute adds the digests that are not there yet, in one pass over the content.
 func (d *digests) compute(content *io.SectionReader, wanted algorithms) error {
 	wanted &^= d.have
 	if wanted == 0 {
 		return nil
 	}
-	var crc uint64
-	var inMD5, inSHA256 hash.Hash
+	crc, inMD5, inSHA256 := uint64(0), md5.New(), sha256.New()
+	err := eachBlock(content, func(block []byte) {
+		if wanted&withCRC != 0 {
+			crc = crc64nvme.Update(crc, block)
+		}
+		if wanted&withMD5 != 0 {
+			inMD5.Write(block)
+		}
+		if wanted&withSHA256 != 0 {
+			inSHA256.Write(block)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if wanted&withCRC != 0 {
+		d.crc = crc
+	}
 	if wanted&withMD5 != 0 {
-		inMD5 = md5.New()
+		inMD5.Sum(d.md5[:0])
 	}
 	if wanted&withSHA256 != 0 {
-		inSHA256 = sha256.New()
+		inSHA256.Sum(d.sha256[:0])
 	}
+	d.have |= wanted
+	return nil
+}
+
+// eachBlock reads the content from its start to its end. Bytes that are missing
+// there are io.ErrUnexpectedEOF.
+func eachBlock(content *io.SectionReader, f func(block []byte)) error {
 	buf := buffers.Get().(*[128 << 10]byte)
 	defer buffers.Put(buf)
 	for at := int64(0); at < content.Size(); {
 		n, err := content.ReadAt(buf[:min(int64(len(buf)), content.Size()-at)], at)
-		if wanted&withCRC != 0 {
-			crc = crc64nvme.Update(crc, buf[:n])
-		}
-		if inMD5 != nil {
-			inMD5.Write(buf[:n])
-		}
-		if inSHA256 != nil {
-			inSHA256.Write(buf[:n])
-		}
+		f(buf[:n])
 		at += int64(n)
 		if err == io.EOF && at < content.Size() {
 			return io.ErrUnexpectedEOF // the file was cut short
@@ -107,15 +120,5 @@ func (d *digests) compute(content *io.SectionReader, wanted algorithms) error {
 			return err
 		}
 	}
-	if wanted&withCRC != 0 {
-		d.crc = crc
-	}
-	if inMD5 != nil {
-		inMD5.Sum(d.md5[:0])
-	}
-	if inSHA256 != nil {
-		inSHA256.Sum(d.sha256[:0])
-	}
-	d.have |= wanted
 	return nil
 }

@@ -106,13 +106,15 @@ func (d *delivery) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteM
 			err = errNoAnswer
 		}
 		d.stored = err == nil
+		if mismatched(err) {
+			d.mismatch(completing, crc, err)
+		}
 		switch {
 		case err == nil:
 		case unclear(err) || answerOf(err).Code == "NoSuchUpload": // which an earlier attempt may have completed
 			d.maybe, d.unclear = true, true
 			err = &unclearError{err}
 		case mismatched(err):
-			d.mismatch(completing, err, "crc64nvme", crcText(crc))
 			err = &spoiledError{err}
 		}
 		return err
@@ -141,7 +143,7 @@ func (d *delivery) joinedOutcome(out *s3.CompleteMultipartUploadOutput, crc uint
 	if whole := wholeCRC(out.ChecksumCRC64NVME, out.ChecksumType); whole != "" {
 		if whole != crcText(crc) {
 			err := errDiffers(d.dest, &difference{"CRC64NVME", crcText(crc), whole})
-			d.mismatch(completing, err)
+			d.mismatch(completing, crc, err)
 			return outcome{}, err
 		}
 		verified = &push.Verified{What: "object", Algorithm: "crc64nvme", By: byDaemon, Value: whole}
@@ -151,7 +153,7 @@ func (d *delivery) joinedOutcome(out *s3.CompleteMultipartUploadOutput, crc uint
 		etag = ours
 	} else if ours != "" && etag != ours && isMD5OfParts(etag) && !d.opaqueETag(out.ServerSideEncryption, nil) {
 		var err error
-		if etag, err = d.settleETag(etag, ours); err != nil {
+		if etag, err = d.settleETag(etag, ours, crc); err != nil {
 			return outcome{}, err
 		}
 	}
@@ -173,7 +175,7 @@ func wholeCRC(crc *string, kind types.ChecksumType) string {
 // ETag than its parts make, and returns the one that it has. If that is the
 // answer's, the store makes ETags in a way of its own, and what counts is that
 // each part was verified.
-func (d *delivery) settleETag(said, ours string) (string, error) {
+func (d *delivery) settleETag(said, ours string, crc uint64) (string, error) {
 	head, err := d.head()
 	if err == nil && aws.ToInt64(head.ContentLength) == d.file.Size() {
 		if etag := unquote(aws.ToString(head.ETag)); etag == ours || etag == said {
@@ -182,7 +184,7 @@ func (d *delivery) settleETag(said, ours string) (string, error) {
 	}
 	mismatch := errDiffers(d.dest, &difference{"ETag", ours, said})
 	mismatch.Err = err
-	d.mismatch(completing, mismatch)
+	d.mismatch(completing, crc, mismatch)
 	return "", mismatch
 }
 

@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"sync/atomic"
 
@@ -136,7 +135,7 @@ func (p *payload) verify(says claim) error {
 // differs takes note of a mismatch. What was read is read anew for the next
 // attempt: somebody may write to the file through a mapping.
 func (p *payload) differs(err error) {
-	p.d.mismatch(p.operation, err, "crc64nvme", p.ours.crc64nvme())
+	p.d.mismatch(p.operation, p.ours.crc, err)
 	p.ours = digests{}
 }
 
@@ -161,10 +160,11 @@ func errDiffers(dest push.Destination, d *difference) *push.Error {
 		dest, d.algorithm, d.read, d.stored)
 }
 
-// mismatch counts and logs that the store has, or got, other bytes than were
-// read.
-func (d *delivery) mismatch(operation string, err error, known ...any) {
+// mismatch counts and logs that the store has, or got, other bytes than those
+// read, which have this CRC64NVME. The error has what the store said.
+func (d *delivery) mismatch(operation string, crc uint64, err error) {
 	d.mismatches.Add(1)
 	d.up.metrics.mismatches.WithLabelValues(operation).Inc()
-	d.up.log.Warn("checksum mismatch", append([]any{"operation", operation, "bucket", d.dest.Bucket, "key", d.dest.Key, "error", fmt.Sprint(err)}, known...)...)
+	d.up.log.Warn("checksum mismatch", "operation", operation, "bucket", d.dest.Bucket, "key", d.dest.Key,
+		"crc64nvme", crcText(crc), "error", err.Error())
 }
