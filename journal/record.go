@@ -12,7 +12,8 @@ type Record struct {
 	State   push.State   // Queued until it has ended
 	Request push.Request // Destination always in the form s3://bucket/key
 
-	// The file as it was found at acceptance.
+	// The file as it was found at acceptance; once the push has ended, as it was
+	// sent.
 	Size          int64
 	ModTime       time.Time // with nanoseconds
 	Device, Inode uint64

@@ -203,16 +203,15 @@ func errShuttingDown() error {
 // if the caller hangs up, who does not take his push back by that.
 func (u *Uploader) look(path string) (*source.File, error) {
 	file, err := source.Open(u.stopped, path)
-	if err != nil {
-		return nil, err
-	}
-	if u.syncFiles {
-		if err := file.Sync(u.stopped); err != nil {
+	if err == nil && u.syncFiles {
+		if err = file.Sync(u.stopped); err != nil {
 			file.Close()
-			return nil, err
 		}
 	}
-	return file, nil
+	if err != nil && u.stopped.Err() != nil { // which ended the look
+		return nil, errShuttingDown()
+	}
+	return file, err
 }
 
 // keep returns the file if its push will have its turn at once, so that it need

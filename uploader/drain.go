@@ -22,7 +22,7 @@ func (u *Uploader) Close() {
 // for it are told so. Drain returns how many pushes stay.
 //
 // It does not wait for long for a push that will not end even then, because
-// the disk that its file is on hangs.
+// the journal cannot be written.
 func (u *Uploader) Drain(ctx context.Context) (stay int) {
 	u.Close()
 	u.mu.Lock()
@@ -46,7 +46,7 @@ func (u *Uploader) Drain(ctx context.Context) (stay int) {
 	select {
 	case <-idle:
 	case <-time.After(cutOffTimeout):
-		u.log.Warn("some pushes do not end even though they were cut off: does the disk of their files hang, or is that of the journal full?")
+		u.log.Warn("some pushes do not end even though they were cut off: is the disk of the journal full?")
 	}
 	return u.shut()
 }
