@@ -21,6 +21,7 @@ type config struct {
 	maxConnections int
 	attempts       int
 	connectTimeout time.Duration
+	stallTimeout   time.Duration
 	drainTimeout   time.Duration
 	drainQueue     bool   // deliver what is queued too before the daemon ends
 	dataDir        string // of the journal
@@ -48,6 +49,7 @@ type environment struct {
 	Attempts       string `envconfig:"S3DAEMON_ATTEMPTS" default:"5" desc:"Attempts after which a push fails that a caller waits for, 1 to 100."`
 	GiveUpAfter    string `envconfig:"S3DAEMON_GIVE_UP_AFTER" default:"24h" desc:"How long a push is attempted that nobody waits for (any longer): a duration, or seconds."`
 	ConnectTimeout string `envconfig:"S3DAEMON_CONNECT_TIMEOUT" default:"5s" desc:"Limit for connecting to the store, and again for TLS: a duration, or seconds."`
+	StallTimeout   string `envconfig:"S3DAEMON_STALL_TIMEOUT" default:"10s" desc:"How long the store may acknowledge none of the bytes that are under way to it, before they are sent again on another connection: 1s to 1h, or seconds."`
 	DrainTimeout   string `envconfig:"S3DAEMON_DRAIN_TIMEOUT" default:"25s" desc:"On SIGTERM, how long pushes in flight may go on: a duration, or seconds."`
 	Drain          string `envconfig:"S3DAEMON_DRAIN" default:"inflight" desc:"On SIGTERM, what is still delivered: inflight, what is under way; or queue, all that was accepted. The rest stays in the journal."`
 	DataDir        string `envconfig:"S3DAEMON_DATA_DIR" desc:"Directory of the journal, for one daemon alone. Empty: $STATE_DIRECTORY, which systemd sets; else s3daemon in $XDG_STATE_HOME or ~/.local/state; without a home, /var/lib/s3daemon."`
@@ -121,6 +123,7 @@ func (e environment) parse() (config, error) {
 		maxConnections: p.number("S3DAEMON_MAX_CONNECTIONS", e.MaxConnections, 1, 1000),
 		attempts:       p.number("S3DAEMON_ATTEMPTS", e.Attempts, 1, 100),
 		connectTimeout: p.duration("S3DAEMON_CONNECT_TIMEOUT", e.ConnectTimeout, 10*time.Millisecond, 5*time.Minute),
+		stallTimeout:   p.duration("S3DAEMON_STALL_TIMEOUT", e.StallTimeout, time.Second, time.Hour),
 		drainTimeout:   p.duration("S3DAEMON_DRAIN_TIMEOUT", e.DrainTimeout, 0, 24*time.Hour),
 		drainQueue:     p.choice("S3DAEMON_DRAIN", e.Drain, "inflight", "queue") == "queue",
 		historyAge:     p.duration("S3DAEMON_HISTORY_AGE", e.HistoryAge, time.Minute, 10*365*24*time.Hour),

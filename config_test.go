@@ -38,7 +38,7 @@ func setEnvironment(t *testing.T, entries ...string) {
 func defaults() config {
 	return config{
 		listen: []string{"127.0.0.1:15556"}, maxConnections: 25, attempts: 5,
-		connectTimeout: 5 * time.Second, drainTimeout: 25 * time.Second,
+		connectTimeout: 5 * time.Second, stallTimeout: 10 * time.Second, drainTimeout: 25 * time.Second,
 		dataDir: "/home/somebody/.local/state/s3daemon", historyAge: 72 * time.Hour, historyCount: 100000, queueLimit: 100000, giveUpAfter: 24 * time.Hour,
 		checksum: "auto", logLevel: slog.LevelInfo, logFormat: "auto",
 	}
@@ -65,6 +65,7 @@ func TestLoadConfig(t *testing.T) {
 		{"attempts", []string{"S3DAEMON_ATTEMPTS=100"}, func(c *config) { c.attempts = 100 }},
 		{"connect timeout", []string{"S3DAEMON_CONNECT_TIMEOUT=1m30s"}, func(c *config) { c.connectTimeout = 90 * time.Second }},
 		{"connect timeout in seconds", []string{"S3DAEMON_CONNECT_TIMEOUT=2.5"}, func(c *config) { c.connectTimeout = 2500 * time.Millisecond }},
+		{"stall timeout", []string{"S3DAEMON_STALL_TIMEOUT=1m"}, func(c *config) { c.stallTimeout = time.Minute }},
 		{"drain timeout", []string{"S3DAEMON_DRAIN_TIMEOUT=24h"}, func(c *config) { c.drainTimeout = 24 * time.Hour }},
 		{"no drain timeout", []string{"S3DAEMON_DRAIN_TIMEOUT=0"}, func(c *config) { c.drainTimeout = 0 }},
 		{"drain", []string{"S3DAEMON_DRAIN=Queue"}, func(c *config) { c.drainQueue = true }},
@@ -111,6 +112,7 @@ var mistaken = []string{
 	"S3DAEMON_MAX_CONNECTIONS=0",
 	"S3DAEMON_ATTEMPTS=101",
 	"S3DAEMON_CONNECT_TIMEOUT=9ms",
+	"S3DAEMON_STALL_TIMEOUT=500ms",
 	"S3DAEMON_DRAIN_TIMEOUT=-1",
 	"S3DAEMON_DRAIN=all",
 	"S3DAEMON_DATA_DIR=state",

@@ -57,7 +57,7 @@ func serve(ctx context.Context, cfg config, log *slog.Logger, ready func([]strin
 	}
 	up, err := uploader.New(ctx, uploader.Config{
 		Endpoint: cfg.endpoint, MaxConnections: cfg.maxConnections, Attempts: cfg.attempts, GiveUpAfter: cfg.giveUpAfter,
-		ConnectTimeout: cfg.connectTimeout, QueueLimit: cfg.queueLimit, SyncFiles: cfg.syncFiles, RetryChanged: cfg.retryChanged, DrainQueue: cfg.drainQueue,
+		ConnectTimeout: cfg.connectTimeout, StallTimeout: cfg.stallTimeout, QueueLimit: cfg.queueLimit, SyncFiles: cfg.syncFiles, RetryChanged: cfg.retryChanged, DrainQueue: cfg.drainQueue,
 		Checksum: uploader.Checksum(cfg.checksum),
 		Journal:  kept, Log: log, Metrics: registry,
 	})

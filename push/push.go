@@ -65,7 +65,7 @@ type Receipt struct {
 	FinishedAt  time.Time `json:"finished_at,omitzero"` // once it has ended
 	Seconds     float64   `json:"seconds"`              // from acceptance to the end, or until now
 	Label       string    `json:"label,omitempty"`
-	SentBytes   int64     `json:"sent_bytes,omitempty"` // while it runs: what has been handed to the connections
+	SentBytes   int64     `json:"sent_bytes,omitempty"` // while it runs: what the store has acknowledged
 	RetryAt     time.Time `json:"retry_at,omitzero"`    // while it waits for another attempt: when that is due
 	// Problem says why it failed or was cancelled. Before the end it is what
 	// the last attempt failed with, and why there is another.

@@ -2,11 +2,27 @@
 // request on them.
 //
 // A Transport keeps as many connections as it may open, for as long as they
-// live. Do makes one request and believes no success that was said before the
-// whole request had been sent; it ends a request that stands still. What it
-// does not do is decide: whether to try again, and whether the store can be
-// reached, is its caller's matter, and Config.Dial where he can refuse a
-// connection.
+// live. Do makes one request on one of them, and believes no success that was
+// said before the whole request had been sent.
+//
+// A request may take as long as it likes while it gets on; one that stands
+// still is ended, by a StallError:
+//
+//	connecting   until a connection is had
+//	sending      bytes are under way, and the store acknowledged none of them for
+//	             Config.StallTimeout. Where none are under way it is our own disk
+//	             that is slow, which is no stall
+//	awaiting     the store has everything, and has not said the head of an answer
+//	             within Config.Answer, or Exchange.Answer
+//	reading      the rest of the answer has not come within Config.Rest
+//
+// Acknowledged is what the kernel says that the other end has got; that the
+// kernel here took a byte says nothing. The limits of an answer are for all of
+// it, however it trickles.
+//
+// What the package does not do is decide: whether to try again, and whether the
+// store can be reached, is its caller's matter, and Config.Dial where he can
+// refuse a connection.
 package transport
 
 import (
@@ -18,21 +34,24 @@ import (
 	"time"
 )
 
-// DialFunc makes a connection, as net.Dialer.DialContext does.
-type DialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
-
 // Config is what a Transport needs.
 type Config struct {
 	Connections    int            // that may be open, and be kept, at least 1
-	ConnectTimeout time.Duration  // for the TLS handshake
+	ConnectTimeout time.Duration  // what Dial may take, and again the TLS handshake
+	StallTimeout   time.Duration  // how long the store may acknowledge nothing
+	Answer         time.Duration  // for the head of an answer, once the request has been acknowledged
+	Rest           time.Duration  // for the rest of it
 	Roots          *x509.CertPool // that the store's certificate may come from; nil for the system's
-	Dial           DialFunc
-	Once           bool // each connection is for one request
+	Dial           DialFunc       // NewDialer makes one
+	Once           bool           // each connection is for one request
 }
 
 // Transport is the HTTP client that the SDK asks for, without the redirects
 // and cookies of http.Client: a redirect is an answer that the caller sees.
-type Transport struct{ pool *http.Transport }
+type Transport struct {
+	pool   *http.Transport
+	limits limits
+}
 
 // New makes the keep-alive pool: never more connections than there may be, and
 // none given up for being idle. It speaks HTTP/1.1 only, since HTTP/2 would put
@@ -40,9 +59,15 @@ type Transport struct{ pool *http.Transport }
 func New(cfg Config) *Transport {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
-	return &Transport{&http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            cfg.Dial,
+	pool := &http.Transport{
+		Proxy: http.ProxyFromEnvironment,
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := cfg.Dial(ctx, network, address)
+			if err != nil {
+				return nil, &dialError{err}
+			}
+			return metered(conn), nil
+		},
 		TLSHandshakeTimeout:    cfg.ConnectTimeout,
 		MaxResponseHeaderBytes: 64 << 10,
 		TLSClientConfig:        &tls.Config{RootCAs: cfg.Roots, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}},
@@ -54,19 +79,15 @@ func New(cfg Config) *Transport {
 		DisableKeepAlives:      cfg.Once,
 		DisableCompression:     true,
 		WriteBufferSize:        64 << 10,
+	}
+	return &Transport{pool, limits{
+		connect: 2*cfg.ConnectTimeout + othersConnect, stall: cfg.StallTimeout, answer: cfg.Answer, rest: cfg.Rest,
 	}}
 }
 
+// othersConnect is for what comes on top of connecting and the TLS handshake: a
+// proxy's part in it, and the wait for whoever connects just now.
+const othersConnect = time.Minute
+
 // CloseIdle closes the connections that no request uses.
 func (t *Transport) CloseIdle() { t.pool.CloseIdleConnections() }
-
-// NewDialer makes the dialer for connections to the store. Its timeout is for
-// the TCP connection.
-func NewDialer(timeout time.Duration) *net.Dialer {
-	return &net.Dialer{
-		Timeout: timeout,
-		KeepAliveConfig: net.KeepAliveConfig{
-			Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 4,
-		},
-	}
-}

@@ -2,165 +2,67 @@ package transport
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io"
+	"math"
 	"net"
-	"net/http"
-	"net/http/httptrace"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
-// sentTimeout is how long the end of the sending may follow a good answer: a
-// moment, since the store has read everything by then.
-const sentTimeout = 5 * time.Second
+// limits bound a request, as the package comment says.
+type limits struct{ connect, stall, answer, rest time.Duration }
+
+// of returns the limits of an exchange.
+func (l limits) of(x *Exchange) limits {
+	if x != nil && x.Answer != 0 {
+		l.answer, l.rest = x.Answer, max(l.rest, x.Answer)
+	}
+	return l
+}
+
+const (
+	// looks is how many times at least a request is looked at within any of its
+	// limits. A limit is counted from the first look that saw its beginning, so
+	// it is late by one part of this many at most.
+	looks = 5
+	// lookEvery is between two looks, at most.
+	lookEvery = 2 * time.Second
+)
+
+// interval is between two looks.
+func (l limits) interval() time.Duration {
+	return min(lookEvery, l.stall/looks, l.answer/looks, l.rest/looks)
+}
 
 // phase is what a request is doing.
 type phase int32
 
 const (
-	sending  phase = iota
-	awaiting       // the head of the answer
-	reading        // the rest of it, which is short
+	connecting phase = iota
+	sending          // the request goes out
+	awaiting         // the head of the answer
+	reading          // the rest of it
+	over
 )
 
-// phases says how long a request may stand still, in each phase. None of these
-// bounds a request that moves. Completing a large upload takes some stores
-// minutes.
-var phases = [...]struct {
-	doing string
-	limit time.Duration
-}{
-	sending:  {"the request was being sent", time.Minute},
-	awaiting: {"the answer was awaited", 5 * time.Minute},
-	reading:  {"the answer was being read", 30 * time.Second},
-}
-
-// StallError ends a request that stood still.
-type StallError struct{ phase }
-
-// Error says how long nothing moved, and while what was being done.
-func (e *StallError) Error() string {
-	p := phases[e.phase]
-	return fmt.Sprintf("nothing moved for %v while %s", p.limit, p.doing)
-}
-
-// ErrNotRead marks a success that was said before the request had been sent.
-var ErrNotRead = errors.New("the store answered before it had read the whole request")
-
-// small is the size up to which a body is in memory, in bytes. The pool must see
-// such a one as what it is, so that it goes out in one packet with its headers.
-const small = 32 << 10
-
-// Do makes one request. It ends a request that stands still, and believes no
-// success that was said before the whole request had been sent.
-func (t *Transport) Do(req *http.Request) (*http.Response, error) {
-	ctx, cancel := context.WithCancelCause(req.Context())
-	w := newWatch(cancel)
-	wrote := make(chan error, 4) // the transport may try more than one connection
-	var idle atomic.Bool
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
-		idle.Store(info.WasIdle && info.IdleTime > staleAfter)
-	}, WroteRequest: func(info httptrace.WroteRequestInfo) {
-		w.enter(awaiting)
-		select {
-		case wrote <- info.Err:
-		default:
-		}
-	}})
-	body := req.Body
-	req = req.WithContext(ctx)
-	if req.ContentLength > small {
-		req.Body = &watchedBody{ReadCloser: body, watch: w}
-	}
-	resp, err := t.pool.RoundTrip(req)
-	if err == nil {
-		w.enter(reading)
-		err = credible(resp, wrote)
-		resp.Body = &watchedAnswer{ReadCloser: resp.Body, ctx: ctx, watch: w}
-		if err != nil {
-			resp.Body.Close()
-		}
-	}
-	if err != nil {
-		w.end()
-		if err = because(ctx, err); BrokenOff(err) && !idle.Load() {
-			err = &BrokenError{err}
-		}
-		return nil, err
-	}
-	return resp, nil
-}
-
-// staleAfter is how long a connection may have been idle to count as one in
-// use. What has been idle for longer the store may have given up, which says
-// nothing about the store.
-const staleAfter = time.Second
-
-// BrokenError is the failure of a connection that was in use.
-type BrokenError struct{ err error }
-
-// Error is the text of the failure itself.
-func (e *BrokenError) Error() string { return e.err.Error() }
-
-// Unwrap returns the failure itself.
-func (e *BrokenError) Unwrap() error { return e.err }
-
-// BrokenOff reports whether a connection ended in the midst of the request. The
-// likeliest cause is that the store had given it up while it was idle, and
-// another one will do at once.
-func BrokenOff(err error) bool {
-	var network *net.OpError
-	if errors.As(err, &network) && network.Op == "dial" {
-		return false
-	}
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
-}
-
-// credible returns an error for an answer that is none to this request.
-func credible(resp *http.Response, wrote <-chan error) error {
-	if resp.StatusCode < 200 { // its body would be the bare connection
-		return fmt.Errorf("the store answered %s", resp.Status)
-	}
-	if resp.StatusCode >= 300 {
-		return nil
-	}
-	late := time.NewTimer(sentTimeout)
-	defer late.Stop()
-	for {
-		select {
-		case err := <-wrote:
-			if err == nil {
-				return nil
-			}
-		case <-late.C:
-			return ErrNotRead
-		}
-	}
-}
-
-// because returns why the context was ended if that is what the error is about.
-func because(ctx context.Context, err error) error {
-	var stalled *StallError
-	if cause := context.Cause(ctx); errors.As(cause, &stalled) {
-		return stalled
-	}
-	return err
-}
-
-// watch cancels a request that stands still. Its methods may be called by
-// several goroutines at once: the transport writes a request in its own.
+// watch ends a request that stands still. It looks at it now and then, so a
+// request that is quick costs one timer that never fires.
 type watch struct {
+	limits
 	cancel context.CancelCauseFunc
-	phase  atomic.Int32
 	timer  *time.Timer
+	phase  atomic.Int32
+	conn   atomic.Pointer[net.Conn]
+
+	// The rest is look's alone.
+	seen  phase
+	since time.Time // of what the limit is counted from
+	acked int64
 }
 
-func newWatch(cancel context.CancelCauseFunc) *watch {
-	w := &watch{cancel: cancel}
-	w.timer = time.AfterFunc(phases[sending].limit, func() { cancel(&StallError{phase(w.phase.Load())}) })
+func newWatch(l limits, cancel context.CancelCauseFunc) *watch {
+	w := &watch{limits: l, cancel: cancel, since: time.Now()}
+	w.timer = time.AfterFunc(math.MaxInt64, w.look) // which uses the timer, so it is begun thereafter
+	w.timer.Reset(l.interval())
 	return w
 }
 
@@ -168,47 +70,64 @@ func newWatch(cancel context.CancelCauseFunc) *watch {
 func (w *watch) enter(p phase) {
 	for now := w.phase.Load(); now < int32(p); now = w.phase.Load() {
 		if w.phase.CompareAndSwap(now, int32(p)) {
-			w.timer.Reset(phases[p].limit)
+			return
 		}
 	}
 }
 
-// moved says that the request does not stand still.
-func (w *watch) moved() { w.timer.Reset(phases[w.phase.Load()].limit) }
+// got notes which connection the request goes out on: the last one counts,
+// where the pool tries more than one.
+func (w *watch) got(conn net.Conn) {
+	w.conn.Store(&conn)
+	w.enter(sending)
+}
 
+// end ends the watching, and the request.
 func (w *watch) end() {
+	w.enter(over)
 	w.timer.Stop()
 	w.cancel(nil)
 }
 
-// watchedBody is a request's body; the transport reading on is progress.
-type watchedBody struct {
-	io.ReadCloser
-	*watch
-}
-
-func (b *watchedBody) Read(p []byte) (int, error) {
-	b.moved()
-	return b.ReadCloser.Read(p)
-}
-
-// watchedAnswer is an answer's body. Closing it ends the request.
-type watchedAnswer struct {
-	io.ReadCloser
-	ctx context.Context
-	*watch
-}
-
-func (a *watchedAnswer) Read(p []byte) (int, error) {
-	n, err := a.ReadCloser.Read(p)
-	if err != nil && err != io.EOF {
-		err = because(a.ctx, err)
+// look looks at the request, and again later.
+func (w *watch) look() {
+	now := time.Now()
+	p := phase(w.phase.Load())
+	if p == over {
+		return
 	}
-	return n, err
+	if p != w.seen {
+		w.seen, w.since = p, now
+	}
+	if stalled := w.judge(p, now); stalled != nil {
+		w.cancel(stalled)
+		return
+	}
+	w.timer.Reset(w.interval())
 }
 
-func (a *watchedAnswer) Close() error {
-	err := a.ReadCloser.Close()
-	a.end()
-	return err
+// judge returns why the request is to be ended, if it is.
+func (w *watch) judge(p phase, now time.Time) error {
+	what, limit := "no connection could be had", w.connect
+	switch p {
+	case sending, awaiting:
+		out, _ := progressOf(*w.conn.Load())
+		switch {
+		case out.waiting:
+			what, limit = "the store acknowledged nothing", w.stall
+		case p == awaiting:
+			what, limit = "the store did not begin to answer", w.answer
+		default: // it has all that the disk gave us
+			w.since = now
+		}
+		if out.acked != w.acked {
+			w.acked, w.since = out.acked, now
+		}
+	case reading:
+		what, limit = "the store did not end its answer", w.rest
+	}
+	if now.Sub(w.since) < limit {
+		return nil
+	}
+	return &StallError{What: what, Limit: limit}
 }

@@ -39,9 +39,7 @@ func (d *delivery) PutObject(ctx context.Context, in *s3.PutObjectInput, opts ..
 			again := *small
 			in.Body = &again
 		} else {
-			sending := &sentBody{ReadSeeker: p.reader(), d: d, left: d.file.Size(), last: c}
-			defer sending.failed(&err)
-			in.Body = sending
+			in.Body = &lastByte{ReadSeeker: p.reader(), size: d.file.Size(), left: d.file.Size(), commitment: c}
 		}
 		if d.up.putter != nil {
 			out, err = d.up.putter.put(ctx, in, p.signed())
@@ -115,9 +113,7 @@ func (d *delivery) UploadPart(ctx context.Context, in *s3.UploadPartInput, opts 
 			return err
 		}
 		in.ChecksumCRC64NVME, in.ContentMD5 = p.crc64nvme(), p.contentMD5()
-		sending := &sentBody{ReadSeeker: p.reader(), d: d}
-		defer sending.failed(&err)
-		in.Body = sending
+		in.Body = p.reader()
 		out, err = d.up.client.UploadPart(ctx, in, slices.Concat(opts, []func(*s3.Options){p.sign})...)
 		if err != nil {
 			return p.refused(err)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
@@ -19,6 +20,13 @@ import (
 // fallbackRegion signs the requests where nothing else names a region, as with
 // most stores that are not Amazon's; they take any.
 const fallbackRegion = "us-east-1"
+
+// answerLimits are for how long the store may take over an answer.
+var answerLimits = struct {
+	answer   time.Duration // for its head
+	complete time.Duration // where the store first joins the parts of an upload; some take minutes
+	rest     time.Duration // for the rest of it, which is short
+}{2 * time.Minute, 10 * time.Minute, 30 * time.Second}
 
 // newClient makes the S3 client that all pushes share, on the wire. Credentials, region, CA
 // bundle and proxies come from the SDK's default chain.
@@ -48,7 +56,10 @@ func newClient(ctx context.Context, cfg Config, dial transport.DialFunc) (client
 	if cfg.Endpoint != "" {
 		shared.BaseEndpoint = &cfg.Endpoint
 	}
-	connections := transport.Config{Connections: cfg.MaxConnections, ConnectTimeout: cfg.ConnectTimeout, Roots: roots, Dial: dial}
+	connections := transport.Config{
+		Connections: cfg.MaxConnections, ConnectTimeout: cfg.ConnectTimeout, StallTimeout: cfg.StallTimeout,
+		Answer: answerLimits.answer, Rest: answerLimits.rest, Roots: roots, Dial: dial,
+	}
 	wire = transport.New(connections)
 	client = s3.NewFromConfig(shared, func(o *s3.Options) {
 		o.HTTPClient = wire
@@ -70,6 +81,6 @@ func newClient(ctx context.Context, cfg Config, dial transport.DialFunc) (client
 	if client.Options().Credentials == nil {
 		return nil, nil, nil, errors.New("the AWS configuration yields no credentials provider")
 	}
-	connections.Dial, connections.Once = transport.NewDialer(cfg.ConnectTimeout).DialContext, true
+	connections.Dial, connections.Once = transport.NewDialer(cfg.ConnectTimeout, cfg.StallTimeout), true
 	return client, wire, transport.New(connections), nil
 }

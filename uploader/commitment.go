@@ -27,41 +27,25 @@ func (c *commitment) abandon() bool { return c.state.CompareAndSwap(open, abando
 
 func (c *commitment) reached() bool { return c.state.Load() == committed }
 
-// sentBody is the body of an attempt. It counts what the connection takes, and
-// commits the attempt before it gives the last byte away.
-type sentBody struct {
+// lastByte is the body of an attempt that makes an object. It commits the
+// attempt before it gives the last byte away.
+type lastByte struct {
 	io.ReadSeeker
-	d    *delivery
-	n    atomic.Int64
-	left int64
-	last *commitment // nil for a part, which makes no object
+	size, left int64
+	commitment *commitment
 }
 
-func (b *sentBody) Read(p []byte) (int, error) {
+func (b *lastByte) Read(p []byte) (int, error) {
 	n, err := b.ReadSeeker.Read(p)
-	b.n.Add(int64(n))
-	b.d.sent.Add(int64(n))
-	if b.last == nil {
-		return n, err
-	}
-	if b.left -= int64(n); b.left <= 0 && !b.last.commit() {
+	if b.left -= int64(n); b.left <= 0 && !b.commitment.commit() {
 		return 0, errCancelled
 	}
 	return n, err
 }
 
 // Seek goes back to the start; the SDK does before it sends.
-func (b *sentBody) Seek(offset int64, whence int) (int64, error) {
+func (b *lastByte) Seek(offset int64, whence int) (int64, error) {
 	at, err := b.ReadSeeker.Seek(offset, whence)
-	if b.last != nil {
-		b.left = b.d.file.Size() - at
-	}
+	b.left = b.size - at
 	return at, err
-}
-
-// failed takes the bytes of an attempt that failed back.
-func (b *sentBody) failed(err *error) {
-	if *err != nil {
-		b.d.sent.Add(-b.n.Load())
-	}
 }

@@ -30,7 +30,7 @@ type delivery struct {
 	dest push.Destination
 	file *source.File
 	turn turn
-	sent atomic.Int64 // bytes of the file that the connections have taken
+	sent sent
 
 	before  int  // attempts at the push that were made in earlier runs
 	stored  bool // the store said that it has the object
@@ -154,9 +154,7 @@ func (d *delivery) request(ctx context.Context, operation string, k kind, p plac
 				return why
 			}
 		}
-		if _, broken := errors.AsType[*transport.BrokenError](err); broken {
-			d.up.endpoint.suspect(err)
-		}
+		d.up.lostConnection(n, err)
 		wait, again := d.up.retry.withinRequest(n, err, p == inPlace, d.before)
 		if !again {
 			return err
@@ -180,9 +178,24 @@ func (d *delivery) attempt(ctx context.Context, operation string, k kind, attemp
 	c := new(commitment)
 	inner, end := d.bind(ctx, c)
 	defer end()
+	inner, ended := d.exchange(inner, operation)
 	err := attempt(inner, c)
+	ended(err)
 	d.up.metrics.request(operation, err, time.Since(begun))
 	return err
+}
+
+// lostConnection draws from attempt number n at a request, which failed, what it
+// says of the connections.
+func (u *Uploader) lostConnection(n int, err error) {
+	broken, broke := errors.AsType[*transport.BrokenError](err)
+	_, stalled := errors.AsType[*transport.StallError](err)
+	if broke && broken.Reused && n > 1 {
+		u.wire.CloseIdle() // two in a row: those that are left are likely no better
+	}
+	if broke && !broken.Idle || stalled {
+		u.endpoint.suspect(err)
+	}
 }
 
 // bind returns the context of an attempt, and what to call after it.

@@ -51,7 +51,7 @@ type endpoint struct {
 type outage struct {
 	since     time.Time
 	cause     error         // what the last attempt failed with
-	suspected bool          // nobody has asked yet
+	suspected bool          // it has not been asked yet
 	over      chan struct{} // closed at its end
 }
 
@@ -120,9 +120,9 @@ func (e *endpoint) note(ctx context.Context, leading bool, err error) {
 	}
 }
 
-// suspect says that a connection broke while it was in use. That may be one
-// connection's bad luck, or the end of the store: it is asked at once, and until
-// it answers nothing else is.
+// suspect says that a connection broke or stood still while it was in use. That
+// may be one connection's bad luck, or the end of the store: it is asked at
+// once, and until it answers nothing else is.
 func (e *endpoint) suspect(cause error) {
 	// What it means for that request it does not mean for those that wait.
 	if open, ok := errors.AsType[*unclearError](cause); ok {
@@ -144,8 +144,12 @@ func (e *endpoint) fallLocked(cause error, suspected bool) bool {
 	return true
 }
 
+// mostQuestions bounds those that have not been answered.
+const mostQuestions = 8
+
 // probe asks the store until it answers, once a second; at once if it is only
-// suspected.
+// suspected. It does not wait for one answer before it asks again: what is lost
+// on a way that has just come back is sent again only after seconds.
 func (e *endpoint) probe() {
 	e.mu.Lock()
 	pause := probeInterval
@@ -153,24 +157,40 @@ func (e *endpoint) probe() {
 		pause = 0
 	}
 	e.mu.Unlock()
-	for ; ; pause = probeInterval {
+	ctx, done := context.WithCancel(e.ctx)
+	defer done()
+	next := time.NewTimer(pause)
+	defer next.Stop()
+	answers := make(chan error, mostQuestions)
+	for open := 0; ; {
 		select {
-		case <-time.After(pause):
-		case <-e.ctx.Done():
+		case <-ctx.Done():
 			return
+		case <-next.C:
+			if open < mostQuestions {
+				open++
+				e.asking.Go(func() { answers <- e.ask(ctx) }) // probe itself is among asking
+			}
+			next.Reset(probeInterval)
+		case err := <-answers:
+			if err == nil {
+				e.restore()
+				return
+			}
+			open--
+			e.unanswered(err)
 		}
-		err := e.ask(e.ctx)
-		if err == nil {
-			e.restore()
-			return
-		}
-		e.mu.Lock()
-		confirmed := e.outage.suspected && e.ctx.Err() == nil
-		e.outage.cause, e.outage.suspected = err, e.outage.suspected && !confirmed
-		e.mu.Unlock()
-		if confirmed {
-			e.changed()
-		}
+	}
+}
+
+// unanswered notes what a question failed with; a suspicion is certain then.
+func (e *endpoint) unanswered(err error) {
+	e.mu.Lock()
+	confirmed := e.outage.suspected && e.ctx.Err() == nil
+	e.outage.cause, e.outage.suspected = err, e.outage.suspected && !confirmed
+	e.mu.Unlock()
+	if confirmed {
+		e.changed()
 	}
 }
 

@@ -197,7 +197,7 @@ func (u *Uploader) describe(r *journal.Record) push.Receipt {
 	case started, ending:
 		receipt.State, receipt.StartedAt = push.Running, t.startedAt
 		if d := t.delivery; d != nil {
-			receipt.SentBytes = d.sent.Load()
+			receipt.SentBytes = d.sent.bytes()
 			receipt.Attempts = max(1, t.attempts+d.mostAttempts())
 		}
 	case backoff:

@@ -177,6 +177,7 @@ func TestRetryAfter(t *testing.T) {
 func TestWithinRequest(t *testing.T) {
 	p := retryPolicy{attempts: 3, jitter: func(d time.Duration) time.Duration { return d }}
 	overload := refusal(503, "SlowDown")
+	broken, used := &transport.BrokenError{Err: io.EOF}, &transport.BrokenError{Err: syscall.EPIPE, Reused: true, Idle: true}
 	for _, tc := range []struct {
 		name    string
 		n       int
@@ -186,13 +187,18 @@ func TestWithinRequest(t *testing.T) {
 		again   bool
 	}{
 		{"overload at the start", 1, overload, false, 0, false},
-		{"broken connection at the start", 1, io.ErrUnexpectedEOF, false, 0, true},
-		{"and once more", 2, io.ErrUnexpectedEOF, false, 0, false},
+		{"broken connection at the start", 1, broken, false, 0, true},
+		{"and once more", 2, broken, false, 0, false},
+		{"a used connection that broke", 1, used, false, 0, true},
+		{"and again", mostReused, used, false, 0, true},
+		{"and once more", mostReused + 1, used, false, 0, false},
+		{"stood still", 1, &transport.StallError{}, false, 0, true},
+		{"and once more", 2, &transport.StallError{}, false, 0, false},
 		{"no connection at the start", 1, &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, false, 0, false},
 		{"overload of a part", 1, overload, true, backoffBase, true},
 		{"and once more", 2, overload, true, 2 * backoffBase, true},
 		{"and no more", 3, overload, true, 0, false},
-		{"broken connection of a part", 1, &net.OpError{Op: "write", Err: syscall.EPIPE}, true, 0, true},
+		{"broken connection of a part", 1, broken, true, 0, true},
 		{"read timeout of a part", 1, &net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}, true, backoffBase, true},
 		{"refusal of a part", 1, refusal(403, "AccessDenied"), true, 0, false},
 		{"unclear completion", 1, &unclearError{io.EOF}, true, 0, false},
@@ -205,7 +211,7 @@ func TestWithinRequest(t *testing.T) {
 			t.Errorf("%s: %v, %v, want %v, %v", tc.name, wait, again, tc.wait, tc.again)
 		}
 	}
-	if _, again := p.withinRequest(1, io.ErrUnexpectedEOF, false, 1); again {
+	if _, again := p.withinRequest(1, broken, false, 1); again {
 		t.Error("a push that failed before is tried again without giving its place back")
 	}
 }

@@ -112,8 +112,8 @@ func backoffAfter(attempts int, most time.Duration) time.Duration {
 // it is made once more, given that attempt number n (from 1) ended with err, or
 // false if there is to be none. In place means that the requests around it have
 // got somewhere: parts of a file and what follows them. Other pushes give their
-// place back while they wait, but for the very first failure if that was a
-// connection which broke: before are the attempts of earlier runs.
+// place back while they wait, but for the very first failure if another connection
+// mends that: before are the attempts of earlier runs.
 func (p retryPolicy) withinRequest(n int, err error, inPlace bool, before int) (time.Duration, bool) {
 	var open *unclearError
 	switch {
@@ -121,7 +121,7 @@ func (p retryPolicy) withinRequest(n int, err error, inPlace bool, before int) (
 		return 0, false
 	case needsNewUpload(err):
 		return 0, false
-	case n == 1 && (before == 0 || inPlace) && transport.BrokenOff(err) && n < p.attempts:
+	case reusedInVain(err) && n <= mostReused, mendedAtOnce(err) && n == 1 && (before == 0 || inPlace) && n < p.attempts:
 		return 0, true
 	case !inPlace || n >= p.attempts || !transient(err):
 		return 0, false
@@ -138,6 +138,27 @@ func (p retryPolicy) withinRequest(n int, err error, inPlace bool, before int) (
 func needsNewUpload(err error) bool {
 	_, spoiled := errors.AsType[*spoiledError](err)
 	return spoiled || answerOf(err).Code == "NoSuchUpload"
+}
+
+// mostReused is how many connections in a row that had been open already a
+// request finds gone before that counts as a failure. After the second the idle
+// ones are closed (see lostConnection); more are those that others have just
+// used, with a store that closes them after each answer.
+const mostReused = 8
+
+// reusedInVain reports whether a connection broke that had been open already.
+// The likeliest cause is that the store had given it up while it was idle.
+func reusedInVain(err error) bool {
+	broken, ok := errors.AsType[*transport.BrokenError](err)
+	return ok && broken.Reused
+}
+
+// mendedAtOnce reports whether a connection broke or stood still. Another one
+// may do at once.
+func mendedAtOnce(err error) bool {
+	_, broke := errors.AsType[*transport.BrokenError](err)
+	_, stalled := errors.AsType[*transport.StallError](err)
+	return broke || stalled
 }
 
 // patience is how long a caller waits at least for a store that cannot be

@@ -59,6 +59,7 @@ type Config struct {
 	Attempts       int           // of a push while somebody waits for it, at least 1
 	GiveUpAfter    time.Duration // how old a push becomes that nobody waits for
 	ConnectTimeout time.Duration // for the TCP connection, and again for TLS
+	StallTimeout   time.Duration // how long the store may acknowledge nothing of what is under way to it
 	QueueLimit     int           // pushes that may be queued or running, at least 1
 	SyncFiles      bool          // have each file put on disk before its push is accepted
 	RetryChanged   bool          // a file that changed is sent once it has settled; else its push fails
@@ -138,7 +139,7 @@ func newUploader(ctx context.Context, cfg Config) (*Uploader, error) {
 		queue: newQueue(cfg.MaxConnections), live: make(map[push.ID]*entry), labels: make(map[string]*label), puttingBack: make(map[uint64]bool),
 	}
 	u.stopped, u.stop = context.WithCancel(context.WithoutCancel(ctx))
-	u.endpoint = newEndpoint(u.stopped, transport.NewDialer(cfg.ConnectTimeout).DialContext, u.askStore)
+	u.endpoint = newEndpoint(u.stopped, transport.NewDialer(cfg.ConnectTimeout, cfg.StallTimeout), u.askStore)
 	u.endpoint.changed = u.endpointChanged
 	client, wire, asker, err := newClient(ctx, cfg, u.endpoint.dial)
 	if err != nil {
@@ -237,6 +238,9 @@ func (u *Uploader) endpointChanged() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	since, cause, down := u.endpoint.down() // asked for here, so that the last change is what counts
+	if down {
+		go u.wire.CloseIdle() // whatever was open died with the way to the store
+	}
 	switch {
 	case u.left:
 	case down:

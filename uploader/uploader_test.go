@@ -70,7 +70,7 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 		t.Setenv(name, value)
 	}
 	cfg := Config{
-		Endpoint: s.URL, MaxConnections: 4, Attempts: 3, ConnectTimeout: time.Second,
+		Endpoint: s.URL, MaxConnections: 4, Attempts: 3, ConnectTimeout: time.Second, StallTimeout: 5 * time.Second,
 		GiveUpAfter: time.Hour, QueueLimit: 1000, Journal: openJournal(t, filepath.Join(t.TempDir(), "data")),
 		Log: slog.New(slog.NewJSONHandler(&lockedWriter{w: r.log}, nil)), Metrics: r.registry,
 	}
@@ -728,7 +728,7 @@ func TestNoCredentials(t *testing.T) {
 	r := newRig(t)
 	t.Setenv("AWS_ACCESS_KEY_ID", "")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
-	up, err := New(t.Context(), Config{Endpoint: r.store.URL, MaxConnections: 1, Attempts: 2, ConnectTimeout: time.Second,
+	up, err := New(t.Context(), Config{Endpoint: r.store.URL, MaxConnections: 1, Attempts: 2, ConnectTimeout: time.Second, StallTimeout: 5 * time.Second,
 		GiveUpAfter: time.Hour, QueueLimit: 10, Journal: openJournal(t, t.TempDir()),
 		Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
 	if err != nil {

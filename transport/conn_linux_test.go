@@ -1,0 +1,153 @@
+package transport
+
+import (
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestDialerOptions reads back what the kernel was told about a connection: a
+// limit for its silence, and probes of which several fit into it.
+func TestDialerOptions(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for _, stall := range []time.Duration{10 * time.Second, time.Hour} {
+		conn, err := NewDialer(time.Second, stall)(t.Context(), "tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		got := make(map[string]int)
+		control(conn, func(fd int) {
+			for name, option := range map[string]int{"limit": unix.TCP_USER_TIMEOUT, "idle": unix.TCP_KEEPIDLE, "interval": unix.TCP_KEEPINTVL} {
+				if got[name], err = unix.GetsockoptInt(fd, unix.IPPROTO_TCP, option); err != nil {
+					t.Error(err)
+				}
+			}
+			if on, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE); on != 1 || err != nil {
+				t.Errorf("keep-alive is %d, %v", on, err)
+			}
+		})
+		if time.Duration(got["limit"])*time.Millisecond != stall {
+			t.Errorf("TCP_USER_TIMEOUT is %d ms, want %v", got["limit"], stall)
+		}
+		if probes := (int(stall.Seconds()) - got["idle"]) / got["interval"]; probes < 3 || got["idle"] > 15 {
+			t.Errorf("%d probes fit into %v: the first after %d s, then each %d s", probes, stall, got["idle"], got["interval"])
+		}
+	}
+}
+
+// stopping is a server that reads so many bytes of each request's body and no
+// more; its connections have a small buffer, of a size that is told.
+func stopping(t *testing.T, tls bool, most int64) (s *httptest.Server, buffer func() int) {
+	s = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		io.CopyN(io.Discard, req.Body, most)
+		hijack(t, w)
+	}))
+	l := &smallBuffers{s.Listener.(*net.TCPListener), make(chan int, 1)}
+	s.Listener = l
+	if tls {
+		s.StartTLS()
+	} else {
+		s.Start()
+	}
+	t.Cleanup(s.Close)
+	return s, func() int { return <-l.size }
+}
+
+// smallBuffers has connections with small buffers, which do not grow.
+type smallBuffers struct {
+	*net.TCPListener
+	size chan int
+}
+
+func (l *smallBuffers) Accept() (net.Conn, error) {
+	conn, err := l.TCPListener.AcceptTCP()
+	if err != nil {
+		return nil, err
+	}
+	err = conn.SetReadBuffer(64 << 10)
+	control(conn, func(fd int) {
+		if n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF); err == nil {
+			l.size <- n
+		}
+	})
+	return conn, err
+}
+
+// TestAcknowledged sends to a server that stops reading: what counts is what it
+// took, and not what the kernel here did; with TLS too. That is what a stall is
+// seen by.
+func TestAcknowledged(t *testing.T) {
+	const took, size = 1 << 20, 64 << 20
+	for _, secure := range []bool{false, true} {
+		s, buffer := stopping(t, secure, took)
+		cfg := Config{
+			Connections: 1, ConnectTimeout: 5 * time.Second, StallTimeout: time.Second, Answer: time.Minute, Rest: time.Minute,
+			Dial: (&net.Dialer{}).DialContext, // so that the kernel is not quicker
+		}
+		if secure {
+			cfg.Roots = x509.NewCertPool()
+			cfg.Roots.AddCert(s.Certificate())
+		}
+		x := new(Exchange)
+		ended := make(chan error, 1)
+		go func() {
+			_, err := put(newTransport(t, cfg), With(t.Context(), x), s.URL, size, zeros(size))
+			ended <- err
+		}()
+		var acked int64
+		for under := true; under; {
+			select {
+			case err := <-ended:
+				if stalled, ok := errors.AsType[*StallError](err); !ok || stalled.Limit != cfg.StallTimeout {
+					t.Errorf("error %v", err)
+				}
+				under = false
+			case <-time.After(10 * time.Millisecond):
+				now := x.Acknowledged()
+				if now < acked {
+					t.Errorf("%d bytes after %d", now, acked)
+				}
+				acked = now
+			}
+		}
+		most, read := int64(took+buffer()), x.transit.Load().body.read.Load()
+		if acked < took/2 || acked > most || read <= acked {
+			t.Errorf("TLS %v: %d bytes count as acknowledged of %d read; the server took %d, and %d at most with its buffer", secure, acked, read, took, most)
+		}
+	}
+}
+
+// TestKernelEndsSilence: with the dialer's own limit, a server that takes
+// nothing stalls a request all the same, whoever notices first.
+func TestKernelEndsSilence(t *testing.T) {
+	s, _ := stopping(t, false, 0)
+	_, err := put(overSockets(t, time.Second), t.Context(), s.URL, 64<<20, zeros(64<<20))
+	if _, ok := errors.AsType[*StallError](err); !ok {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestAllAcknowledged: after a success all of the body is, also where requests
+// follow one another on a connection.
+func TestAllAcknowledged(t *testing.T) {
+	s := serve(t, func(_ http.ResponseWriter, req *http.Request) { io.Copy(io.Discard, req.Body) })
+	tr := overSockets(t, 10*time.Second)
+	for _, size := range []int64{small + 1, 20 << 20, 1 << 20} {
+		x := new(Exchange)
+		if _, err := put(tr, With(t.Context(), x), s.URL, size, zeros(size)); err != nil || x.Acknowledged() != size {
+			t.Errorf("%v: %d bytes of %d", err, x.Acknowledged(), size)
+		}
+	}
+}

@@ -1,0 +1,59 @@
+package uploader
+
+import (
+	"context"
+	"sync"
+
+	"github.com/lsst-dm/s3daemon/transport"
+)
+
+// sent is how many bytes of a file the store has acknowledged in one run: those
+// of the requests that have ended well, and what it has so far of those under
+// way. What a failed attempt sent counts no more.
+type sent struct {
+	mu       sync.Mutex
+	ended    int64                            // guarded by mu
+	underway map[*transport.Exchange]struct{} // guarded by mu
+}
+
+func (s *sent) bytes() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.ended
+	for x := range s.underway {
+		n += x.Acknowledged()
+	}
+	return n
+}
+
+func (s *sent) begin(x *transport.Exchange) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.underway == nil {
+		s.underway = make(map[*transport.Exchange]struct{})
+	}
+	s.underway[x] = struct{}{}
+}
+
+func (s *sent) end(x *transport.Exchange, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.underway, x)
+	if err == nil {
+		s.ended += x.Acknowledged()
+	}
+}
+
+// exchange gives an attempt at an operation its limits, and has the bytes of the
+// file counted that it sends. What leaves at once needs neither.
+func (d *delivery) exchange(ctx context.Context, operation string) (inner context.Context, ended func(error)) {
+	switch {
+	case operation == "CompleteMultipartUpload":
+		return transport.With(ctx, &transport.Exchange{Answer: answerLimits.complete}), func(error) {}
+	case (operation == "PutObject" || operation == "UploadPart") && d.file.Size() > inMemory:
+		x := new(transport.Exchange)
+		d.sent.begin(x)
+		return transport.With(ctx, x), func(err error) { d.sent.end(x, err) }
+	}
+	return ctx, func(error) {}
+}
