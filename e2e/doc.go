@@ -12,6 +12,8 @@
 //	p := newFaultProxy(t)                        // fault_test.go: does to each request what a plan decides, and records all
 //	p := newFaultProxyTo(t, dial)                //   the same before another store
 //	p.follow(everyNth(4, slowDown.instead()))    // faultplan_test.go: the plans and the faults
+//	p.follow(unaware(byKey(plans)))              //   and combinations: here a store that knows no checksums, a plan for each key
+//	l := newLink(t)                              // netns_test.go: two network namespaces and a cable; l.down(t), l.up(t)
 //	p.cutOff(cutClosed); p.restore(t)            // cutoff_test.go: no store at all, and back
 //	bucket := newBucket(t)                       // store_test.go: a bucket, looked through and removed at the end
 //	file := makeFile(t, "a.fits", 5<<20)         // files_test.go: a file whose bytes its name and size decide
