@@ -30,10 +30,14 @@ func faultsOf(op string) map[string]fault {
 		faults["broken off"] = fault{what: resetMidway}
 		faults["broken off soon"] = fault{what: resetMidway, at: offset(100)}
 		faults["flipped"] = fault{what: flips, at: anywhere}
+		faults["stops reading"] = fault{what: stopsReading, at: offset(100)}
 	} else {
 		faults["truncated"] = fault{what: truncatesXML}
 		faults["empty"] = fault{what: truncatesXML, at: offset(0)}
 		faults["trickles in the body"] = fault{what: tricklesBody, pace: time.Millisecond}
+	}
+	if op == "CreateMultipartUpload" && full() { // longer than it may take: half a minute
+		faults["trickles on and on"] = fault{what: tricklesBody, pace: time.Second}
 	}
 	if op != "CreateMultipartUpload" {
 		faults["wrong ETag"] = fault{what: wrongETag}
@@ -63,6 +67,9 @@ func TestEachFault(t *testing.T) {
 			key := op + "/" + name
 			pushes[key] = &push{fault: f, op: op, file: file}
 			plans[key] = only(op, once(f))
+			if op == "UploadPart" { // not the part of one byte
+				plans[key] = only(op, atLeast(partSize, once(f)))
+			}
 		}
 	}
 	p.follow(byKey(plans))

@@ -159,6 +159,16 @@ func only(ops string, p plan) plan {
 	}
 }
 
+// atLeast has the plan for requests with so large a body, and passes the rest.
+func atLeast(size int64, p plan) plan {
+	return func(r request) fault {
+		if r.size >= size {
+			return p(r)
+		}
+		return fault{}
+	}
+}
+
 // always has one fault for every request.
 func always(f fault) plan { return func(request) fault { return f } }
 
