@@ -50,7 +50,7 @@ func faultsOf(op string) map[string]fault {
 // the push is done. Nothing is deleted but by giving up an upload.
 func TestEachFault(t *testing.T) {
 	p := newFaultProxy(t)
-	d := startDaemon(t, "S3_ENDPOINT_URL="+p.url(), "S3DAEMON_STALL_TIMEOUT=1s")
+	d := startDaemon(t, "S3_ENDPOINT_URL="+p.url(), "S3DAEMON_STALL_TIMEOUT=3s")
 	bucket := newBucket(t)
 	// More than connections hold by themselves, so that one can stand still.
 	small, large := makeFile(t, "small", 8<<20), makeFile(t, "large", partSize+1)
