@@ -15,17 +15,34 @@ type progress struct {
 // progressOf asks how far a connection has got, whatever is wrapped around it.
 // It reports false where nobody can say, as of a connection that was closed.
 func progressOf(conn net.Conn) (progress, bool) {
-	for {
-		wrapped, ok := conn.(*tls.Conn)
-		if !ok {
-			break
-		}
-		conn = wrapped.NetConn()
-	}
+	conn = withoutTLS(conn)
 	if c, ok := conn.(*counted); ok {
 		return c.progress(), true
 	}
 	return kernelProgress(conn)
+}
+
+// discard has the kernel forget what has not been sent when the connection is
+// closed. Else it would go on by itself, and the store could take an object long
+// after it was given up, and after a newer one.
+func discard(conn net.Conn) {
+	conn = withoutTLS(conn)
+	if c, ok := conn.(*counted); ok {
+		conn = c.Conn
+	}
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0) // which fails if it has been closed
+	}
+}
+
+func withoutTLS(conn net.Conn) net.Conn {
+	for {
+		wrapped, ok := conn.(*tls.Conn)
+		if !ok {
+			return conn
+		}
+		conn = wrapped.NetConn()
+	}
 }
 
 // metered returns the connection itself where the kernel can tell how far it

@@ -85,6 +85,28 @@ func (l *smallBuffers) Accept() (net.Conn, error) {
 	return conn, err
 }
 
+// putWatched sends a body and looks at how much of it is acknowledged, until the
+// request ends.
+func putWatched(t *testing.T, tr *Transport, x *Exchange, url string, size int64) (acked int64, err error) {
+	ended := make(chan error, 1)
+	go func() {
+		_, err := put(tr, With(t.Context(), x), url, size, zeros(size))
+		ended <- err
+	}()
+	for {
+		select {
+		case err := <-ended:
+			return acked, err
+		case <-time.After(10 * time.Millisecond):
+			now := x.Acknowledged()
+			if now < acked {
+				t.Errorf("%d bytes after %d", now, acked)
+			}
+			acked = now
+		}
+	}
+}
+
 // TestAcknowledged sends to a server that stops reading: what counts is what it
 // took, and not what the kernel here did; with TLS too. That is what a stall is
 // seen by.
@@ -101,26 +123,9 @@ func TestAcknowledged(t *testing.T) {
 			cfg.Roots.AddCert(s.Certificate())
 		}
 		x := new(Exchange)
-		ended := make(chan error, 1)
-		go func() {
-			_, err := put(newTransport(t, cfg), With(t.Context(), x), s.URL, size, zeros(size))
-			ended <- err
-		}()
-		var acked int64
-		for under := true; under; {
-			select {
-			case err := <-ended:
-				if stalled, ok := errors.AsType[*StallError](err); !ok || stalled.Limit != cfg.StallTimeout {
-					t.Errorf("error %v", err)
-				}
-				under = false
-			case <-time.After(10 * time.Millisecond):
-				now := x.Acknowledged()
-				if now < acked {
-					t.Errorf("%d bytes after %d", now, acked)
-				}
-				acked = now
-			}
+		acked, err := putWatched(t, newTransport(t, cfg), x, s.URL, size)
+		if stalled, ok := errors.AsType[*StallError](err); !ok || stalled.Limit != cfg.StallTimeout {
+			t.Errorf("error %v", err)
 		}
 		most, read := int64(took+buffer()), x.transit.Load().body.read.Load()
 		if acked < took/2 || acked > most || read <= acked {
@@ -128,6 +133,31 @@ func TestAcknowledged(t *testing.T) {
 		}
 	}
 }
+
+// TestNothingComesLate: what the kernel had not sent of a request that stood still
+// never arrives, though the server reads again.
+func TestNothingComesLate(t *testing.T) {
+	const size = 64 << 20
+	stalled, arrived := make(chan struct{}), make(chan int64, 1)
+	s := serve(t, func(w http.ResponseWriter, req *http.Request) {
+		<-stalled
+		n, _ := io.Copy(io.Discard, req.Body)
+		arrived <- n
+	})
+	cfg := usual((&net.Dialer{}).DialContext) // so that the kernel is not quicker
+	cfg.StallTimeout = time.Second
+	acked, err := putWatched(t, newTransport(t, cfg), new(Exchange), s.URL, size)
+	if _, ok := errors.AsType[*StallError](err); !ok {
+		t.Errorf("error %v", err)
+	}
+	close(stalled)
+	if n := <-arrived; n > acked+longestHeads {
+		t.Errorf("%d bytes arrived, of which %d had been acknowledged", n, acked)
+	}
+}
+
+// longestHeads is more than a request's head has here.
+const longestHeads = 1 << 10
 
 // TestKernelEndsSilence: with the dialer's own limit, a server that takes
 // nothing stalls a request all the same, whoever notices first.

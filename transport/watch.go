@@ -100,6 +100,9 @@ func (w *watch) look() {
 		w.seen, w.since = p, now
 	}
 	if stalled := w.judge(p, now); stalled != nil {
+		if conn := w.conn.Load(); conn != nil {
+			discard(*conn)
+		}
 		w.cancel(stalled)
 		return
 	}
