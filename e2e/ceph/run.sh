@@ -18,7 +18,7 @@ set -euo pipefail
 [ $# -gt 0 ] || { sed -n '2,15s/^# \?//p' "$0" >&2; exit 2; }
 
 missing=()
-for tool in ceph ceph-mon ceph-osd monmaptool radosgw radosgw-admin uuidgen setpriv curl; do
+for tool in ceph ceph-mon ceph-osd monmaptool radosgw radosgw-admin uuidgen setpriv setsid curl; do
     command -v "$tool" >/dev/null || missing+=("$tool")
 done
 if [ ${#missing[@]} -gt 0 ]; then
@@ -28,15 +28,16 @@ fi
 
 dir=$(mktemp -d "${TMPDIR:-/tmp}/s3d-ceph-XXXXXX")
 mkdir "$dir/mon" "$dir/osd" "$dir/rgw" "$dir/run"
-daemons=()
+daemons=() command=
 
 finish() {
     status=$?
     trap - EXIT
-    for ((i = ${#daemons[@]} - 1; i >= 0; i--)); do
-        kill "${daemons[i]}" 2>/dev/null || true
-        # Nothing of it is wanted any more, so its time to end well is short.
-        timeout 10 tail --pid="${daemons[i]}" -f /dev/null || kill -KILL "${daemons[i]}" 2>/dev/null || true
+    [ -z "$command" ] || kill -- "-$command" 2>/dev/null || true
+    # Nothing of the store is wanted any more.
+    for daemon in "${daemons[@]}"; do
+        kill -KILL "$daemon" 2>/dev/null || true
+        timeout 10 tail --pid="$daemon" -f /dev/null || true
     done
     if [ -n "${CEPH_KEEP:-}" ]; then echo "kept: $dir" >&2; else rm -rf "$dir"; fi
     exit "$status"
@@ -58,6 +59,7 @@ start() {
     shift
     setpriv --pdeathsig KILL "$@" >>"$dir/$name.out" 2>&1 &
     daemons+=($!)
+    disown
 }
 
 # await NAME COMMAND...: until the command succeeds, while the daemon started
@@ -117,6 +119,10 @@ mon_cluster_log_to_file = false
 osd_data = $dir/osd
 osd_objectstore = memstore
 memstore_device_bytes = 8589934592
+# Its place in the map is given below: it asks for one before it surely knows
+# the cluster's id, and ends when that is held against it.
+osd_class_update_on_start = false
+osd_crush_update_on_start = false
 
 [client.rgw]
 rgw_frontends = beast endpoint=${url#http://}
@@ -138,6 +144,7 @@ await mon timeout 5 ceph -s
 osd=$(uuidgen)
 ceph osd new "$osd" 0 >>"$dir/osd.out" 2>&1
 ceph-osd -i 0 --mkfs --osd-uuid "$osd" >>"$dir/osd.out" 2>&1
+ceph osd crush add osd.0 1 root=default >>"$dir/osd.out" 2>&1
 start osd ceph-osd -f -i 0
 osd_is_up() { timeout 5 ceph osd stat | grep -q '1 up'; }
 await osd osd_is_up
@@ -148,4 +155,8 @@ radosgw-admin --id rgw user create --uid e2e --display-name e2e --access-key "$a
 
 export S3DAEMON_E2E_CEPH=$url S3DAEMON_E2E_CEPH_ACCESS_KEY=$access S3DAEMON_E2E_CEPH_SECRET_KEY=$secret S3DAEMON_E2E_CEPH_KMS_KEY=$kms_key
 unset CEPH_CONF CEPH_ARGS
-"$@"
+# In a session of its own, so that an interrupted script can end all of it; and
+# waited for, since the shell hears of no signal while a command is in front.
+setsid "$@" <&0 &
+command=$!
+wait "$command"
