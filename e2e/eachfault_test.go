@@ -53,14 +53,15 @@ func TestEachFault(t *testing.T) {
 	d := startDaemon(t, "S3_ENDPOINT_URL="+p.url(), "S3DAEMON_STALL_TIMEOUT=3s")
 	bucket := newBucket(t)
 	// More than connections hold by themselves, so that one can stand still.
-	small, large := makeFile(t, "small", 8<<20), makeFile(t, "large", partSize+1)
+	small, large := newRandomFile(t, "small", 8<<20), newRandomFile(t, "large", partSize+1)
 	type push struct {
-		fault    fault
-		op, file string
-		id       string
+		fault fault
+		op    string
+		file  *randomFile
+		id    string
 	}
 	pushes, plans := map[string]*push{}, map[string]plan{}
-	for op, file := range map[string]string{
+	for op, file := range map[string]*randomFile{
 		"PutObject": small, "CreateMultipartUpload": large, "UploadPart": large, "CompleteMultipartUpload": large,
 	} {
 		for name, f := range faultsOf(op) {
@@ -74,24 +75,24 @@ func TestEachFault(t *testing.T) {
 	}
 	p.follow(byKey(plans))
 	for key, push := range pushes {
-		push.id = d.pushAsync(t, push.file, "s3://"+bucket+"/"+key).ID
+		push.id = d.pushAsync(t, push.file.path, "s3://"+bucket+"/"+key).ID
 	}
 	for key, push := range pushes {
 		t.Run(key, func(t *testing.T) {
 			r := d.doneOf(t, push.id)
-			sums, err := sumsOf(push.file)
-			if err != nil {
-				t.Fatal(err)
-			}
+			sums := push.file.sums
 			// Where a checksum shows the bytes, the ETag is what the store says.
 			said := r.ETag == sums.etag || push.fault.what == wrongETag && push.op == "PutObject"
 			if !said || r.Size != sums.size || r.Checksum == nil || r.Checksum.Value != sums.crc64nvme {
 				t.Errorf("the receipt is %+v, the file has %+v", r, sums)
 			}
-			checkObject(t, bucket, key, push.file)
+			if got, err := digestObject(bucket, key); err != nil || got != push.file.digest {
+				t.Errorf("the store has %d bytes of %d, or others: %v", got.size, sums.size, err)
+			}
 			met := false
 			for _, x := range p.requests(push.op) {
-				met = met || x.key == key && x.what == push.fault.what && x.outcome == ""
+				// Or the daemon had left that connection just then, for another push's sake.
+				met = met || x.key == key && x.what == push.fault.what && (x.outcome == "" || x.outcome == "gone")
 			}
 			if !met {
 				t.Errorf("the fault was not met: %s", p.summary())

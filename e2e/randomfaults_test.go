@@ -45,11 +45,25 @@ type faultRun struct {
 	seed   uint64
 }
 
-// randomFile is one of the files, which serve many pushes each.
+// randomFile is a file that serves many pushes.
 type randomFile struct {
 	path   string
 	sums   sums
 	digest digest
+}
+
+// newRandomFile makes a file and computes what its object must have.
+func newRandomFile(t *testing.T, name string, size int64) *randomFile {
+	t.Helper()
+	file := &randomFile{path: makeFile(t, name, size)}
+	var err error
+	if file.sums, err = sumsOf(file.path); err != nil {
+		t.Fatal(err)
+	}
+	if file.digest, err = digestFile(file.path); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
 
 // randomPush is one of the pushes.
@@ -72,15 +86,7 @@ func newFaultRun(t *testing.T, seed uint64) *faultRun {
 		if i == kinds-1 {
 			size = largest
 		}
-		file := &randomFile{path: makeFile(t, fmt.Sprintf("file-%d", i), int64(size))}
-		var err error
-		if file.sums, err = sumsOf(file.path); err != nil {
-			t.Fatal(err)
-		}
-		if file.digest, err = digestFile(file.path); err != nil {
-			t.Fatal(err)
-		}
-		f.files = append(f.files, file)
+		f.files = append(f.files, newRandomFile(t, fmt.Sprintf("file-%d", i), int64(size)))
 	}
 	return f
 }
