@@ -31,7 +31,8 @@ const (
 func (t *Transport) Do(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(req.Context())
 	x := exchangeOf(ctx)
-	c := &call{ctx: ctx, watch: newWatch(t.limits.of(x), cancel), wrote: make(chan error, 4)}
+	c := &call{ctx: ctx, wrote: make(chan error, 4)}
+	c.begin(t.limits.of(x), cancel)
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(info httptrace.GotConnInfo) {
 			c.reused.Store(info.Reused)
@@ -75,7 +76,7 @@ func (t *Transport) Do(req *http.Request) (*http.Response, error) {
 
 // call is a request under way.
 type call struct {
-	*watch
+	watch
 	ctx   context.Context
 	body  *countedBody // nil where it is in memory
 	wrote chan error   // how the sending ended; the pool may try more than one connection

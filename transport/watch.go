@@ -59,11 +59,10 @@ type watch struct {
 	acked int64
 }
 
-func newWatch(l limits, cancel context.CancelCauseFunc) *watch {
-	w := &watch{limits: l, cancel: cancel, since: time.Now()}
+func (w *watch) begin(l limits, cancel context.CancelCauseFunc) {
+	w.limits, w.cancel, w.since = l, cancel, time.Now()
 	w.timer = time.AfterFunc(math.MaxInt64, w.look) // which uses the timer, so it is begun thereafter
 	w.timer.Reset(l.interval())
-	return w
 }
 
 // enter begins a phase, unless the request is beyond it.
