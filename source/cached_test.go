@@ -45,6 +45,12 @@ func TestOpenCached(t *testing.T) {
 			t.Logf("%s is not in the kernel's memory", p)
 		}
 	}
+	disks.known.Delete(slow.identity.Device)
+	if f, ok := openCached(path); ok {
+		f.file.Close()
+		t.Error("a file was opened of a device that is not known")
+	}
+	disks.learn(slow.identity.Device, slow.on)
 	fifo := filepath.Join(t.TempDir(), "fifo")
 	if err := unix.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)

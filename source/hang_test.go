@@ -170,6 +170,20 @@ func TestReadSlowly(t *testing.T) {
 	}
 }
 
+// TestCheckAtTheEnd: a file can still be looked at when the daemon stops, if its
+// file system answers.
+func TestCheckAtTheEnd(t *testing.T) {
+	h := startHangFS(t)
+	f := mustOpen(t, h.write("f", []byte("light")))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 20 {
+		if err := f.Check(ctx); err != nil {
+			t.Fatalf("Check: %v", err)
+		}
+	}
+}
+
 func TestCheckHangs(t *testing.T) {
 	h := startHangFS(t)
 	path := h.write("f", []byte("light"))

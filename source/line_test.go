@@ -128,8 +128,9 @@ func TestMostCalls(t *testing.T) {
 			go do(t.Context(), a.join(path), 10*time.Second, let.call, ignore)
 		}
 		synctest.Wait()
+		third := a.join("/c")
 		begun := time.Now()
-		if _, err := do(t.Context(), a.join("/c"), time.Second, func() int { panic("a third call") }, ignore); err != errHangs || time.Since(begun) != time.Second {
+		if _, err := do(t.Context(), third, time.Second, func() int { panic("a third call") }, ignore); err != errHangs || time.Since(begun) != time.Second {
 			t.Errorf("while they may return: %v after %v, want %v after 1 s", err, time.Since(begun), errHangs)
 		}
 		time.Sleep(10 * time.Second)
@@ -139,8 +140,10 @@ func TestMostCalls(t *testing.T) {
 		}
 		close(let)
 		synctest.Wait()
-		if n, err := do(t.Context(), a.join("/e"), time.Second, func() int { return 3 }, ignore); n != 3 || err != nil {
-			t.Errorf("when they have returned: %d, %v", n, err)
+		for _, l := range []*line{third, a.join("/e")} { // who got no place has not kept the turn either
+			if n, err := do(t.Context(), l, time.Second, func() int { return 3 }, ignore); n != 3 || err != nil {
+				t.Errorf("%s, when they have returned: %d, %v", l.path, n, err)
+			}
 		}
 	})
 }
