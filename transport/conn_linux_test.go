@@ -134,6 +134,36 @@ func TestAcknowledged(t *testing.T) {
 	}
 }
 
+// TestNeverMoreThanAll: what TLS adds to a body does not count, when the store
+// has all of it and has not answered yet.
+func TestNeverMoreThanAll(t *testing.T) {
+	const size = 8 << 20
+	has, may := make(chan struct{}), make(chan struct{})
+	s := httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) {
+		io.Copy(io.Discard, req.Body)
+		close(has)
+		<-may
+	}))
+	t.Cleanup(s.Close)
+	cfg := usual((&net.Dialer{}).DialContext)
+	cfg.Roots = x509.NewCertPool()
+	cfg.Roots.AddCert(s.Certificate())
+	tr, x := newTransport(t, cfg), new(Exchange)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := put(tr, With(t.Context(), x), s.URL, size, zeros(size))
+		ended <- err
+	}()
+	<-has
+	if n := x.Acknowledged(); n < size-size/10 || n > size {
+		t.Errorf("%d bytes of %d count as acknowledged", n, size)
+	}
+	close(may)
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
 // TestNothingComesLate: what the kernel had not sent of a request that stood still
 // never arrives, though the server reads again.
 func TestNothingComesLate(t *testing.T) {

@@ -13,10 +13,9 @@ import (
 // request itself, and how far it is. It travels in the request's context, and
 // serves one request.
 type Exchange struct {
-	// Answer, if it is not 0, is the limit for the head of the answer, in place
-	// of the usual one. One that is longer than the usual limit for the rest of
-	// the answer is for that too: there are requests to which a store says 200
-	// first, and then sends white space while it works.
+	// Answer, if it is not 0, is the limit for the head of the answer, and again
+	// for the rest of it, in place of the usual ones: there are requests to which
+	// a store says 200 first, and then sends white space while it works.
 	Answer time.Duration
 
 	transit atomic.Pointer[transit]

@@ -14,7 +14,8 @@
 //	             that is slow, which is no stall
 //	awaiting     the store has everything, and has not said the head of an answer
 //	             within Config.Answer, or Exchange.Answer
-//	reading      the rest of the answer has not come within Config.Rest
+//	reading      the rest of the answer has not come within Config.Rest, or
+//	             Exchange.Answer
 //
 // Acknowledged is what the kernel says that the other end has got; that the
 // kernel here took a byte says nothing. The limits of an answer are for all of

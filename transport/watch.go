@@ -14,7 +14,7 @@ type limits struct{ connect, stall, answer, rest time.Duration }
 // of returns the limits of an exchange.
 func (l limits) of(x *Exchange) limits {
 	if x != nil && x.Answer != 0 {
-		l.answer, l.rest = x.Answer, max(l.rest, x.Answer)
+		l.answer, l.rest = x.Answer, x.Answer
 	}
 	return l
 }

@@ -133,6 +133,13 @@ func TestGettingOn(t *testing.T) {
 			time.Sleep(115 * time.Second)
 			agree(conn)
 		}},
+		{"a store that thinks, and then takes its time", 0, zeros(size), func(conn net.Conn, req *http.Request) {
+			io.Copy(io.Discard, req.Body)
+			time.Sleep(115 * time.Second)
+			io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
+			time.Sleep(25 * time.Second)
+			io.WriteString(conn, "ok")
+		}},
 		{"white space while parts are joined", 10 * time.Minute, zeros(100), func(conn net.Conn, req *http.Request) {
 			io.Copy(io.Discard, req.Body)
 			io.WriteString(conn, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
