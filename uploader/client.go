@@ -28,11 +28,12 @@ var answerLimits = struct {
 	rest     time.Duration // for the rest of it, which is short
 }{2 * time.Minute, 10 * time.Minute, 30 * time.Second}
 
-// newClient makes the S3 client that all pushes share, on the wire. Credentials, region, CA
-// bundle and proxies come from the SDK's default chain.
+// newClient makes the S3 client that all pushes share, and its connections, the
+// wire. Credentials, region, CA bundle and proxies come from the SDK's default
+// chain.
 //
 // The asker is for questions about the store as a whole, by the same way but
-// without the gate before it.
+// without the gate before it, each on a connection of its own.
 func newClient(ctx context.Context, cfg Config, dial transport.DialFunc) (client *s3.Client, wire, asker *transport.Transport, err error) {
 	shared, err := config.LoadDefaultConfig(ctx)
 	if err != nil {
@@ -81,6 +82,7 @@ func newClient(ctx context.Context, cfg Config, dial transport.DialFunc) (client
 	if client.Options().Credentials == nil {
 		return nil, nil, nil, errors.New("the AWS configuration yields no credentials provider")
 	}
-	connections.Dial, connections.Once = transport.NewDialer(cfg.ConnectTimeout, cfg.StallTimeout), true
+	connections.Connections, connections.Once = mostQuestions, true
+	connections.Dial = transport.NewDialer(cfg.ConnectTimeout, cfg.StallTimeout)
 	return client, wire, transport.New(connections), nil
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -106,6 +108,34 @@ func TestOneAttemptASecond(t *testing.T) {
 		stop()
 		e.asking.Wait()
 	})
+}
+
+// TestQuestionsSideBySide: however small the pool is, a question does not wait
+// for the answer to the one before.
+func TestQuestionsSideBySide(t *testing.T) {
+	var open atomic.Int32
+	all := make(chan struct{})
+	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) {
+		if open.Add(1) == mostQuestions {
+			close(all)
+		}
+		select {
+		case <-all:
+		case <-req.Context().Done():
+			open.Add(-1)
+		}
+	}))
+	t.Cleanup(s.Close)
+	r := newRig(t, func(c *Config) { c.MaxConnections, c.Endpoint = 1, s.URL })
+	var asking sync.WaitGroup
+	for range mostQuestions {
+		asking.Go(func() {
+			if err := r.askStore(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	asking.Wait()
 }
 
 // TestSuspect: a connection that breaks in use has the store asked, at once. If

@@ -77,7 +77,7 @@ type Uploader struct {
 	endpoint     *endpoint
 	client       *s3.Client
 	wire         *transport.Transport // the pool of connections
-	asker        *transport.Transport // for one question at a time, each on a connection of its own
+	asker        *transport.Transport // for questions whether the store is there
 	putter       *putter              // nil where the SDK makes all requests
 	limit        int                  // of the pool
 	slots        *slots
