@@ -83,10 +83,10 @@ func (d *delivery) named(key *string) bool {
 // CompleteMultipartUpload ends an upload in parts. What it amounts to is in
 // d.got.
 func (d *delivery) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteMultipartUploadInput, opts ...func(*s3.Options)) (*s3.CompleteMultipartUploadOutput, error) {
-	// The store must not join other parts than the ones of this file.
-	in.MpuObjectSize = aws.Int64(d.file.Size())
 	crc := combined(d.parts)
 	if d.up.checksum != ChecksumMD5 {
+		// The store must not join other parts than the ones of this file.
+		in.MpuObjectSize = aws.Int64(d.file.Size())
 		in.ChecksumType = types.ChecksumTypeFullObject
 		in.ChecksumCRC64NVME = aws.String(crcText(crc))
 	}

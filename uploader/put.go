@@ -22,11 +22,10 @@ import (
 
 // putter makes PutObject requests without the SDK's operation stack, which
 // costs about as much CPU as all the rest of a small push; DESIGN.md has the
-// figures. Signer, credentials, connections and the types of errors are the
-// SDK's. It serves stores at an
-// endpoint of their own, by path and Signature Version 4; at Amazon's own
-// endpoints the SDK knows more (virtual hosts, access points, S3 Express), and
-// makes all requests.
+// figures. Signer, credentials and the types of errors are the SDK's. It serves
+// stores at an endpoint of their own, by path and Signature Version 4; at
+// Amazon's own endpoints the SDK knows more (virtual hosts, access points, S3
+// Express), and makes all requests.
 type putter struct {
 	options s3.Options
 	base    *url.URL

@@ -48,7 +48,7 @@ func (s *sent) end(x *transport.Exchange, err error) {
 // file counted that it sends. What leaves at once needs neither.
 func (d *delivery) exchange(ctx context.Context, operation string) (inner context.Context, ended func(error)) {
 	switch {
-	case operation == "CompleteMultipartUpload":
+	case operation == completing:
 		return transport.With(ctx, &transport.Exchange{Answer: answerLimits.complete}), func(error) {}
 	case (operation == "PutObject" || operation == "UploadPart") && d.file.Size() > inMemory:
 		x := new(transport.Exchange)
