@@ -75,13 +75,11 @@ func joinedDigest(all hash.Hash, parts []sentPart, digest func(*sentPart) []byte
 // of their MD5s and their number. It is empty if their ETags are no MD5s, as
 // with some encryptions.
 func joinedETag(parts []sentPart) string {
-	all := md5.New()
-	for i := range parts {
-		sum, err := hex.DecodeString(parts[i].etag)
-		if err != nil || len(sum) != md5.Size {
-			return ""
-		}
-		all.Write(sum)
+	if slices.ContainsFunc(parts, func(p sentPart) bool { return !isMD5(p.etag) }) {
+		return ""
 	}
-	return fmt.Sprintf("%x-%d", all.Sum(nil), len(parts))
+	return joinedDigest(md5.New(), parts, func(p *sentPart) []byte {
+		sum, _ := hex.DecodeString(p.etag) // which is known to be one
+		return sum
+	})
 }

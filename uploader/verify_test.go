@@ -2,6 +2,9 @@ package uploader
 
 import (
 	"crypto/md5"
+	"crypto/sha256"
+	"io"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -9,6 +12,46 @@ import (
 
 	"github.com/lsst-dm/s3daemon/push"
 )
+
+// passes counts how often a text was read from its start.
+type passes struct {
+	*strings.Reader
+	n int
+}
+
+func (p *passes) ReadAt(b []byte, at int64) (int, error) {
+	if at == 0 {
+		p.n++
+	}
+	return p.Reader.ReadAt(b, at)
+}
+
+// TestDigests: what is known already is not computed again, and all that is
+// wanted takes one pass.
+func TestDigests(t *testing.T) {
+	text := &passes{Reader: strings.NewReader("123456789")}
+	content := io.NewSectionReader(text, 0, text.Size())
+	var d digests
+	for i, step := range []struct {
+		wanted, have algorithms
+		passes       int
+	}{
+		{withCRC, withCRC, 1},
+		{withCRC, withCRC, 1},
+		{withCRC | withMD5 | withSHA256, withCRC | withMD5 | withSHA256, 2},
+		{withMD5, withCRC | withMD5 | withSHA256, 2},
+	} {
+		if err := d.compute(content, step.wanted); err != nil || d.have != step.have || text.n != step.passes {
+			t.Errorf("step %d: %v, have %v after %d passes, want %v after %d", i, err, d.have, text.n, step.have, step.passes)
+		}
+	}
+	if d.crc64nvme() != "rosUhgp5mIg=" || d.md5 != md5.Sum([]byte("123456789")) || d.sha256 != sha256.Sum256([]byte("123456789")) {
+		t.Errorf("%+v", d)
+	}
+	if err := new(digests).compute(io.NewSectionReader(text, 0, 10), withCRC); err != io.ErrUnexpectedEOF {
+		t.Errorf("of a text that is cut short: %v", err)
+	}
+}
 
 // TestJudge has what an answer shows, for all that it can say.
 func TestJudge(t *testing.T) {
