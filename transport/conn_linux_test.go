@@ -48,9 +48,14 @@ func TestDialerOptions(t *testing.T) {
 }
 
 // stopping is a server that reads so many bytes of each request's body and no
-// more; its connections have a small buffer, of a size that is told.
+// more, but all of one to /all; its connections have a small buffer, of a size
+// that is told.
 func stopping(t *testing.T, tls bool, most int64) (s *httptest.Server, buffer func() int) {
 	s = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if req.URL.Path == "/all" {
+			io.Copy(io.Discard, req.Body)
+			return
+		}
 		io.CopyN(io.Discard, req.Body, most)
 		hijack(t, w)
 	}))
@@ -108,8 +113,8 @@ func putWatched(t *testing.T, tr *Transport, x *Exchange, url string, size int64
 }
 
 // TestAcknowledged sends to a server that stops reading: what counts is what it
-// took, and not what the kernel here did; with TLS too. That is what a stall is
-// seen by.
+// took, and not what the kernel here did, nor what the connection had carried
+// before; with TLS too. That is what a stall is seen by.
 func TestAcknowledged(t *testing.T) {
 	const took, size = 1 << 20, 64 << 20
 	for _, secure := range []bool{false, true} {
@@ -122,8 +127,11 @@ func TestAcknowledged(t *testing.T) {
 			cfg.Roots = x509.NewCertPool()
 			cfg.Roots.AddCert(s.Certificate())
 		}
-		x := new(Exchange)
-		acked, err := putWatched(t, newTransport(t, cfg), x, s.URL, size)
+		tr, x := newTransport(t, cfg), new(Exchange)
+		if _, err := put(tr, t.Context(), s.URL+"/all", size, zeros(size)); err != nil {
+			t.Fatal(err)
+		}
+		acked, err := putWatched(t, tr, x, s.URL, size)
 		if stalled, ok := errors.AsType[*StallError](err); !ok || stalled.Limit != cfg.StallTimeout {
 			t.Errorf("error %v", err)
 		}

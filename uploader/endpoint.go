@@ -33,7 +33,7 @@ func (e *downError) Unwrap() error { return e.cause }
 // whatever, brings everything back at once.
 //
 // A store that answers with errors, or takes its time, is not down: each bucket
-// has a trial of its own (see queue), and watch ends what stands still.
+// has a trial of its own (see queue), and what stands still is ended by transport.
 type endpoint struct {
 	connect func(ctx context.Context, network, address string) (net.Conn, error)
 	ask     func(context.Context) error // asks the store anything, on a connection of its own
