@@ -51,7 +51,7 @@ func (d *delivery) PutObject(ctx context.Context, in *s3.PutObjectInput, opts ..
 			return p.refused(err)
 		}
 		d.stored = true
-		err = p.verify(d.newClaim(out.ChecksumCRC64NVME, out.ETag, out.ServerSideEncryption, out.SSECustomerAlgorithm))
+		err = p.verify(d.newClaim(out.ChecksumCRC64NVME, out.ETag, out.ServerSideEncryption))
 		d.maybe = d.maybe || err != nil
 		return err
 	})
@@ -118,7 +118,7 @@ func (d *delivery) UploadPart(ctx context.Context, in *s3.UploadPartInput, opts 
 		if err != nil {
 			return p.refused(err)
 		}
-		return p.verify(d.newClaim(out.ChecksumCRC64NVME, out.ETag, out.ServerSideEncryption, out.SSECustomerAlgorithm))
+		return p.verify(d.newClaim(out.ChecksumCRC64NVME, out.ETag, out.ServerSideEncryption))
 	})
 	if err == nil {
 		d.keepPart(aws.ToInt32(in.PartNumber), sentPart{size: content.Size(), etag: unquote(*out.ETag), ours: p.ours, proof: p.proof})

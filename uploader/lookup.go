@@ -63,7 +63,7 @@ func (d *delivery) matches(head *s3.HeadObjectOutput) (got outcome, same, known 
 			verified.What = "parts"
 		}
 		wanted |= withMD5
-		if d.opaqueETag(head.ServerSideEncryption, head.SSECustomerAlgorithm) || !isMD5(etag) && verified.What != "parts" {
+		if d.opaqueETag(head.ServerSideEncryption) || !isMD5(etag) && verified.What != "parts" {
 			return outcome{}, false, false
 		}
 	}

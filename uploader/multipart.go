@@ -151,7 +151,7 @@ func (d *delivery) joinedOutcome(out *s3.CompleteMultipartUploadOutput, crc uint
 	etag := unquote(aws.ToString(out.ETag))
 	if ours := joinedETag(d.parts); etag == "" { // Ceph 16 leaves it out
 		etag = ours
-	} else if ours != "" && etag != ours && isMD5OfParts(etag) && !d.opaqueETag(out.ServerSideEncryption, nil) {
+	} else if ours != "" && etag != ours && isMD5OfParts(etag) && !d.opaqueETag(out.ServerSideEncryption) {
 		var err error
 		if etag, err = d.settleETag(etag, ours, crc); err != nil {
 			return outcome{}, err
@@ -198,7 +198,7 @@ func (d *delivery) resolve(cause error) (*s3.CompleteMultipartUploadOutput, erro
 		return nil, cause
 	}
 	etag, ours, whole := unquote(aws.ToString(head.ETag)), joinedETag(d.parts), wholeCRC(head.ChecksumCRC64NVME, head.ChecksumType)
-	switch tells := ours != "" && isMD5OfParts(etag) && !d.opaqueETag(head.ServerSideEncryption, head.SSECustomerAlgorithm); {
+	switch tells := ours != "" && isMD5OfParts(etag) && !d.opaqueETag(head.ServerSideEncryption); {
 	case tells && etag != ours, !tells && whole == "":
 		return nil, cause
 	case whole != "" && whole != crcText(combined(d.parts)):

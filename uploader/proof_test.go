@@ -310,6 +310,25 @@ func TestEncryptionThatWasAskedFor(t *testing.T) {
 	}
 }
 
+// TestSecretEncryption: where an ETag that looks like an MD5 is none, and the
+// store does not say so, its CRC64NVME decides once it is known to tell one. The
+// log has what to do about it.
+func TestSecretEncryption(t *testing.T) {
+	for _, size := range []int{1000, testPart + 1} {
+		r := newRig(t)
+		s := &peculiar{checksCRC: true, encrypts: true, secretly: true}
+		s.in(r)
+		path, _ := r.file(t, "f", size)
+		receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
+		if err != nil || receipt.Attempts != 2 || receipt.Verified.Algorithm != "crc64nvme" {
+			t.Errorf("%d bytes: %v, receipt %+v, verified %+v", size, err, receipt, receipt.Verified)
+		}
+		if !strings.Contains(r.log.String(), "set S3DAEMON_CHECKSUM=crc64nvme") {
+			t.Errorf("%d bytes: the log does not say what to do: %s", size, r.log)
+		}
+	}
+}
+
 // TestFlippedBit has a bit flip on the way to stores that notice it in different
 // ways, or not at all. Once: the push is done, with the right bytes. Always: it
 // fails as a mismatch, after so many attempts, and nothing is deleted but the

@@ -86,7 +86,6 @@ func (p *putter) exchange(ctx context.Context, in *s3.PutObjectInput, signed str
 		ChecksumCRC64NVME: header(resp, "X-Amz-Checksum-Crc64nvme"),
 
 		ServerSideEncryption: types.ServerSideEncryption(resp.Header.Get("X-Amz-Server-Side-Encryption")),
-		SSECustomerAlgorithm: header(resp, "X-Amz-Server-Side-Encryption-Customer-Algorithm"),
 	}, nil
 }
 

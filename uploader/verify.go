@@ -17,15 +17,16 @@ type claim struct {
 	opaque    bool   // the ETag is no digest of what was sent, whatever it looks like
 }
 
-func (d *delivery) newClaim(crc, etag *string, encryption types.ServerSideEncryption, customerKey *string) claim {
-	return claim{aws.ToString(crc), unquote(aws.ToString(etag)), d.opaqueETag(encryption, customerKey)}
+func (d *delivery) newClaim(crc, etag *string, encryption types.ServerSideEncryption) claim {
+	return claim{aws.ToString(crc), unquote(aws.ToString(etag)), d.opaqueETag(encryption)}
 }
 
 // opaqueETag reports whether an ETag says nothing of the object's bytes, which
-// depends on the encryption that was asked for or that the store tells.
-func (d *delivery) opaqueETag(told types.ServerSideEncryption, customerKey *string) bool {
+// depends on the encryption that was asked for or that the store tells. By a key
+// of the caller's none is asked for.
+func (d *delivery) opaqueETag(told types.ServerSideEncryption) bool {
 	const byKMS = "aws:kms"
-	return strings.HasPrefix(d.req.Encryption, byKMS) || strings.HasPrefix(string(told), byKMS) || aws.ToString(customerKey) != ""
+	return strings.HasPrefix(d.req.Encryption, byKMS) || strings.HasPrefix(string(told), byKMS)
 }
 
 // proof is how it was shown that the store has the bytes of one request.
