@@ -179,3 +179,31 @@ func joined(etags []string) string {
 	}
 	return fmt.Sprintf("%x-%d", all.Sum(nil), len(etags))
 }
+
+// TestAdvice: what a store refuses for a reason that somebody can mend, the
+// error says how.
+func TestAdvice(t *testing.T) {
+	for _, tc := range []struct {
+		answer push.StoreAnswer
+		mode   Checksum
+		want   string // empty: none
+	}{
+		{push.StoreAnswer{Status: 404, Code: "NoSuchBucket"}, ChecksumAuto, `create the bucket "raw" at http://store`},
+		{push.StoreAnswer{Status: 403, Code: "AccessDenied"}, ChecksumAuto, `may not write to the bucket "raw"`},
+		{push.StoreAnswer{Status: 403, Code: "SignatureDoesNotMatch"}, ChecksumAuto, "AWS_SECRET_ACCESS_KEY"},
+		{push.StoreAnswer{Status: 301, Code: "PermanentRedirect"}, ChecksumAuto, "set AWS_REGION to the bucket's region"},
+		{push.StoreAnswer{Status: 307, Code: "TemporaryRedirect"}, ChecksumAuto, "set S3_ENDPOINT_URL"},
+		{push.StoreAnswer{Status: 403, Code: "RequestTimeTooSkewed"}, ChecksumAuto, "clock"},
+		{push.StoreAnswer{Status: 501, Code: "NotImplemented"}, ChecksumAuto, "S3DAEMON_CHECKSUM=md5"},
+		{push.StoreAnswer{Status: 501, Code: "NotImplemented"}, ChecksumMD5, ""},
+		{push.StoreAnswer{Status: 400, Code: "InvalidRequest", Message: "Checksum algorithm provided is unsupported."}, ChecksumAuto, "S3DAEMON_CHECKSUM=md5"},
+		{push.StoreAnswer{Status: 400, Code: "InvalidRequest", Message: "Checksum algorithm provided is unsupported."}, ChecksumMD5, ""},
+		{push.StoreAnswer{Status: 400, Code: "InvalidArgument", Message: "m"}, ChecksumAuto, ""},
+		{push.StoreAnswer{Status: 503, Code: "SlowDown"}, ChecksumAuto, "again later"},
+	} {
+		u := &Uploader{name: "http://store", checksum: tc.mode}
+		if got := u.advice("s3://raw/k", tc.answer); !strings.Contains(got, tc.want) || (got == "") != (tc.want == "") {
+			t.Errorf("%+v with %s: %q, want %q", tc.answer, tc.mode, got, tc.want)
+		}
+	}
+}

@@ -113,18 +113,25 @@ func (u *Uploader) advice(destination string, a push.StoreAnswer) string {
 		return " (the daemon's AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not the store's)"
 	case "PermanentRedirect", "AuthorizationHeaderMalformed":
 		return " (set AWS_REGION to the bucket's region)"
-	case "NotImplemented":
-		return " (if it does not know CRC64NVME checksums, set S3DAEMON_CHECKSUM=md5)"
 	case "RequestTimeTooSkewed":
 		return " (set this host's clock)"
+	}
+	if u.checksum != ChecksumMD5 && (a.Code == "NotImplemented" || a.Status == http.StatusBadRequest && mentionsChecksum(a)) {
+		return " (if it does not know CRC64NVME checksums, set S3DAEMON_CHECKSUM=md5)"
 	}
 	if a.Status/100 == 3 {
 		return " (set S3_ENDPOINT_URL and AWS_REGION to where the bucket is)"
 	}
-	if a.Status >= 500 || a.Status == http.StatusTooManyRequests {
+	if a.Status >= 500 && a.Status != http.StatusNotImplemented || a.Status == http.StatusTooManyRequests {
 		return " (push it again later)"
 	}
 	return ""
+}
+
+// mentionsChecksum reports whether a refusal is about a checksum: each store has
+// a code of its own for one that it does not know.
+func mentionsChecksum(a push.StoreAnswer) bool {
+	return strings.Contains(strings.ToLower(a.Code+" "+a.Message), "checksum")
 }
 
 // rootText returns the text of the error that says what happened; the layers

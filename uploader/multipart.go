@@ -100,7 +100,6 @@ func (d *delivery) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteM
 		if !c.commit() {
 			return context.Cause(ctx)
 		}
-		d.unclear = false
 		out, err = d.up.client.CompleteMultipartUpload(ctx, in, opts...)
 		if err == nil && (aws.ToString(out.ETag) == "" && aws.ToString(out.Key) == "" || !d.named(out.Key)) {
 			err = errNoAnswer
