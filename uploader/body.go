@@ -51,9 +51,7 @@ func (d *delivery) PutObject(ctx context.Context, in *s3.PutObjectInput, opts ..
 			return p.refused(err)
 		}
 		d.stored = true
-		err = p.verify(d.newClaim(out.ChecksumCRC64NVME, out.ETag, out.ServerSideEncryption))
-		d.maybe = d.maybe || err != nil
-		return err
+		return p.verify(d.newClaim(out.ChecksumCRC64NVME, out.ETag, out.ServerSideEncryption))
 	})
 	if err == nil {
 		d.got = newOutcome(out.ETag, out.VersionId, p.ours.crc)

@@ -595,6 +595,46 @@ func TestBeginningOfAnUpload(t *testing.T) {
 	}
 }
 
+// TestCompletionRefused has a store that does not find the parts that it had
+// answered for: that upload is given up, and the file goes by another one. It is
+// a mismatch.
+func TestCompletionRefused(t *testing.T) {
+	for _, times := range []int{1, 1000} {
+		r := newRig(t)
+		s := &peculiar{tellsMD5: true}
+		refused := 0
+		s.instead = func(operation string, w http.ResponseWriter) bool {
+			if operation != completing || refused == times {
+				return false
+			}
+			refused++
+			w.WriteHeader(http.StatusBadRequest)
+			io.WriteString(w, "<Error><Code>InvalidPart</Code></Error>")
+			return true
+		}
+		s.in(r)
+		path, content := r.file(t, "f", testPart+1)
+		receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
+		uploads, ends := s.count("CreateMultipartUpload"), s.count(completing)
+		if uploads != ends || s.count("DELETE") != refused {
+			t.Errorf("%d uploads, %d completions, of which %d were refused, %d given up", uploads, ends, refused, s.count("DELETE"))
+		}
+		if times > 1 {
+			wantMismatch(t, r, s, receipt, err)
+			if ends != r.cfg.Attempts {
+				t.Errorf("%d completions, want one for each of %d attempts", ends, r.cfg.Attempts)
+			}
+			continue
+		}
+		if err != nil || receipt.Attempts != 2 || !bytes.Equal(s.object, content) {
+			t.Errorf("%v, receipt %+v", err, receipt)
+		}
+		if n := testutil.ToFloat64(r.metrics.mismatches.WithLabelValues(completing)); n != 1 {
+			t.Errorf("%v mismatches are counted, want 1", n)
+		}
+	}
+}
+
 // TestUploadIsGone has somebody abort an upload while its parts are sent: the
 // file goes by a new one, without more tries of the old.
 func TestUploadIsGone(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/minio/crc64nvme"
 
 	"github.com/lsst-dm/s3daemon/push"
@@ -147,6 +148,19 @@ func TestFormsOfETags(t *testing.T) {
 		if got := [2]bool{isMD5(etag), isMD5OfParts(etag)}; got != want {
 			t.Errorf("%q: %v, want %v", etag, got, want)
 		}
+	}
+}
+
+// TestWholeCRC: only what is said of the whole object can be compared.
+func TestWholeCRC(t *testing.T) {
+	value := "rosUhgp5mIg="
+	for kind, want := range map[types.ChecksumType]string{"": value, types.ChecksumTypeFullObject: value, types.ChecksumTypeComposite: ""} {
+		if got := wholeCRC(&value, kind); got != want {
+			t.Errorf("of the kind %q: %q, want %q", kind, got, want)
+		}
+	}
+	if got := wholeCRC(nil, ""); got != "" {
+		t.Errorf("where there is none: %q", got)
 	}
 }
 
