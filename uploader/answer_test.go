@@ -2,6 +2,7 @@ package uploader
 
 import (
 	"bufio"
+	"cmp"
 	"crypto/md5"
 	"encoding/hex"
 	"errors"
@@ -133,9 +134,18 @@ func TestAnsweredUnread(t *testing.T) {
 }
 
 // TestCompletionIsLookedUp loses the answer to a completion, and has the store
-// show the object: it is done. With another object there it is not.
+// show the object: it is done. With another object there, or one of another
+// size, it is not.
 func TestCompletionIsLookedUp(t *testing.T) {
-	for name, etag := range map[string]string{"ours": "", "another": `"00000000000000000000000000000000-2"`} {
+	for name, tc := range map[string]struct {
+		etag string // empty: ours
+		size int
+		done bool
+	}{
+		"ours":            {"", testPart + 1, true},
+		"another":         {`"00000000000000000000000000000000-2"`, testPart + 1, false},
+		"of another size": {"", testPart, false},
+	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
 			var parts [2]string
@@ -145,11 +155,8 @@ func TestCompletionIsLookedUp(t *testing.T) {
 					next.ServeHTTP(discard{make(http.Header)}, req)
 					panic(http.ErrAbortHandler)
 				case req.Method == http.MethodHead:
-					w.Header().Set("Content-Length", fmt.Sprint(testPart+1))
-					w.Header().Set("Etag", etag)
-					if etag == "" {
-						w.Header().Set("Etag", `"`+joined(parts[:])+`"`)
-					}
+					w.Header().Set("Content-Length", fmt.Sprint(tc.size))
+					w.Header().Set("Etag", cmp.Or(tc.etag, `"`+joined(parts[:])+`"`))
 					return
 				}
 				next.ServeHTTP(w, req)
@@ -162,7 +169,7 @@ func TestCompletionIsLookedUp(t *testing.T) {
 			})
 			path, content := r.file(t, "f", testPart+1)
 			receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
-			if done := err == nil && receipt.State == push.Done; done != (etag == "") {
+			if done := err == nil && receipt.State == push.Done; done != tc.done {
 				t.Errorf("%v, receipt %+v", err, receipt)
 			}
 			r.wantObject(t, "k", content)

@@ -2,6 +2,7 @@ package uploader
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/md5"
 	"crypto/sha256"
 	"encoding/base64"
@@ -36,6 +37,7 @@ type peculiar struct {
 	wholeCRC  string
 	joinedTag string // the ETag of an object of parts; what S3 makes where empty
 	headTag   string // and what a question answers
+	headSize  int    // the size that it answers; the object's where 0
 
 	// instead, if it returns true, has answered a request after it was carried
 	// out, where that makes or ends an upload.
@@ -65,6 +67,9 @@ func (s *peculiar) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	s.asked = append(s.asked, operation)
 	s.headers = append(s.headers, req.Header.Clone())
+	if s.encrypts && !s.secretly {
+		w.Header().Set("X-Amz-Server-Side-Encryption", "aws:kms")
+	}
 	number, _ := strconv.Atoi(req.URL.Query().Get("partNumber"))
 	switch {
 	case req.Method == http.MethodPut:
@@ -104,11 +109,8 @@ func (s *peculiar) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		}
 		fmt.Fprintf(w, "<CompleteMultipartUploadResult><Key>k</Key><ETag>%s</ETag>%s</CompleteMultipartUploadResult>", s.tagOfParts(), checksum)
 	case req.Method == http.MethodHead:
-		w.Header().Set("Content-Length", strconv.Itoa(len(s.object)))
+		w.Header().Set("Content-Length", strconv.Itoa(cmp.Or(s.headSize, len(s.object))))
 		w.Header().Set("Etag", `"`+s.headTag+`"`)
-		if s.encrypts {
-			w.Header().Set("X-Amz-Server-Side-Encryption", "aws:kms")
-		}
 		if s.checksCRC {
 			w.Header().Set("X-Amz-Checksum-Crc64nvme", crcText(crc64nvme.Checksum(s.object)))
 			w.Header().Set("X-Amz-Checksum-Type", "FULL_OBJECT")
@@ -139,9 +141,6 @@ func (s *peculiar) take(w http.ResponseWriter, h http.Header, body []byte) bool 
 	}
 	if s.encrypts {
 		sum[0]++
-	}
-	if s.encrypts && !s.secretly {
-		w.Header().Set("X-Amz-Server-Side-Encryption", "aws:kms")
 	}
 	switch {
 	case s.tellsMD5 || s.encrypts:
@@ -440,6 +439,8 @@ func TestJoinedObject(t *testing.T) {
 		{"another ETag, the object has a third", &peculiar{tellsMD5: true, joinedTag: other, headTag: "x"}, "", ""},
 		{"an ETag that is no MD5", &peculiar{tellsMD5: true, joinedTag: "x"}, "x", "parts"},
 		{"the MD5 of the whole", &peculiar{tellsMD5: true, joinedTag: other[:32]}, other[:32], "parts"},
+		{"another ETag, and an object of another size has it", &peculiar{tellsMD5: true, joinedTag: other, headTag: other, headSize: 1}, "", ""},
+		{"another ETag, encrypted", &peculiar{checksMD5: true, encrypts: true, joinedTag: other, headTag: "x"}, other, "parts"},
 		{"our CRC", &peculiar{tellsMD5: true, checksCRC: true}, "", "object"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
