@@ -202,7 +202,7 @@ func (d *delivery) resolve(cause error) (*s3.CompleteMultipartUploadOutput, erro
 	case whole != "" && whole != crcText(combined(d.parts)):
 		return nil, cause
 	}
-	d.stored, d.unclear = true, false
+	d.stored = true
 	return &s3.CompleteMultipartUploadOutput{
 		ETag: head.ETag, VersionId: head.VersionId, ChecksumCRC64NVME: head.ChecksumCRC64NVME, ChecksumType: head.ChecksumType,
 		ServerSideEncryption: head.ServerSideEncryption,

@@ -125,6 +125,35 @@ func TestRetryPolicy(t *testing.T) {
 	}
 }
 
+// TestMismatchesAreLimited: other bytes than were read are sent again as often as
+// there are attempts, whoever waits; other failures do not count.
+func TestMismatchesAreLimited(t *testing.T) {
+	p := newRetryPolicy(3, time.Hour)
+	for _, err := range []error{refusal(400, "BadDigest"), push.Errorf(push.ChecksumMismatch, "m"), &spoiledError{refusal(400, "InvalidPart")}} {
+		for differed, again := range map[int]bool{1: true, 2: true, 3: false, 4: false} {
+			if got := p.after(failure{err: err, attempts: differed, differed: differed}); got.again != again {
+				t.Errorf("%v, %d times, while nobody waits: again %v, want %v", err, differed, got.again, again)
+			}
+			if got := p.after(failure{err: err, attempts: 1, differed: differed, waited: true}); got.again != again {
+				t.Errorf("%v, %d times, while somebody waits: again %v, want %v", err, differed, got.again, again)
+			}
+		}
+	}
+	if !p.after(failure{err: refusal(503, "SlowDown"), attempts: 3, differed: 3}).again {
+		t.Error("another failure is the last because of mismatches before")
+	}
+}
+
+// TestWaitsForTheWriter: a file that is being written is left alone for as long
+// as it takes to settle.
+func TestWaitsForTheWriter(t *testing.T) {
+	p := newRetryPolicy(3, time.Hour)
+	err := &push.Error{Code: push.FileChanged, Err: errUnsettled}
+	if got := p.after(failure{err: err, attempts: 1}); got.wait < fileSettles || got.wait > fileSettles+backoffBase {
+		t.Errorf("the next look is after %v", got.wait)
+	}
+}
+
 func TestBackoffGrowsToItsCap(t *testing.T) {
 	p := retryPolicy{attempts: 1000, giveUp: time.Hour, jitter: func(d time.Duration) time.Duration { return d }}
 	overload := refusal(503, "SlowDown")
@@ -213,6 +242,12 @@ func TestWithinRequest(t *testing.T) {
 	}
 	if _, again := p.withinRequest(1, broken, false, 1); again {
 		t.Error("a push that failed before is tried again without giving its place back")
+	}
+	once := retryPolicy{attempts: 1, jitter: p.jitter}
+	for _, inPlace := range []bool{false, true} {
+		if _, again := once.withinRequest(1, broken, inPlace, 0); again {
+			t.Errorf("in place %v: a second attempt of one", inPlace)
+		}
 	}
 }
 

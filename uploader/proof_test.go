@@ -534,7 +534,7 @@ func TestUnclearCompletionIsProven(t *testing.T) {
 		for _, tc := range []struct {
 			store *peculiar
 			what  string
-		}{{&peculiar{checksCRC: true, encrypts: true, headTag: "25f9e794323b453885f5181f1b624d0b"}, "object"}, {&peculiar{tellsMD5: true, headTag: "ours"}, "parts"}} {
+		}{{&peculiar{checksCRC: true, encrypts: true, headTag: "25f9e794323b453885f5181f1b624d0b-2"}, "object"}, {&peculiar{tellsMD5: true, headTag: "ours"}, "parts"}} {
 			t.Run(fmt.Sprint(name, ", ", tc.what), func(t *testing.T) {
 				r := newRig(t)
 				s := tc.store
@@ -559,6 +559,28 @@ func TestUnclearCompletionIsProven(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestUnclearCompletionIsNot loses the answer to a completion, and what is there
+// is an older object of the same size: that proves nothing, and is no mismatch.
+func TestUnclearCompletionIsNot(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Attempts = 1 })
+	s := &peculiar{checksCRC: true, encrypts: true, headTag: "x"}
+	s.instead = func(operation string, _ http.ResponseWriter) bool {
+		if operation == completing {
+			s.object = bytes.Repeat([]byte{1}, len(s.object))
+		}
+		return operation == completing
+	}
+	s.in(r)
+	path, _ := r.file(t, "f", testPart+1)
+	receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
+	if e, ok := errors.AsType[*push.Error](err); !ok || e.Code != push.StoreUnreachable || s.count(completing) != 1 || s.count("DELETE") != 0 {
+		t.Errorf("%v, receipt %+v, %d completions, %d deletions", err, receipt, s.count(completing), s.count("DELETE"))
+	}
+	if n := testutil.ToFloat64(r.metrics.mismatches.WithLabelValues(completing)); n != 0 {
+		t.Errorf("%v mismatches are counted", n)
 	}
 }
 
