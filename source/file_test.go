@@ -136,6 +136,26 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// TestSame has what tells one state of a file from another.
+func TestSame(t *testing.T) {
+	is := Identity{Size: 1, ModTime: time.Unix(1, 1), Device: 7, Inode: 3}
+	for _, tt := range []struct {
+		name  string
+		other Identity
+		want  bool
+	}{
+		{"itself, in another time zone", Identity{1, is.ModTime.UTC(), 7, 3}, true},
+		{"longer", Identity{2, is.ModTime, 7, 3}, false},
+		{"written later", Identity{1, is.ModTime.Add(1), 7, 3}, false},
+		{"another inode", Identity{1, is.ModTime, 7, 4}, false},
+		{"another inode, of another mount", Identity{1, is.ModTime, 8, 4}, true},
+	} {
+		if is.Same(tt.other) != tt.want || tt.other.Same(is) != tt.want {
+			t.Errorf("%s: same %v, want %v", tt.name, !tt.want, tt.want)
+		}
+	}
+}
+
 // TestChangesWhileRead changes a file between two reads of it.
 func TestChangesWhileRead(t *testing.T) {
 	content := bytes.Repeat([]byte("0123456789"), 100_000)

@@ -125,8 +125,11 @@ func TestReadHangs(t *testing.T) {
 	readers.Wait()
 	// The kernel makes several requests of one call, and one call is what hangs.
 	all.mu.Lock()
-	users := f.line.users
+	users, device := f.line.users, f.line.device
 	all.mu.Unlock()
+	if device == 0 || device != f.identity.Device {
+		t.Errorf("the line is on the device %d, the file on %d", device, f.identity.Device)
+	}
 	if users != 2 {
 		t.Errorf("the line has %d users, want the file and one call", users)
 	}

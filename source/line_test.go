@@ -43,6 +43,7 @@ func TestPatience(t *testing.T) {
 		if n, err := do(t.Context(), l, time.Second, func() int { return 2 }, ignore); n != 2 || err != nil {
 			t.Errorf("do, once it has returned = %d, %v", n, err)
 		}
+		l.hangs() // says who had given it up just before it returned
 		l.leave()
 		if a.hang != 0 || len(a.hanging)+len(a.byPath)+len(a.places) != 0 {
 			t.Errorf("left behind: %d hang, on %v, lines %v", a.hang, a.hanging, a.byPath)
@@ -69,6 +70,10 @@ func TestContextEndsWaiting(t *testing.T) {
 		}
 		if a.hang != 0 {
 			t.Error("it counts as hanging after a second")
+		}
+		time.Sleep(9 * time.Second)
+		if _, err := do(t.Context(), l, 10*time.Second, func() int { panic("a second call") }, ignore); err != errHangs || a.hang != 1 {
+			t.Errorf("after ten: %v, and %d calls hang", err, a.hang)
 		}
 		close(let)
 		synctest.Wait()
