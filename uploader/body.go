@@ -81,7 +81,7 @@ func (d *delivery) content(ctx context.Context) (io.ReaderAt, error) {
 	}
 	content := make([]byte, d.file.Size())
 	if _, err := d.file.Reader(ctx).ReadAt(content, 0); err != nil {
-		return nil, d.readError(err)
+		return nil, readError(err)
 	}
 	return bytes.NewReader(content), nil
 }
@@ -124,13 +124,11 @@ func (d *delivery) UploadPart(ctx context.Context, in *s3.UploadPartInput, opts 
 	return out, err
 }
 
-// readError explains why the file's bytes could not be read. What Check does not
-// know of is the end of the run.
-func (d *delivery) readError(err error) error {
-	if why := d.file.Check(d.up.stopped); why != nil {
-		return why
-	}
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) { // and that it did not change
+// readError explains why the file's bytes could not be read, where the Check that
+// follows any failure does not: the file ends too early and has not changed. What
+// else Check does not know of is the end of the run.
+func readError(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return &push.Error{Code: push.FileUnreadable, Detail: "the file could not be read: " + err.Error(), Err: err}
 	}
 	return err

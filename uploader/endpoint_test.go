@@ -110,6 +110,27 @@ func TestOneAttemptASecond(t *testing.T) {
 	})
 }
 
+// TestLostQuestion: a question whose answer never comes does not keep the next
+// one from being asked.
+func TestLostQuestion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		w := new(way)
+		w.open.Store(true)
+		w.hang.Store(true)
+		e := newEndpoint(ctx, w.connect, w.ask)
+		e.suspect(io.EOF)
+		synctest.Wait()
+		w.hang.Store(false)
+		begun := time.Now()
+		if err := e.wait(ctx); err != nil || time.Since(begun) > probeInterval {
+			t.Errorf("%v after %v", err, time.Since(begun))
+		}
+		stop()
+		e.asking.Wait()
+	})
+}
+
 // TestQuestionsSideBySide: however small the pool is, a question does not wait
 // for the answer to the one before.
 func TestQuestionsSideBySide(t *testing.T) {

@@ -27,6 +27,8 @@ func TestJudgeBucket(t *testing.T) {
 		{"wrong key", refusal(403, "InvalidAccessKeyId"), 1, aws.Duration(trialInterval)},
 		{"no connection", &downError{cause: errRefused}, 0, aws.Duration(time.Hour)},
 		{"a refusal", refusal(404, "NoSuchBucket"), 0, nil},
+		{"a file system that hangs", push.Errorf(push.FileHangs, "m"), 0, aws.Duration(0)},
+		{"a file that is being written", &push.Error{Code: push.FileChanged, Err: errUnsettled}, 0, aws.Duration(0)},
 		{"a file that is gone", push.Errorf(push.FileNotFound, "m"), 0, aws.Duration(0)},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

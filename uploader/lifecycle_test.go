@@ -113,7 +113,7 @@ func TestEndedRunIsNotTheFilesFault(t *testing.T) {
 		content, err := d.content(ctx)
 		if err == nil {
 			_, err = content.ReadAt(make([]byte, 1), 0)
-			err = d.readError(err)
+			err = readError(err)
 		}
 		if err != errCancelled {
 			t.Errorf("%d bytes: %v, want %v", size, err, errCancelled)

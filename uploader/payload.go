@@ -44,7 +44,7 @@ func (p *payload) prepare() error {
 
 func (p *payload) compute(wanted algorithms) error {
 	if err := p.ours.compute(p.content, wanted); err != nil {
-		return p.d.readError(err)
+		return readError(err)
 	}
 	return nil
 }
