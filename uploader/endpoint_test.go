@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/lsst-dm/s3daemon/transport"
 )
 
 // way is what an endpoint's connections go through.
@@ -108,6 +110,36 @@ func TestOneAttemptASecond(t *testing.T) {
 		stop()
 		e.asking.Wait()
 	})
+}
+
+// TestWhatIsSuspicious: a connection that broke or stood still in use has the
+// store asked; one that had been idle, or an answer, has not.
+func TestWhatIsSuspicious(t *testing.T) {
+	for _, tc := range []struct {
+		err  error
+		asks bool
+	}{
+		{&transport.BrokenError{Err: io.EOF}, true},
+		{&transport.BrokenError{Err: io.EOF, Reused: true}, true},
+		{&transport.BrokenError{Err: io.EOF, Reused: true, Idle: true}, false},
+		{&transport.StallError{What: "m"}, true},
+		{refusal(503, "SlowDown"), false},
+		{&downError{cause: errRefused}, false},
+	} {
+		ctx, stop := context.WithCancel(t.Context())
+		w := new(way)
+		w.hang.Store(true)
+		u := &Uploader{endpoint: newEndpoint(ctx, w.connect, w.ask)}
+		u.lostConnection(1, tc.err)
+		u.endpoint.mu.Lock()
+		asks := u.endpoint.outage != nil
+		u.endpoint.mu.Unlock()
+		if asks != tc.asks {
+			t.Errorf("%#v: asks %v, want %v", tc.err, asks, tc.asks)
+		}
+		stop()
+		u.endpoint.asking.Wait()
+	}
 }
 
 // TestLostQuestion: a question whose answer never comes does not keep the next
