@@ -127,6 +127,9 @@ func (r Request) badTags() string {
 		if name == "" || !goodTag(name, MaxTagNameRunes) || !goodTag(value, MaxTagValueRunes) {
 			return "tag " + Quote(name) + " is not one: a name has 1 to 128 characters of UTF-8, a value at most 256, and neither a control character"
 		}
+		if strings.HasPrefix(strings.ToLower(name), "aws:") {
+			return "tag " + Quote(name) + " is not one: names that begin with aws: are the store's own"
+		}
 	}
 	return ""
 }

@@ -12,7 +12,11 @@ import (
 	"net/http"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
+
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/lsst-dm/s3daemon/push"
 	"github.com/lsst-dm/s3daemon/transport"
@@ -200,6 +204,7 @@ func TestAdvice(t *testing.T) {
 		{push.StoreAnswer{Status: 403, Code: "SignatureDoesNotMatch"}, ChecksumAuto, "AWS_SECRET_ACCESS_KEY"},
 		{push.StoreAnswer{Status: 301, Code: "PermanentRedirect"}, ChecksumAuto, "set AWS_REGION to the bucket's region"},
 		{push.StoreAnswer{Status: 307, Code: "TemporaryRedirect"}, ChecksumAuto, "set S3_ENDPOINT_URL"},
+		{push.StoreAnswer{Status: 304}, ChecksumAuto, "cache or proxy"},
 		{push.StoreAnswer{Status: 403, Code: "RequestTimeTooSkewed"}, ChecksumAuto, "clock"},
 		{push.StoreAnswer{Status: 501, Code: "NotImplemented"}, ChecksumAuto, "S3DAEMON_CHECKSUM=md5"},
 		{push.StoreAnswer{Status: 501, Code: "NotImplemented"}, ChecksumMD5, ""},
@@ -211,6 +216,40 @@ func TestAdvice(t *testing.T) {
 		u := &Uploader{name: "http://store", checksum: tc.mode}
 		if got := u.advice("s3://raw/k", tc.answer); !strings.Contains(got, tc.want) || (got == "") != (tc.want == "") {
 			t.Errorf("%+v with %s: %q, want %q", tc.answer, tc.mode, got, tc.want)
+		}
+	}
+}
+
+// TestAnswerText has what is said of answers that are neither the success of a
+// store nor its refusal.
+func TestAnswerText(t *testing.T) {
+	for _, tc := range []struct {
+		answer push.StoreAnswer
+		want   string
+	}{
+		{push.StoreAnswer{Status: 200, Code: "InternalError"}, "200 OK with an error inside, InternalError"},
+		{push.StoreAnswer{Status: 204}, "204 No Content, where a store that has taken a file says 200"},
+		{push.StoreAnswer{Status: 206, Code: "Odd"}, "206 Partial Content with an error inside, Odd"},
+		{push.StoreAnswer{Status: 304}, "304 Not Modified"},
+	} {
+		if got := answerText(tc.answer); got != tc.want {
+			t.Errorf("%+v: %q, want %q", tc.answer, got, tc.want)
+		}
+	}
+}
+
+// TestRootText: what stood still, and for how long, is said before what the
+// kernel made of it.
+func TestRootText(t *testing.T) {
+	kernel := &net.OpError{Op: "readfrom", Net: "tcp", Err: syscall.ETIMEDOUT}
+	stalled := &smithyhttp.RequestSendError{Err: &transport.StallError{What: "nothing came back", Limit: 10 * time.Second, Err: kernel}}
+	for want, err := range map[string]error{
+		"nothing came back within 10s: " + kernel.Error(): stalled,
+		kernel.Error(): &smithyhttp.RequestSendError{Err: kernel},
+		"the cause":    fmt.Errorf("where: %w", errors.New("the cause")),
+	} {
+		if got := rootText(err); got != want {
+			t.Errorf("%q, want %q", got, want)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 
 	"github.com/lsst-dm/s3daemon/push"
+	"github.com/lsst-dm/s3daemon/transport"
 )
 
 // credentialsError marks a failure to get credentials, which the SDK returns
@@ -89,8 +90,11 @@ func (u *Uploader) explain(dest string, attempts int, err error) *push.Error {
 // answerText says in words what the store answered.
 func answerText(a push.StoreAnswer) string {
 	text := fmt.Sprintf("%d %s", a.Status, http.StatusText(a.Status))
-	if a.Status < 300 {
+	switch {
+	case a.Status == http.StatusOK || a.Status < 300 && a.Code != "":
 		text += " with an error inside"
+	case a.Status < 300:
+		text += ", where a store that has taken a file says 200"
 	}
 	if a.Code != "" && a.Code != http.StatusText(a.Status) {
 		text += ", " + a.Code
@@ -119,6 +123,9 @@ func (u *Uploader) advice(destination string, a push.StoreAnswer) string {
 	if u.checksum != ChecksumMD5 && (a.Code == "NotImplemented" || a.Status == http.StatusBadRequest && mentionsChecksum(a)) {
 		return " (if it does not know CRC64NVME checksums, set S3DAEMON_CHECKSUM=md5)"
 	}
+	if a.Status == http.StatusNotModified {
+		return " (no store says that to a request that brings bytes: see what cache or proxy answers in its place)"
+	}
 	if a.Status/100 == 3 {
 		return " (set S3_ENDPOINT_URL and AWS_REGION to where the bucket is)"
 	}
@@ -136,8 +143,12 @@ func mentionsChecksum(a push.StoreAnswer) bool {
 
 // rootText returns the text of the error that says what happened; the layers
 // that the SDK puts around it say only where. An error of the network is taken
-// whole, since it names the address.
+// whole, since it names the address; and so is one of a request that stood still,
+// before what the kernel made of that.
 func rootText(err error) string {
+	if stalled, ok := errors.AsType[*transport.StallError](err); ok {
+		return stalled.Error()
+	}
 	var network net.Error
 	if errors.As(err, &network) {
 		return network.Error()

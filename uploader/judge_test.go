@@ -27,6 +27,8 @@ func TestJudgeBucket(t *testing.T) {
 		{"wrong key", refusal(403, "InvalidAccessKeyId"), 1, aws.Duration(trialInterval)},
 		{"no connection", &downError{cause: errRefused}, 0, aws.Duration(time.Hour)},
 		{"a refusal", refusal(404, "NoSuchBucket"), 0, nil},
+		{"bytes that it refuses", refusal(400, "BadDigest"), 0, nil},
+		{"other bytes", push.Errorf(push.ChecksumMismatch, "m"), 0, nil},
 		{"a file system that hangs", push.Errorf(push.FileHangs, "m"), 0, aws.Duration(0)},
 		{"a file that is being written", &push.Error{Code: push.FileChanged, Err: errUnsettled}, 0, aws.Duration(0)},
 		{"a file that is gone", push.Errorf(push.FileNotFound, "m"), 0, aws.Duration(0)},

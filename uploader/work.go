@@ -201,10 +201,11 @@ func (u *Uploader) judgeBucket(b *bucket, err error, now time.Time) {
 	case notTried(err): // nothing: no connection is the endpoint's matter
 	case ofFile(err): // nor is the file the bucket's
 		u.queue.untried(b, now)
+	// It answers, though it says no, or has other bytes than were sent.
+	case mismatched(err), !transient(err) && answerOf(err).Status != 0:
+		u.queue.acquit(b)
 	case transient(err):
 		u.queue.failure(b, now, retryAfter(err))
-	case answerOf(err).Status != 0: // it says no, but it answers
-		u.queue.acquit(b)
 	default: // it was not asked
 		u.queue.untried(b, now)
 	}
