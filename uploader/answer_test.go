@@ -185,7 +185,7 @@ func TestCompletionIsLookedUp(t *testing.T) {
 func joined(etags []string) string {
 	all := md5.New()
 	for _, e := range etags {
-		sum, _ := hex.DecodeString(unquote(e))
+		sum, _ := hex.DecodeString(bareETag(e))
 		all.Write(sum)
 	}
 	return fmt.Sprintf("%x-%d", all.Sum(nil), len(etags))

@@ -119,7 +119,9 @@ func (d *delivery) UploadPart(ctx context.Context, in *s3.UploadPartInput, opts 
 		return p.verify(d.newClaim(out.ChecksumCRC64NVME, out.ETag, out.ServerSideEncryption))
 	})
 	if err == nil {
-		d.keepPart(aws.ToInt32(in.PartNumber), sentPart{size: content.Size(), etag: unquote(*out.ETag), ours: p.ours, proof: p.proof})
+		etag := bareETag(*out.ETag)
+		out.ETag = aws.String(`"` + etag + `"`) // which the completion names the part by
+		d.keepPart(aws.ToInt32(in.PartNumber), sentPart{size: content.Size(), etag: etag, ours: p.ours, proof: p.proof})
 	}
 	return out, err
 }

@@ -63,7 +63,7 @@ func newClient(ctx context.Context, cfg Config, dial transport.DialFunc) (client
 	}
 	wire = transport.New(connections)
 	client = s3.NewFromConfig(shared, func(o *s3.Options) {
-		o.HTTPClient = wire
+		o.HTTPClient = plain{wire}
 		if o.BaseEndpoint != nil {
 			o.UsePathStyle = true // virtual hosts need DNS that custom stores seldom have
 			// Sessions are for S3 Express, which is Amazon's alone, and would be

@@ -81,7 +81,7 @@ func (d *delivery) whole(ctx context.Context) (outcome, error) {
 // CRC64NVME of the file.
 func newOutcome(etag, version *string, crc uint64) outcome {
 	o := outcome{
-		etag: unquote(aws.ToString(etag)), versionID: aws.ToString(version),
+		etag: bareETag(aws.ToString(etag)), versionID: aws.ToString(version),
 		checksum: &push.Checksum{Algorithm: "crc64nvme", Value: crcText(crc)},
 	}
 	if version != nil && *version == "null" { // what S3 says where versioning is suspended
@@ -241,5 +241,3 @@ func encodeTags(tags map[string]string) string {
 	}
 	return strings.ReplaceAll(values.Encode(), "+", "%20")
 }
-
-func unquote(etag string) string { return strings.Trim(etag, `"`) }

@@ -54,7 +54,7 @@ func (d *delivery) head() (head *s3.HeadObjectOutput, err error) {
 // where the store gives one of the whole object, else by its ETag where that is
 // made of MD5s. If they are the same, what is known of the object comes with it.
 func (d *delivery) matches(head *s3.HeadObjectOutput) (got outcome, same, known bool) {
-	etag := unquote(aws.ToString(head.ETag))
+	etag := bareETag(aws.ToString(head.ETag))
 	verified := &push.Verified{What: "object", Algorithm: "crc64nvme", By: byDaemon, Value: wholeCRC(head.ChecksumCRC64NVME, head.ChecksumType)}
 	wanted := withCRC
 	if verified.Value == "" {

@@ -146,7 +146,7 @@ func (d *delivery) joinedOutcome(out *s3.CompleteMultipartUploadOutput, crc uint
 		}
 		verified = &push.Verified{What: "object", Algorithm: "crc64nvme", By: byDaemon, Value: whole}
 	}
-	etag := unquote(aws.ToString(out.ETag))
+	etag := bareETag(aws.ToString(out.ETag))
 	if ours := joinedETag(d.parts); etag == "" { // Ceph 16 leaves it out
 		etag = ours
 	} else if ours != "" && etag != ours && isMD5OfParts(etag) && !d.opaqueETag(out.ServerSideEncryption) {
@@ -176,7 +176,7 @@ func wholeCRC(crc *string, kind types.ChecksumType) string {
 func (d *delivery) settleETag(said, ours string, crc uint64) (string, error) {
 	head, err := d.head()
 	if err == nil && aws.ToInt64(head.ContentLength) == d.file.Size() {
-		if etag := unquote(aws.ToString(head.ETag)); etag == ours || etag == said {
+		if etag := bareETag(aws.ToString(head.ETag)); etag == ours || etag == said {
 			return etag, nil
 		}
 	}
@@ -195,7 +195,7 @@ func (d *delivery) resolve(cause error) (*s3.CompleteMultipartUploadOutput, erro
 	if err != nil || aws.ToInt64(head.ContentLength) != d.file.Size() {
 		return nil, cause
 	}
-	etag, ours, whole := unquote(aws.ToString(head.ETag)), joinedETag(d.parts), wholeCRC(head.ChecksumCRC64NVME, head.ChecksumType)
+	etag, ours, whole := bareETag(aws.ToString(head.ETag)), joinedETag(d.parts), wholeCRC(head.ChecksumCRC64NVME, head.ChecksumType)
 	switch tells := ours != "" && isMD5OfParts(etag) && !d.opaqueETag(head.ServerSideEncryption); {
 	case tells && etag != ours, !tells && whole == "":
 		return nil, cause

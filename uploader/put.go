@@ -1,6 +1,7 @@
 package uploader
 
 import (
+	"bytes"
 	"context"
 	"encoding/xml"
 	"io"
@@ -73,12 +74,16 @@ func (p *putter) exchange(ctx context.Context, in *s3.PutObjectInput, signed str
 		return nil, &smithyhttp.RequestSendError{Err: err}
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return nil, p.refusal(resp)
-	}
 	// To its end, so that the connection can be used again.
-	if _, err := io.Copy(io.Discard, io.LimitReader(resp.Body, maxAnswer)); err != nil {
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	switch {
+	case resp.StatusCode != http.StatusOK:
+		return nil, p.refusal(resp, body)
+	case err != nil:
 		return nil, &smithyhttp.RequestSendError{Err: err}
+	case isError(body):
+		resp.StatusCode = http.StatusInternalServerError // as the SDK has it
+		return nil, p.refusal(resp, body)
 	}
 	return &s3.PutObjectOutput{
 		ETag:              header(resp, "Etag"),
@@ -131,11 +136,26 @@ func (p *putter) request(ctx context.Context, in *s3.PutObjectInput, signed stri
 // maxAnswer bounds what is read of an answer, in bytes.
 const maxAnswer = 64 << 10
 
+// isError reports whether the body of an answer is an S3 store's error.
+func isError(body []byte) bool {
+	decoder := xml.NewDecoder(bytes.NewReader(body))
+	decoder.CharsetReader = func(_ string, in io.Reader) (io.Reader, error) { return in, nil }
+	for {
+		token, err := decoder.Token()
+		if err != nil {
+			return false
+		}
+		if root, ok := token.(xml.StartElement); ok {
+			return strings.EqualFold(root.Name.Local, "Error")
+		}
+	}
+}
+
 // refusal is the error that the SDK would make of the answer.
-func (p *putter) refusal(resp *http.Response) error {
+func (p *putter) refusal(resp *http.Response, body []byte) error {
 	var said struct{ Code, Message string }
 	// An answer without XML in it, as proxies give, has no code.
-	_ = xml.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(&said)
+	_ = xml.NewDecoder(bytes.NewReader(body)).Decode(&said)
 	if said.Code == "RequestTimeTooSkewed" {
 		p.setClock(resp)
 	}

@@ -13,12 +13,12 @@ import (
 // claim is what a store's answer of success says of the bytes that it has.
 type claim struct {
 	crc64nvme string // in base64; empty where it says none
-	etag      string // without quotes
+	etag      string // bare
 	opaque    bool   // the ETag is no digest of what was sent, whatever it looks like
 }
 
 func (d *delivery) newClaim(crc, etag *string, encryption types.ServerSideEncryption) claim {
-	return claim{aws.ToString(crc), unquote(aws.ToString(etag)), d.opaqueETag(encryption)}
+	return claim{aws.ToString(crc), bareETag(aws.ToString(etag)), d.opaqueETag(encryption)}
 }
 
 // opaqueETag reports whether an ETag says nothing of the object's bytes, which
@@ -56,6 +56,7 @@ type difference struct{ algorithm, read, stored string }
 //	the ETag is an MD5, and another        the bytes differ
 //	the ETag is ours                       proof
 //	the ETag is an MD5, ours is not known  find that out
+//	it gives several ETags                 the bytes differ
 //	neither says anything, and the store   proof: stores refuse a Content-MD5, or a signed
 //	took the MD5 or the SHA-256            SHA-256, that is not that of the body
 //	neither, and it took a CRC64NVME       nothing: many stores ignore the header
@@ -67,7 +68,8 @@ func judge(ours *digests, carried algorithms, says claim) verdict {
 		}
 		shown = proof{"crc64nvme", byDaemon}
 	}
-	comparable := !says.opaque && isMD5(says.etag)
+	several := contradictory(says.etag)
+	comparable := several || !says.opaque && isMD5(says.etag)
 	if comparable && ours.have&withMD5 != 0 {
 		if !strings.EqualFold(says.etag, ours.md5Hex()) {
 			return verdict{differs: &difference{"MD5", ours.md5Hex(), says.etag}}
@@ -77,7 +79,7 @@ func judge(ours *digests, carried algorithms, says claim) verdict {
 		}
 	}
 	switch {
-	case shown != proof{}:
+	case shown != proof{} && !several:
 	case comparable:
 		return verdict{needsMD5: true}
 	case carried&withMD5 != 0:

@@ -70,6 +70,7 @@ func TestJudge(t *testing.T) {
 	md5Taken, shaTaken := verdict{proof: proof{"md5", byStore}}, verdict{proof: proof{"sha256", byStore}}
 	other := verdict{differs: &difference{"CRC64NVME", ourCRC, otherCRC}}
 	otherTag := verdict{differs: &difference{"MD5", ourMD5, otherMD5}}
+	several := verdict{differs: &difference{"MD5", ourMD5, ourMD5 + ", x"}}
 	ask, nothing := verdict{needsMD5: true}, verdict{}
 	for _, tc := range []struct {
 		name      string
@@ -87,6 +88,8 @@ func TestJudge(t *testing.T) {
 		{"our MD5 in capitals", claim{"", "25F9E794323B453885F5181F1B624D0B", false}, ask, md5Shown, md5Shown, ask},
 		{"another MD5", claim{"", otherMD5, false}, ask, otherTag, otherTag, ask},
 		{"another MD5, encrypted", claim{"", otherMD5, true}, nothing, md5Taken, md5Taken, shaTaken},
+		{"several ETags", claim{"", ourMD5 + ", x", false}, ask, several, several, ask},
+		{"our CRC and several ETags, encrypted", claim{ourCRC, ourMD5 + ", x", true}, ask, several, several, ask},
 		{"an ETag that is no MD5", claim{"", "x", false}, nothing, md5Taken, md5Taken, shaTaken},
 		{"an ETag of parts", claim{"", noMD5, false}, nothing, md5Taken, md5Taken, shaTaken},
 	} {
