@@ -49,6 +49,12 @@ func (c Checksum) carries(operationVerifies bool) algorithms {
 	return withCRC | withMD5
 }
 
+// believes reports whether a CRC64NVME that an operation says, and that is ours,
+// is proof. With crc64nvme nothing else is to count.
+func (c Checksum) believes(operation *trust) bool {
+	return c == ChecksumCRC64NVME || !operation.doubts()
+}
+
 // digests are of the bytes of one request, or of a file.
 type digests struct {
 	have   algorithms

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
-	"sync/atomic"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
@@ -21,7 +20,7 @@ import (
 type payload struct {
 	d         *delivery
 	operation string
-	verifies  *atomic.Bool // what is known of the operation
+	verifies  *trust // what is known of the operation
 	content   *io.SectionReader
 	ours      digests
 	carried   algorithms // by the last attempt
@@ -38,7 +37,7 @@ func (p *payload) reader() *io.SectionReader {
 // prepare has the digests ready that the next attempt carries. It is called with
 // a slot held, so that what is read is sent while it is still in the page cache.
 func (p *payload) prepare() error {
-	p.carried = p.d.up.checksum.carries(p.verifies.Load())
+	p.carried = p.d.up.checksum.carries(p.verifies.knows())
 	return p.compute(p.carried | withCRC)
 }
 
@@ -106,14 +105,15 @@ func (p *payload) refused(err error) error {
 // verify returns nil if the answer of success to the attempt proves that the
 // store has the bytes, and the proof is then known.
 func (p *payload) verify(says claim) error {
-	learn(p.verifies, &p.ours, says)
-	v := judge(&p.ours, p.carried, says)
+	believed := p.d.up.checksum.believes(p.verifies)
+	v := judge(&p.ours, p.carried, says, believed)
 	if v.needsMD5 {
 		if err := p.compute(withMD5); err != nil {
 			return err
 		}
-		v = judge(&p.ours, p.carried, says)
+		v = judge(&p.ours, p.carried, says, believed)
 	}
+	p.verifies.learn(&p.ours, says, v)
 	if v.differs != nil {
 		err := errDiffers(p.d.dest, v.differs)
 		if v.differs.algorithm == "MD5" && says.crc64nvme != "" {
@@ -144,7 +144,7 @@ func (p *payload) differs(err error) {
 var errNotKnown = errors.New("the store does not tell a CRC64NVME any more")
 
 func (p *payload) notVerified() error {
-	e := push.Errorf(push.NotVerified, "the store at %s said yes to %s, and nothing shows that it has the file's bytes: it tells no CRC64NVME, and its ETag is no MD5", p.d.up.name, p.d.dest)
+	e := push.Errorf(push.NotVerified, "the store at %s said yes to %s, and nothing shows that it has the file's bytes: it tells no CRC64NVME to rely on, and its ETag is no MD5", p.d.up.name, p.d.dest)
 	if p.d.up.checksum == ChecksumCRC64NVME {
 		e.Detail += ": set S3DAEMON_CHECKSUM=auto"
 		return e

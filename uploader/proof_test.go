@@ -29,7 +29,8 @@ import (
 // tells of it only some. It stands in for those that a real one here cannot be.
 type peculiar struct {
 	checksCRC bool // checks a CRC64NVME header and tells it
-	checksMD5 bool // and a Content-MD5
+	mirrors   bool // tells the CRC64NVME that it was sent
+	checksMD5 bool // checks a Content-MD5
 	checksSHA bool // and a signed SHA-256
 	tellsMD5  bool // ETags are MD5s; else they are something else
 	encrypts  bool // ETags look like MD5s, and are not, and the store says why
@@ -138,6 +139,9 @@ func (s *peculiar) take(w http.ResponseWriter, h http.Header, body []byte) bool 
 	}
 	if s.checksCRC && h.Get("X-Amz-Checksum-Crc64nvme") != "" {
 		w.Header().Set("X-Amz-Checksum-Crc64nvme", crc)
+	}
+	if s.mirrors {
+		w.Header().Set("X-Amz-Checksum-Crc64nvme", h.Get("X-Amz-Checksum-Crc64nvme"))
 	}
 	if s.encrypts {
 		sum[0]++
@@ -310,8 +314,8 @@ func TestEncryptionThatWasAskedFor(t *testing.T) {
 }
 
 // TestSecretEncryption: where an ETag that looks like an MD5 is none, and the
-// store does not say so, its CRC64NVME decides once it is known to tell one. The
-// log has what to do about it.
+// store does not say so, nobody can tell that from other bytes. The log has what
+// to do about it, and that does it.
 func TestSecretEncryption(t *testing.T) {
 	for _, size := range []int{1000, testPart + 1} {
 		r := newRig(t)
@@ -319,11 +323,36 @@ func TestSecretEncryption(t *testing.T) {
 		s.in(r)
 		path, _ := r.file(t, "f", size)
 		receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
-		if err != nil || receipt.Attempts != 2 || receipt.Verified.Algorithm != "crc64nvme" {
-			t.Errorf("%d bytes: %v, receipt %+v, verified %+v", size, err, receipt, receipt.Verified)
-		}
+		wantMismatch(t, r, s, receipt, err)
 		if !strings.Contains(r.log.String(), "set S3DAEMON_CHECKSUM=crc64nvme") {
 			t.Errorf("%d bytes: the log does not say what to do: %s", size, r.log)
+		}
+		r = newRig(t, withMode(ChecksumCRC64NVME))
+		s.in(r)
+		receipt, err = r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
+		if err != nil || receipt.Attempts != 1 || receipt.Verified.Algorithm != "crc64nvme" {
+			t.Errorf("%d bytes: %v, receipt %+v, verified %+v", size, err, receipt, receipt.Verified)
+		}
+	}
+}
+
+// TestMirror has a store repeat the CRC64NVME that it is sent, which shows
+// nothing, and tell the MD5 of what it has. Once the two have contradicted each
+// other, the MD5 decides, for every push.
+func TestMirror(t *testing.T) {
+	for _, size := range []int{1000, inMemory + 1, testPart + 1} {
+		r := newRig(t)
+		s := &peculiar{mirrors: true, tellsMD5: true, spoil: func(_ int, body []byte) { body[len(body)/2] ^= 4 }}
+		s.in(r)
+		path, content := r.file(t, "f", size)
+		receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
+		wantMismatch(t, r, s, receipt, err)
+		s.mu.Lock()
+		s.spoil = nil
+		s.mu.Unlock()
+		receipt, err = r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
+		if err != nil || receipt.Verified.Algorithm != "md5" || !bytes.Equal(s.object, content) {
+			t.Errorf("%d bytes: %v, receipt %+v, verified %+v", size, err, receipt, receipt.Verified)
 		}
 	}
 }
@@ -418,6 +447,15 @@ func TestEchoEnds(t *testing.T) {
 			receipt, err := r.Push(t.Context(), push1)
 			if err != nil || receipt.Attempts != 2 || receipt.Verified.Algorithm != "md5" || receipt.Verified.By != "store" {
 				t.Errorf("%v, receipt %+v, verified %+v", err, receipt, receipt.Verified)
+			}
+			s.mu.Lock()
+			s.checksCRC = true
+			s.mu.Unlock()
+			for range 2 { // whichever server answers, there is an MD5
+				receipt, err = r.Push(t.Context(), push1)
+				if h := s.headers[len(s.headers)-1]; err != nil || receipt.Attempts != 1 || size < testPart && h.Get("Content-Md5") == "" {
+					t.Errorf("%v, receipt %+v", err, receipt)
+				}
 			}
 		})
 	}

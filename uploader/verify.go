@@ -49,10 +49,11 @@ type verdict struct {
 type difference struct{ algorithm, read, stored string }
 
 // judge says what an answer of success shows, given what is known of the bytes,
-// and which digests the request carried.
+// which digests the request carried, and whether a CRC64NVME that is ours is
+// believed.
 //
 //	it gives another CRC64NVME             the bytes differ
-//	it gives ours                          proof, if the ETag does not contradict
+//	it gives ours, and that is believed    proof, if the ETag does not contradict
 //	the ETag is an MD5, and another        the bytes differ
 //	the ETag is ours                       proof
 //	the ETag is an MD5, ours is not known  find that out
@@ -60,13 +61,15 @@ type difference struct{ algorithm, read, stored string }
 //	neither says anything, and the store   proof: stores refuse a Content-MD5, or a signed
 //	took the MD5 or the SHA-256            SHA-256, that is not that of the body
 //	neither, and it took a CRC64NVME       nothing: many stores ignore the header
-func judge(ours *digests, carried algorithms, says claim) verdict {
+func judge(ours *digests, carried algorithms, says claim, believed bool) verdict {
 	var shown proof
 	if says.crc64nvme != "" {
 		if says.crc64nvme != ours.crc64nvme() {
 			return verdict{differs: &difference{"CRC64NVME", ours.crc64nvme(), says.crc64nvme}}
 		}
-		shown = proof{"crc64nvme", byDaemon}
+		if believed {
+			shown = proof{"crc64nvme", byDaemon}
+		}
 	}
 	several := contradictory(says.etag)
 	comparable := several || !says.opaque && isMD5(says.etag)
@@ -104,17 +107,37 @@ func isMD5OfParts(etag string) bool {
 }
 
 // verifies is what is known of the store: whether an operation is one that
-// checks a CRC64NVME header. It is, once an answer has said the value that we
-// had computed, and until one does not. One server may do so for PutObject and
-// not for UploadPart.
-type verifies struct{ put, part atomic.Bool }
+// checks a CRC64NVME header. One server may do so for PutObject and not for
+// UploadPart.
+type verifies struct{ put, part trust }
 
-// learn notes what an answer to an operation shows of it.
-func learn(known *atomic.Bool, ours *digests, says claim) {
-	switch says.crc64nvme {
-	case ours.crc64nvme():
-		known.Store(true)
-	case "":
-		known.Store(false)
+// trust is how far it is believed that an operation checks a CRC64NVME header,
+// where an answer says the value that we had computed.
+//
+//	unknown  at first
+//	known    once an answer has said our value, and its ETag did not contradict
+//	doubted  from then on, and for good, that an answer said our value and its ETag
+//	         was that of other bytes: a server that repeats what it was told. So too
+//	         once an answer said none after others had: the servers are not alike
+type trust struct{ atomic.Uint32 }
+
+const (
+	unknown uint32 = iota
+	known
+	doubted
+)
+
+func (t *trust) knows() bool  { return t.Load() == known }
+func (t *trust) doubts() bool { return t.Load() == doubted }
+
+// learn notes what an answer shows of the operation, given what it amounts to.
+func (t *trust) learn(ours *digests, says claim, v verdict) {
+	switch {
+	case says.crc64nvme == "":
+		t.CompareAndSwap(known, doubted)
+	case says.crc64nvme == ours.crc64nvme() && v.differs != nil:
+		t.Store(doubted)
+	case v.differs == nil:
+		t.CompareAndSwap(unknown, known)
 	}
 }

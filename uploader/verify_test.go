@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"io"
 	"strings"
-	"sync/atomic"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -77,21 +76,26 @@ func TestJudge(t *testing.T) {
 		says      claim
 		crc, both verdict // where the request carried a CRC64NVME, and an MD5 too
 		md5, sha  verdict // an MD5 alone; a CRC64NVME and a signed SHA-256
+		doubted   bool
 	}{
-		{"our CRC and our MD5", claim{ourCRC, ourMD5, false}, crcShown, crcShown, crcShown, crcShown},
-		{"our CRC and an ETag that is none", claim{ourCRC, noMD5, false}, crcShown, crcShown, crcShown, crcShown},
-		{"our CRC and another MD5", claim{ourCRC, otherMD5, false}, crcShown, otherTag, otherTag, crcShown},
-		{"our CRC, encrypted", claim{ourCRC, otherMD5, true}, crcShown, crcShown, crcShown, crcShown},
-		{"another CRC and our MD5", claim{otherCRC, ourMD5, false}, other, other, other, other},
-		{"another CRC alone", claim{otherCRC, "", false}, other, other, other, other},
-		{"our MD5", claim{"", ourMD5, false}, ask, md5Shown, md5Shown, ask},
-		{"our MD5 in capitals", claim{"", "25F9E794323B453885F5181F1B624D0B", false}, ask, md5Shown, md5Shown, ask},
-		{"another MD5", claim{"", otherMD5, false}, ask, otherTag, otherTag, ask},
-		{"another MD5, encrypted", claim{"", otherMD5, true}, nothing, md5Taken, md5Taken, shaTaken},
-		{"several ETags", claim{"", ourMD5 + ", x", false}, ask, several, several, ask},
-		{"our CRC and several ETags, encrypted", claim{ourCRC, ourMD5 + ", x", true}, ask, several, several, ask},
-		{"an ETag that is no MD5", claim{"", "x", false}, nothing, md5Taken, md5Taken, shaTaken},
-		{"an ETag of parts", claim{"", noMD5, false}, nothing, md5Taken, md5Taken, shaTaken},
+		{"our CRC and our MD5", claim{ourCRC, ourMD5, false}, crcShown, crcShown, crcShown, crcShown, false},
+		{"our CRC and an ETag that is none", claim{ourCRC, noMD5, false}, crcShown, crcShown, crcShown, crcShown, false},
+		{"our CRC and another MD5", claim{ourCRC, otherMD5, false}, crcShown, otherTag, otherTag, crcShown, false},
+		{"our CRC, encrypted", claim{ourCRC, otherMD5, true}, crcShown, crcShown, crcShown, crcShown, false},
+		{"another CRC and our MD5", claim{otherCRC, ourMD5, false}, other, other, other, other, false},
+		{"another CRC alone", claim{otherCRC, "", false}, other, other, other, other, false},
+		{"our MD5", claim{"", ourMD5, false}, ask, md5Shown, md5Shown, ask, false},
+		{"our MD5 in capitals", claim{"", "25F9E794323B453885F5181F1B624D0B", false}, ask, md5Shown, md5Shown, ask, false},
+		{"another MD5", claim{"", otherMD5, false}, ask, otherTag, otherTag, ask, false},
+		{"another MD5, encrypted", claim{"", otherMD5, true}, nothing, md5Taken, md5Taken, shaTaken, false},
+		{"several ETags", claim{"", ourMD5 + ", x", false}, ask, several, several, ask, false},
+		{"our CRC and several ETags, encrypted", claim{ourCRC, ourMD5 + ", x", true}, ask, several, several, ask, false},
+		{"an ETag that is no MD5", claim{"", "x", false}, nothing, md5Taken, md5Taken, shaTaken, false},
+		{"an ETag of parts", claim{"", noMD5, false}, nothing, md5Taken, md5Taken, shaTaken, false},
+		{"our CRC and our MD5, doubted", claim{ourCRC, ourMD5, false}, ask, md5Shown, md5Shown, ask, true},
+		{"our CRC and another MD5, doubted", claim{ourCRC, otherMD5, false}, ask, otherTag, otherTag, ask, true},
+		{"another CRC and our MD5, doubted", claim{otherCRC, ourMD5, false}, other, other, other, other, true},
+		{"our CRC, encrypted, doubted", claim{ourCRC, otherMD5, true}, nothing, md5Taken, md5Taken, shaTaken, true},
 	} {
 		for _, carried := range []struct {
 			name string
@@ -100,14 +104,14 @@ func TestJudge(t *testing.T) {
 		}{{"CRC", withCRC, tc.crc}, {"CRC and MD5", withCRC | withMD5, tc.both}, {"MD5", withMD5, tc.md5}, {"SHA-256", withCRC | withSHA256, tc.sha}} {
 			ours := known
 			ours.have |= carried.what
-			got := judge(&ours, carried.what, tc.says)
+			got := judge(&ours, carried.what, tc.says, !tc.doubted)
 			if got.proof != carried.want.proof || got.needsMD5 != carried.want.needsMD5 || (got.differs == nil) != (carried.want.differs == nil) ||
 				got.differs != nil && *got.differs != *carried.want.differs {
 				t.Errorf("%s, to a request with %s: %+v, want %+v", tc.name, carried.name, got, carried.want)
 			}
 			if got.needsMD5 { // which then decides
 				ours.have |= withMD5
-				if again := judge(&ours, carried.what, tc.says); (again.proof == md5Shown.proof) == (again.differs != nil) {
+				if again := judge(&ours, carried.what, tc.says, !tc.doubted); (again.proof == md5Shown.proof) == (again.differs != nil) {
 					t.Errorf("%s, to a request with %s: with the MD5 known, %+v", tc.name, carried.name, again)
 				}
 			}
@@ -115,18 +119,41 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// TestLearning: an operation counts as one that verifies after an answer with
-// our value, and does not any more after one without any.
+// TestLearning: an operation is known to verify after an answer with our value,
+// and doubted for good after one whose ETag contradicts it, or after one without
+// any when others had one.
 func TestLearning(t *testing.T) {
 	ours := digests{have: withCRC, crc: 1}
-	var known atomic.Bool
-	for i, step := range []struct {
+	contradicts, agrees := verdict{differs: &difference{"MD5", "x", "y"}}, verdict{proof: proof{"crc64nvme", byDaemon}}
+	type step struct {
 		says  string
-		knows bool
-	}{{"", false}, {crcText(2), false}, {crcText(1), true}, {crcText(2), true}, {"", false}, {crcText(1), true}} {
-		learn(&known, &ours, claim{crc64nvme: step.says})
-		if known.Load() != step.knows {
-			t.Errorf("step %d, %q: known %v", i, step.says, known.Load())
+		shows verdict
+		now   uint32
+	}
+	our, other := crcText(1), crcText(2)
+	for i, steps := range [][]step{
+		{{"", verdict{}, unknown}, {"", contradicts, unknown}, {other, contradicts, unknown}, {our, agrees, known}, {other, contradicts, known}, {our, agrees, known}, {"", verdict{}, doubted}, {our, agrees, doubted}},
+		{{our, contradicts, doubted}, {our, agrees, doubted}},
+		{{our, agrees, known}, {our, contradicts, doubted}, {"", verdict{}, doubted}},
+	} {
+		var operation trust
+		for j, step := range steps {
+			if operation.learn(&ours, claim{crc64nvme: step.says}, step.shows); operation.Load() != step.now {
+				t.Errorf("%d, step %d, %q: %d, want %d", i, j, step.says, operation.Load(), step.now)
+			}
+		}
+	}
+}
+
+// TestBelieves: who wants CRC64NVME alone gets that.
+func TestBelieves(t *testing.T) {
+	for _, mode := range modes {
+		for state, want := range []bool{unknown: true, known: true, doubted: mode == ChecksumCRC64NVME} {
+			var operation trust
+			operation.Store(uint32(state))
+			if got := mode.believes(&operation); got != want {
+				t.Errorf("%s, %d: %v", mode, state, got)
+			}
 		}
 	}
 }
