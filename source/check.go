@@ -72,7 +72,8 @@ func (f *File) compareSelf() error {
 }
 
 // compareName looks whether the path leads to the file still. One that leads
-// nowhere will do: nothing is there that somebody could lose.
+// nowhere will do: nothing is there that somebody could lose. While the file is
+// open its mount stays, so that what has another device is another file.
 func (f *File) compareName() error {
 	info, err := os.Stat(f.line.path)
 	switch {
@@ -80,8 +81,10 @@ func (f *File) compareName() error {
 		return nil
 	case err != nil && !errors.Is(err, syscall.ELOOP):
 		return explain(f.line.path, err)
-	case err != nil || !identityOf(info).Same(f.identity):
+	case err != nil || !sameInode(identityOf(info), f.identity) || !identityOf(info).Same(f.identity):
 		return push.Errorf(push.FileChanged, "another file took the name %s while it was sent: push it once its writer has renamed it to that", push.Quote(f.line.path))
 	}
 	return nil
 }
+
+func sameInode(a, b Identity) bool { return a.Device == b.Device && a.Inode == b.Inode }

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -242,6 +243,18 @@ func TestCloseHangs(t *testing.T) {
 	}
 }
 
+// TestSyncFails: an error of fsync is not told as one of a read.
+func TestSyncFails(t *testing.T) {
+	h := startHangFS(t)
+	f := mustOpen(t, h.write("f", []byte("light")))
+	h.tell("fail fsync f")
+	err := f.Sync(t.Context())
+	wantCode(t, "Sync", err, push.FileUnreadable)
+	if !strings.Contains(err.Error(), "could not be put on disk: input/output error") {
+		t.Errorf("Sync says %q", err)
+	}
+}
+
 // TestReadFails reads from a disk that is broken.
 func TestReadFails(t *testing.T) {
 	h := startHangFS(t)
@@ -251,6 +264,28 @@ func TestReadFails(t *testing.T) {
 		t.Fatal("it can be read")
 	}
 	wantCode(t, "Check", f.Check(t.Context()), push.FileUnreadable)
+}
+
+// TestNameLeadsElsewhere has the name of an open file lead to one of another
+// device, which is all that tells the two apart.
+func TestNameLeadsElsewhere(t *testing.T) {
+	h := startHangFS(t)
+	shown := h.write("f", []byte("light"))
+	lies := filepath.Join(h.dir, "f")
+	for on, from := range map[string]string{"a file system that is not known": shown, "a disk": lies} {
+		t.Run(on, func(t *testing.T) {
+			name := link(t, from)
+			f := mustOpen(t, name)
+			if err := f.Check(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			to := map[string]string{shown: lies, lies: shown}[from]
+			if err := errors.Join(os.Symlink(to, name+".new"), os.Rename(name+".new", name)); err != nil {
+				t.Fatal(err)
+			}
+			wantCode(t, "Check", f.Check(t.Context()), push.FileChanged)
+		})
+	}
 }
 
 // TestChecksRemote: the table of Check holds where every look has to be waited

@@ -59,7 +59,9 @@ type Identity struct {
 // Same reports whether the two are of one file that has not been written to
 // between. Whoever keeps the size and sets the modification time back is not
 // noticed. The inode counts on one device only: the numbers of devices, and on
-// some network file systems those of inodes, change with each mount.
+// some network file systems those of inodes, change with each mount, which may
+// have been between. Check, whose file is open, takes another device for another
+// file.
 func (i Identity) Same(other Identity) bool {
 	return i.Size == other.Size && i.ModTime.Equal(other.ModTime) && (i.Inode == other.Inode || i.Device != other.Device)
 }
@@ -182,7 +184,8 @@ func (f *File) Sync(ctx context.Context) error {
 	case hung != nil:
 		return hangs(f.line.path)
 	case err != nil:
-		return explain(f.line.path, err)
+		return &push.Error{Code: push.FileUnreadable, Err: err,
+			Detail: "file " + push.Quote(f.line.path) + " could not be put on disk: " + reason(err) + ": see to the disk, and push it again"}
 	}
 	return nil
 }
