@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -476,4 +477,72 @@ func TestGivenUp(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestSickKeysDoNotHideSoundOnes: sixty pushes to keys that always fail are in
+// the queue, and what comes to others of the same bucket is delivered, waited
+// for or not, while the sick are hardly asked for.
+func TestSickKeysDoNotHideSoundOnes(t *testing.T) {
+	const sick = 60
+	r := newRig(t, func(c *Config) { c.MaxConnections = 8 })
+	r.retry.jitter = func(d time.Duration) time.Duration { return d }
+	var failed atomic.Int32
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		if !strings.HasPrefix(req.URL.Path, "/bucket/sick") {
+			next.ServeHTTP(w, req)
+			return
+		}
+		failed.Add(1)
+		io.Copy(io.Discard, req.Body)
+		w.WriteHeader(500)
+		io.WriteString(w, "<Error><Code>InternalError</Code></Error>")
+	})
+	path, _ := r.file(t, "f", 100)
+	for i := range sick {
+		r.later(t, push.Request{File: path, Destination: fmt.Sprintf("s3://bucket/sick%d", i)})
+	}
+	until(t, "the bucket is on trial", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return len(r.queue.onTrial) == 1
+	})
+	before := failed.Load()
+	var ids []push.ID
+	for i := range 10 {
+		ids = append(ids, r.later(t, push.Request{File: path, Destination: fmt.Sprintf("s3://bucket/sound%d", i)}))
+	}
+	for i := range 5 {
+		if _, err := r.Push(t.Context(), push.Request{File: path, Destination: fmt.Sprintf("s3://bucket/waited%d", i)}); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, id := range ids {
+		r.ended(t, id, push.Done)
+	}
+	if n := failed.Load() - before; n > 3*sick {
+		t.Errorf("the sick were asked for %d times meanwhile", n)
+	}
+	r.stays = sick
+}
+
+// TestNobodyIsGivenUpUntried: of callers who wait for a bucket that takes
+// nothing each has an attempt, and hears what it came to.
+func TestNobodyIsGivenUpUntried(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.MaxConnections = 8 })
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		io.Copy(io.Discard, req.Body)
+		w.WriteHeader(500)
+		io.WriteString(w, "<Error><Code>InternalError</Code></Error>")
+	})
+	path, _ := r.file(t, "f", 100)
+	var callers sync.WaitGroup
+	for i := range 40 {
+		callers.Go(func() {
+			receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: fmt.Sprintf("s3://bucket/%d", i)})
+			if receipt.Attempts == 0 || !strings.Contains(fmt.Sprint(err), "500") {
+				t.Errorf("after %d attempts: %v", receipt.Attempts, err)
+			}
+		})
+	}
+	callers.Wait()
 }

@@ -72,6 +72,10 @@ func (u *Uploader) impatientLocked(now, downSince time.Time, down bool) (out []o
 			t.cancel(errImpatient)
 			continue
 		}
+		if !down && e.stage == aside && t.attempts == 0 && now.Sub(later(since, t.wantedSince)) < patience+chanceWithin {
+			u.queue.lastChance(e)
+			continue
+		}
 		u.queue.end(e)
 		out = append(out, overdue{e, t})
 	}
@@ -116,13 +120,23 @@ func (u *Uploader) tooOldLocked(now time.Time, down bool) (out []overdue) {
 			}
 		}
 	}
+	search := func(h *heap, in stage) {
+		for _, e := range h.entries {
+			if len(out) < tooOldAtOnce && e.stage == in && tooOld(e) {
+				u.queue.end(e)
+				out = append(out, overdue{e, u.taskLocked(e)})
+			}
+		}
+	}
 	for k := range u.queue.ready {
 		if down {
 			take(&u.queue.ready[k][fresh], ready)
 			take(&u.queue.ready[k][failed], ready)
 		}
 		for b := range u.queue.onTrial {
-			take(&b.trial.aside[k], aside)
+			take(&b.trial.aside[k][fresh], aside)
+			search(&b.trial.aside[k][failed], aside) // which are not by age, and few: each has had a try
+			search(&b.trial.aside[k][wanted], aside)
 		}
 	}
 	return out
@@ -135,5 +149,5 @@ func (u *Uploader) giveUp(e *entry, t *task) {
 		u.log.Error("a push cannot be given up: its record cannot be read; the next start takes it up", "id", e.id.String(), "error", err.Error())
 		return
 	}
-	u.finish(e, t, r, push.Failed, outcome{}, u.unreachable(t))
+	u.finish(e, t, r, push.Failed, outcome{}, u.unreachable(e, t))
 }

@@ -87,6 +87,14 @@ func (u *Uploader) explain(dest string, attempts int, err error) *push.Error {
 	return e
 }
 
+// inBrief says in words what the store answered, or else what went wrong.
+func inBrief(err error) string {
+	if answer := answerOf(err); answer.Status != 0 {
+		return answerText(answer)
+	}
+	return push.OneLine(rootText(err))
+}
+
 // answerText says in words what the store answered.
 func answerText(a push.StoreAnswer) string {
 	text := fmt.Sprintf("%d %s", a.Status, http.StatusText(a.Status))

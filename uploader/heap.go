@@ -8,11 +8,12 @@ type heap struct {
 	before  func(a, b *entry) bool
 }
 
-func (h *heap) len() int      { return len(h.entries) }
-func (h *heap) top() *entry   { return h.entries[0] }
-func (h *heap) push(e *entry) { stdheap.Push((*heapOrder)(h), e) }
-func (h *heap) pop() *entry   { return stdheap.Pop((*heapOrder)(h)).(*entry) }
-func (h *heap) restore()      { stdheap.Init((*heapOrder)(h)) }
+func (h *heap) len() int        { return len(h.entries) }
+func (h *heap) top() *entry     { return h.entries[0] }
+func (h *heap) push(e *entry)   { stdheap.Push((*heapOrder)(h), e) }
+func (h *heap) pop() *entry     { return stdheap.Pop((*heapOrder)(h)).(*entry) }
+func (h *heap) popLast() *entry { return (*heapOrder)(h).Pop().(*entry) } // one of those that go late
+func (h *heap) restore()        { stdheap.Init((*heapOrder)(h)) }
 
 // heapOrder is what container/heap asks for.
 type heapOrder heap

@@ -20,6 +20,11 @@ func (q *queue) next(k kind, now time.Time) *entry {
 	if q.paused || q.running[k] >= q.places {
 		return nil
 	}
+	if len(q.onTrial) > 0 { // what has come since is set aside, and has its turn among the others there
+		for lane := range uint8(noLane) {
+			q.peek(k, lane)
+		}
+	}
 	e := q.triesBucket(k, now)
 	if e == nil {
 		e = q.choose(k)
@@ -29,7 +34,10 @@ func (q *queue) next(k kind, now time.Time) *entry {
 	}
 	e.stage, e.lane = started, noLane
 	q.running[k]++
-	if e.tried {
+	if t := e.bucket.trial; t != nil {
+		t.tries[e] = struct{}{}
+	}
+	if e.failures > 0 {
 		q.again[k]++
 	}
 	return e

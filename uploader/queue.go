@@ -1,6 +1,7 @@
 package uploader
 
 import (
+	"math"
 	"time"
 
 	"github.com/lsst-dm/s3daemon/push"
@@ -25,7 +26,9 @@ import (
 //     rest.
 //   - A bucket whose requests failed several times in a row is on trial: one
 //     push a second tries it, and the others are set aside, where they hold up
-//     nobody. One success brings them all back. See trial.
+//     nobody. What has failed least often goes first there, so that keys that are
+//     sick do not hide those that are not. One success brings them all back. See
+//     trial.
 //   - While nothing can be sent at all (paused), nothing starts.
 type queue struct {
 	places int // of each kind
@@ -72,9 +75,10 @@ type entry struct {
 	kind        kind
 	stage       stage
 	lane        uint8
-	tried       bool // an attempt has failed
-	kept        bool // it was promised to go on without anybody who waits
-	maybe       bool // an attempt, perhaps of an earlier process, ended so that the store may have the object
+	failures    uint8 // attempts that failed, or as many as there is room for
+	chance      bool  // it tries a bucket on trial out of turn
+	kept        bool  // it was promised to go on without anybody who waits
+	maybe       bool  // an attempt, perhaps of an earlier process, ended so that the store may have the object
 }
 
 // waited reports whether a caller waits who is to be told when the push does
@@ -139,6 +143,8 @@ func (q *queue) want(first *entry, n int32) {
 	case (before == 0) == (first.chainWanted == 0):
 	case first.stage == ready:
 		q.makeReady(first)
+	case first.stage == aside:
+		first.bucket.trial.setAside(first)
 	case first.stage == backoff && before == 0: // its backoff was that of a push nobody waits for
 		q.hasten(func(e *entry) bool { return e == first })
 	}
@@ -146,24 +152,35 @@ func (q *queue) want(first *entry, n int32) {
 
 // makeReady puts the first of a chain into the lane that it belongs in.
 func (q *queue) makeReady(e *entry) {
-	e.stage, e.lane = ready, fresh
+	e.stage, e.lane = ready, e.laneOf()
+	q.ready[e.kind][e.lane].push(e)
+}
+
+// laneOf returns the lane that a ready entry belongs in.
+func (e *entry) laneOf() uint8 {
 	switch {
 	case e.chainWanted > 0:
-		e.lane = wanted
-	case e.tried:
-		e.lane = failed
+		return wanted
+	case e.failures > 0:
+		return failed
 	}
-	q.ready[e.kind][e.lane].push(e)
+	return fresh
 }
 
 // leave takes the place of an entry back.
 func (q *queue) leave(e *entry) {
 	q.running[e.kind]--
+	q.endTry(e)
+	if e.failures > 0 {
+		q.again[e.kind]--
+	}
+}
+
+// endTry notes that an entry does not try its bucket any more, if it did.
+func (q *queue) endTry(e *entry) {
+	e.chance = false
 	if t := e.bucket.trial; t != nil {
 		delete(t.tries, e)
-	}
-	if e.tried {
-		q.again[e.kind]--
 	}
 }
 
@@ -171,7 +188,7 @@ func (q *queue) leave(e *entry) {
 // the time given for another.
 func (q *queue) retry(e *entry, until time.Time) {
 	q.leave(e)
-	e.tried = true
+	e.failures = min(e.failures, math.MaxUint8-1) + 1
 	e.stage, e.lane, e.due = backoff, noLane, until.UnixNano()
 	q.waiting.push(e)
 }
@@ -182,6 +199,7 @@ func (q *queue) end(e *entry) {
 	if e.stage == started {
 		q.leave(e)
 	}
+	q.endTry(e)
 	e.stage, e.lane = ending, noLane
 }
 
@@ -211,7 +229,7 @@ func (q *queue) remove(e *entry) {
 	}
 	e.next, e.last = nil, nil
 	if e.bucket.entries--; e.bucket.entries == 0 {
-		q.acquit(e.bucket)
+		q.acquit(e.bucket, time.Time{})
 		delete(q.buckets, e.bucket.name)
 	}
 }

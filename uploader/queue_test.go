@@ -228,21 +228,189 @@ func TestBucketOnTrial(t *testing.T) {
 	l.now = l.now.Add(59 * time.Second)
 	l.start(t, nil)
 	l.now = l.now.Add(time.Second)
-	l.start(t, bad[6])
+	l.start(t, bad[9]) // a young one
 	l.start(t, nil)
 	l.now = l.now.Add(trialPatience) // it hangs
-	l.start(t, bad[7])
+	l.start(t, bad[6])
 	l.end(bad[8]) // cancelled meanwhile
-	l.acquit(bad[7].bucket)
-	l.done(bad[7])
+	l.acquit(bad[6].bucket, l.now)
+	l.done(bad[6])
 	var all []*entry
 	for e := l.next(single, l.now); e != nil; e = l.next(single, l.now) {
 		all = append(all, e)
 	}
 	slices.SortFunc(all, func(a, b *entry) int { return a.id.Compare(b.id) })
-	want := append(slices.Clone(bad[:6]), bad[9])
+	want := append(slices.Clone(bad[:6]), bad[7])
 	if !slices.Equal(all, want) {
 		t.Errorf("%d pushes start at once when the bucket is back, want those that failed or were set aside, %d", len(all), len(want))
+	}
+}
+
+// fallSick has so many pushes to the bucket fail, which puts it on trial.
+func (l *line) fallSick(t *testing.T, bucket string, n int) (sick []*entry) {
+	t.Helper()
+	for i := range n {
+		sick = append(sick, l.accept(bucket, fmt.Sprint("sick", i), single, 0))
+	}
+	for range n {
+		e := l.next(single, l.now)
+		l.retry(e, l.now.Add(time.Hour))
+		l.failure(e.bucket, l.now, 0)
+		l.now = l.now.Add(trialInterval)
+	}
+	if sick[0].bucket.trial == nil {
+		t.Fatal("the bucket is not on trial")
+	}
+	return sick
+}
+
+// TestTrialTriesTheSound: a bucket on trial is tried with what somebody waits
+// for, then with what has failed least often, an old one and a young one in turn;
+// but every eighth try is not for those who wait.
+func TestTrialTriesTheSound(t *testing.T) {
+	l := newLine(10)
+	sick := l.fallSick(t, "raw", 20)
+	l.now = l.now.Add(time.Hour)
+	l.expire(l.now)
+	try := func() *entry {
+		t.Helper()
+		e := l.next(single, l.now)
+		if e == nil {
+			t.Fatal("none is tried")
+		}
+		l.start(t, nil)
+		l.retry(e, l.now)
+		l.failure(e.bucket, l.now, 0)
+		l.now = l.now.Add(trialInterval)
+		l.expire(l.now)
+		return e
+	}
+	want := func(e *entry) {
+		t.Helper()
+		if got := try(); got != e {
+			t.Fatalf("%s is tried, want %s", name(got), name(e))
+		}
+	}
+	want(sick[0])
+	want(sick[1])
+	var untried []*entry
+	for i := range 20 {
+		untried = append(untried, l.accept("raw", fmt.Sprint("untried", i), single, 0))
+	}
+	ends := map[*entry]bool{try(): true, try(): true}
+	young := slices.ContainsFunc(untried[15:], func(e *entry) bool { return ends[e] })
+	if !ends[untried[0]] || !young {
+		t.Error("the first two are not the oldest and a young one")
+	}
+	waited := untried[10]
+	l.setWanted(waited, 1)
+	for range wantedInARow {
+		want(waited)
+	}
+	if e := try(); e.failures != 1 {
+		t.Errorf("%s is tried, which nobody waits for, and failed %d times", name(e), e.failures)
+	}
+	want(waited)
+	l.setWanted(waited, -1)
+	for _, e := range untried {
+		l.done(e)
+	}
+	for _, e := range sick[2:] {
+		want(e)
+	}
+	want(sick[0])
+}
+
+// TestLastChance: what is to be given up untried is tried out of turn, but so
+// that what hangs does not take all places.
+func TestLastChance(t *testing.T) {
+	l := newLine(20)
+	sick := l.fallSick(t, "raw", 6)
+	b := sick[0].bucket
+	var waited []*entry
+	for i := range 20 {
+		waited = append(waited, l.accept("raw", fmt.Sprint("waited", i), single, 1))
+	}
+	first := l.next(single, l.now) // the others are set aside
+	l.start(t, nil)
+	for _, e := range slices.Backward(waited) {
+		l.lastChance(e)
+		l.lastChance(e) // it has one
+	}
+	if first != waited[0] {
+		t.Errorf("%s is tried first", name(first))
+	}
+	for _, e := range waited[1 : l.places/4] { // a quarter of the places in all
+		l.start(t, e)
+	}
+	l.start(t, nil)
+	due := b.trial.due
+	l.retry(waited[1], l.now)
+	l.expire(l.now)
+	l.start(t, waited[5])
+	l.start(t, nil)
+	l.end(waited[6])
+	l.end(waited[5])
+	l.start(t, waited[7])
+	l.failure(b, due.Add(-trialInterval/2), 0)
+	if b.trial.due != due {
+		t.Errorf("what fails out of turn puts the next try off by %v", b.trial.due.Sub(due))
+	}
+	l.acquit(b, l.now)
+	l.start(t, waited[1])
+	l.start(t, waited[8])
+}
+
+// TestSickAreNotHastenedForEver: where some keys of a bucket are sick, each
+// success of a sound one does not have them tried at once.
+func TestSickAreNotHastenedForEver(t *testing.T) {
+	l := newLine(2)
+	sick := l.fallSick(t, "raw", 8)
+	b := sick[0].bucket
+	count := func() (n int) {
+		for e := l.next(single, l.now); e != nil; e = l.next(single, l.now) {
+			l.retry(e, l.now.Add(time.Hour))
+			l.failure(b, l.now, 0)
+			n++
+		}
+		return n
+	}
+	for round, want := range []int{5, 3, 0, 0} { // until it is on trial again, the rest of them, and none
+		l.acquit(b, l.now)
+		if n := count(); n != want {
+			t.Errorf("round %d: %d of the sick are tried because a sound one was delivered, want %d", round, n, want)
+		}
+		l.now = l.now.Add(trialInterval / 2)
+		for range failuresForTrial {
+			l.failure(b, l.now, 0)
+		}
+	}
+	l.now = l.now.Add(patientCap)
+	l.acquit(b, l.now)
+	if n := count(); n != failuresForTrial {
+		t.Errorf("%d are tried after a while, want some again", n)
+	}
+}
+
+// TestSoundBucketIsNotPutOnTrialSoon: a bucket that has just taken a push is
+// given more failures than one that has not.
+func TestSoundBucketIsNotPutOnTrialSoon(t *testing.T) {
+	l := newLine(10)
+	b := l.accept("raw", "k", single, 0).bucket
+	for _, tc := range []struct {
+		since  time.Duration // the last success
+		enough int
+	}{{trialInterval / 2, 20}, {trialInterval, failuresForTrial}} {
+		l.acquit(b, l.now)
+		l.now = l.now.Add(tc.since)
+		n := 0
+		for b.trial == nil {
+			l.failure(b, l.now, 0)
+			n++
+		}
+		if n != tc.enough {
+			t.Errorf("%v after a success %d failures put it on trial, want %d", tc.since, n, tc.enough)
+		}
 	}
 }
 
@@ -305,7 +473,7 @@ func TestQueueAtRandom(t *testing.T) {
 					t.Fatalf("seed %d: %s to one object ends after a younger one", seed, name(e))
 				}
 				last[e.object] = e.id
-				l.acquit(e.bucket)
+				l.acquit(e.bucket, l.now)
 				l.end(e)
 				leaving[e] = true
 			case n == 7 && len(leaving) > 0 || step >= 1000 && len(leaving) > 0:
@@ -359,7 +527,7 @@ func TestQueueAtRandom(t *testing.T) {
 			for e := range running {
 				delete(running, e)
 				delete(all, e)
-				l.acquit(e.bucket)
+				l.acquit(e.bucket, l.now)
 				l.done(e)
 				moved = true
 			}

@@ -165,7 +165,7 @@ func (u *Uploader) settle(e *entry, t *task, res result) {
 	case cancelled: // too late, and the object is not the file
 		u.finish(e, t, r, push.Failed, outcome{}, u.explain(r.Request.Destination, attempts, res.err))
 	case errors.Is(res.cause, errImpatient):
-		u.finish(e, t, r, push.Failed, outcome{}, u.unreachable(t))
+		u.finish(e, t, r, push.Failed, outcome{}, u.unreachable(e, t))
 	case res.err == errOtherKind:
 		u.again(e, t, nil, now)
 	default:
@@ -203,9 +203,10 @@ func (u *Uploader) judgeBucket(b *bucket, err error, now time.Time) {
 		u.queue.untried(b, now)
 	// It answers, though it says no, or has other bytes than were sent.
 	case mismatched(err), !transient(err) && answerOf(err).Status != 0:
-		u.queue.acquit(b)
+		u.queue.acquit(b, now)
 	case transient(err):
 		u.queue.failure(b, now, retryAfter(err))
+		b.problem = inBrief(err)
 	default: // it was not asked
 		u.queue.untried(b, now)
 	}
@@ -244,7 +245,7 @@ func (u *Uploader) finish(e *entry, t *task, accepted *journal.Record, state pus
 	u.closeFileLocked(t)
 	u.ending++
 	if state == push.Done {
-		u.queue.acquit(e.bucket)
+		u.queue.acquit(e.bucket, time.Now())
 	}
 	u.mu.Unlock()
 	u.write(e, t, accepted, state, got, failure)
@@ -293,7 +294,7 @@ func errWasCancelled() *push.Error {
 
 // unreachable says why a caller does not wait any longer for a store that
 // cannot be asked.
-func (u *Uploader) unreachable(t *task) *push.Error {
+func (u *Uploader) unreachable(e *entry, t *task) *push.Error {
 	if _, cause, is := u.endpoint.down(); is {
 		return &push.Error{Code: push.StoreUnreachable, Err: cause,
 			Detail: fmt.Sprintf("the store at %s cannot be reached: %s", u.name, push.OneLine(rootText(cause)))}
@@ -302,6 +303,9 @@ func (u *Uploader) unreachable(t *task) *push.Error {
 	defer u.mu.Unlock()
 	if t.problem != nil {
 		return t.problem
+	}
+	if e.bucket.problem != "" {
+		return push.Errorf(push.StoreUnreachable, "the store at %s takes nothing for the bucket at present: push again later; the last that was tried failed: %s", u.name, e.bucket.problem)
 	}
 	return push.Errorf(push.StoreUnreachable, "the store at %s takes nothing for the bucket at present: push again later", u.name)
 }
