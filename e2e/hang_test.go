@@ -123,6 +123,49 @@ func TestFileSystemHangsAtTheEnd(t *testing.T) {
 	checkObject(t, bucket, "large", large)
 }
 
+// A push is cancelled at once though its file hangs, and the store is not asked
+// for ever what a file that hangs could be compared with.
+func TestFileSystemHangsAndIsCancelled(t *testing.T) {
+	h := mountHangFS(t)
+	p := newFaultProxy(t)
+	d := startDaemon(t, "S3_ENDPOINT_URL="+p.url())
+	t.Cleanup(func() { h.tell("wake") })
+	bucket := newBucket(t)
+	t.Run("while it is read", func(t *testing.T) {
+		_, file := h.makeFile("read", 100_000)
+		h.tell("hang read read")
+		id := d.pushAsync(t, file, "s3://"+bucket+"/read").ID
+		h.tell("wait 1")
+		begun := time.Now()
+		if r := d.cancelled(t, id); r.State != "cancelled" {
+			t.Errorf("it is %s, %+v", r.State, r.Problem)
+		}
+		if took := time.Since(begun); took > 8*time.Second { // a look at it would be waited for 10 s, the read 30 s
+			t.Errorf("that took %v", took)
+		}
+	})
+	t.Run("while it waits, and the store has it", func(t *testing.T) {
+		_, file := h.makeFile("waits", 1000)
+		stored := internalError.afterStoring()
+		stored.retryAfter = "60"
+		p.follow(once(stored))
+		id := d.pushAsync(t, file, "s3://"+bucket+"/waits").ID
+		waitFor(t, "it to wait", func() bool { return !d.pushOf(t, id).RetryAt.IsZero() })
+		h.tell("hang lookup waits")
+		a, err := d.send(d.client, d.request(t.Context(), "DELETE", "/pushes/"+id, "", ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.refused(t, http.StatusConflict, "push_ended")
+		if r := d.endOf(t, id); r.State != "failed" || r.Problem == nil || r.Problem.Code != "file_hangs" {
+			t.Errorf("it is %s, %+v", r.State, r.Problem)
+		}
+		if n := len(p.requests("HeadObject")); n != 1 {
+			t.Errorf("the store was asked %d times", n)
+		}
+	})
+}
+
 // appendTo makes a file grow, 10 times a second, for that long.
 func appendTo(file string, howLong time.Duration) error {
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_APPEND, 0)

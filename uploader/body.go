@@ -81,7 +81,7 @@ func (d *delivery) content(ctx context.Context) (io.ReaderAt, error) {
 	}
 	content := make([]byte, d.file.Size())
 	if _, err := d.file.Reader(ctx).ReadAt(content, 0); err != nil {
-		return nil, readError(err)
+		return nil, d.readError(err)
 	}
 	return bytes.NewReader(content), nil
 }
@@ -129,9 +129,10 @@ func (d *delivery) UploadPart(ctx context.Context, in *s3.UploadPartInput, opts 
 // readError explains why the file's bytes could not be read, where the Check that
 // follows any failure does not: the file ends too early and has not changed. What
 // else Check does not know of is the end of the run.
-func readError(err error) error {
+func (d *delivery) readError(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return &push.Error{Code: push.FileUnreadable, Detail: "the file could not be read: " + err.Error(), Err: err}
+		return &push.Error{Code: push.FileUnreadable, Err: err,
+			Detail: fmt.Sprintf("file %s ends before the %d bytes that its file system says it has: see to that", push.Quote(d.req.File), d.file.Size())}
 	}
 	return err
 }

@@ -69,12 +69,16 @@ func (u *Uploader) beginCancel(e *entry, t *task, r *journal.Record) {
 func (u *Uploader) cancelLocked(e *entry, t *task, r *journal.Record) {
 	u.queue.end(e)
 	u.closeFileLocked(t)
-	if !e.maybe {
+	switch {
+	case t.earlier:
+		u.ending++
+		u.write(e, t, r, push.Failed, outcome{}, errEarlier(r))
+	case !e.maybe:
 		u.ending++
 		u.write(e, t, r, push.Cancelled, outcome{}, errWasCancelled())
-		return
+	default:
+		go u.ask(e, t, r)
 	}
-	go u.ask(e, t, r)
 }
 
 // cancelWaiting cancels a push whose run has ended.

@@ -66,6 +66,13 @@ func (t *task) settled(is source.Identity, now time.Time, long time.Duration) bo
 	return now.Sub(t.seenAt) >= long
 }
 
+// errEarlier is the end of a push that was cancelled when an earlier state of its
+// file had been stored already: neither is the object the file, nor is it none.
+func errEarlier(r *journal.Record) *push.Error {
+	return push.Errorf(push.FileChanged, "the push was cancelled while file %s was being written, and the store has taken an earlier state of it as %s: remove that if it is in the way",
+		push.Quote(r.Request.File), r.Request.Destination)
+}
+
 // mayBeChanged marks the failure of a file that changed, if its push is to wait.
 func (u *Uploader) mayBeChanged(err error) error {
 	known, is := errors.AsType[*push.Error](err)

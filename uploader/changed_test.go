@@ -158,6 +158,59 @@ func TestChangedAndRemoved(t *testing.T) {
 	wantCode(t, err, push.FileNotFound)
 }
 
+// TestCancelAfterEarlierState cancels pushes whose file changed after the store
+// had taken it, while they wait for the writer, and in the next run: that object is
+// neither the file nor nothing, and the push must not say either.
+func TestCancelAfterEarlierState(t *testing.T) {
+	for _, now := range []int{100, 200} {
+		for _, settles := range []time.Duration{0, time.Hour} {
+			t.Run(fmt.Sprint(now, " bytes by then, waits ", settles), func(t *testing.T) {
+				r := newRig(t, retryChanged)
+				r.retry.settles = settles
+				path, earlier := r.file(t, "f", 100)
+				arrived, open := make(chan struct{}), make(chan struct{})
+				var puts atomic.Int32
+				r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+					switch {
+					case req.Method != http.MethodPut:
+					case puts.Add(1) == 1:
+						if err := os.WriteFile(path, make([]byte, now), 0o644); err != nil {
+							t.Error(err)
+						}
+					default:
+						close(arrived)
+						<-open
+						refuse(503)(w, req, next)
+						return
+					}
+					next.ServeHTTP(w, req)
+				})
+				id := r.later(t, push.Request{File: path, Destination: "s3://bucket/k"})
+				if settles > 0 {
+					until(t, "it waits for its file", func() bool {
+						receipt, err := r.Get(t.Context(), id, 0)
+						return err == nil && !receipt.RetryAt.IsZero()
+					})
+				} else {
+					<-arrived
+				}
+				go func() {
+					if settles == 0 {
+						r.untilCancelled(t, id)
+					}
+					close(open)
+				}()
+				receipt, err := r.Cancel(t.Context(), id)
+				wantCode(t, err, push.PushEnded)
+				if receipt.State != push.Failed || receipt.Problem == nil || receipt.Problem.Code != push.FileChanged {
+					t.Errorf("%s, %+v", receipt.State, receipt.Problem)
+				}
+				r.wantObject(t, "k", earlier)
+			})
+		}
+	}
+}
+
 // TestSettled has files of clocks that go right and wrong.
 func TestSettled(t *testing.T) {
 	now := time.Now()

@@ -63,8 +63,9 @@ func (d *delivery) run(ctx context.Context) (outcome, error) {
 	} else {
 		got, err = d.inParts(ctx)
 	}
-	// A file that changed explains any failure, and spoils any success.
-	if changed := d.file.Check(d.up.stopped); changed != nil {
+	// A file that changed explains any failure, and spoils any success. Where the
+	// run was ended that takes a second more at most, though the file hangs.
+	if changed := d.file.Check(ctx); changed != nil {
 		return outcome{}, changed
 	}
 	return got, err
@@ -149,8 +150,8 @@ func (d *delivery) request(ctx context.Context, operation string, k kind, p plac
 			return err
 		}
 		// What the file did to the attempt is not the store's failure.
-		if d.file != nil {
-			if why := d.file.Check(d.up.stopped); why != nil {
+		if d.file != nil && operation != asking && operation != aborting {
+			if why := d.file.Check(ctx); why != nil {
 				return why
 			}
 		}

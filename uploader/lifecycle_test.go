@@ -113,11 +113,28 @@ func TestEndedRunIsNotTheFilesFault(t *testing.T) {
 		content, err := d.content(ctx)
 		if err == nil {
 			_, err = content.ReadAt(make([]byte, 1), 0)
-			err = readError(err)
+			err = d.readError(err)
 		}
 		if err != errCancelled {
 			t.Errorf("%d bytes: %v, want %v", size, err, errCancelled)
 		}
+	}
+}
+
+// TestFileEndsTooEarly: who is told so is told of which file.
+func TestFileEndsTooEarly(t *testing.T) {
+	r := newRig(t)
+	path, _ := r.file(t, "f", 100)
+	file, err := source.Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	d := &delivery{up: r.Uploader, req: push.Request{File: path}, file: file}
+	err = d.readError(io.ErrUnexpectedEOF)
+	wantCode(t, err, push.FileUnreadable)
+	if !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "100 bytes") {
+		t.Errorf("it says %q", err)
 	}
 }
 

@@ -31,9 +31,12 @@ func (d *delivery) lookUp(cause error) (got outcome, err error, unclear bool) {
 	case aws.ToInt64(head.ContentLength) != d.file.Size():
 		return outcome{}, cause, false
 	}
+	if _, is := asFileError(cause); is {
+		return outcome{}, cause, true
+	}
 	got, same, known := d.matches(head)
-	if changed := d.file.Check(d.up.stopped); changed != nil {
-		same, known = false, false // it was compared with another file than was sent
+	if why := d.file.Check(d.up.stopped); why != nil { // it was compared with another file than was sent, or with none
+		return outcome{}, why, true
 	}
 	if same {
 		return got, nil, false
@@ -41,9 +44,26 @@ func (d *delivery) lookUp(cause error) (got outcome, err error, unclear bool) {
 	return outcome{}, cause, !known
 }
 
+// asFileError returns the failure if it is one of the file, with which nothing
+// can be compared then.
+func asFileError(err error) (*push.Error, bool) {
+	known, is := errors.AsType[*push.Error](err)
+	if !is {
+		return nil, false
+	}
+	switch known.Code {
+	case push.FileHangs, push.FileChanged, push.FileNotFound, push.FileUnreadable, push.FileNotRegular, push.FileNotAllowed, push.FileTooLarge, push.InvalidFile:
+		return known, true
+	}
+	return nil, false
+}
+
+// asking is the operation that asks for an object.
+const asking = "HeadObject"
+
 // head asks for the object.
 func (d *delivery) head() (head *s3.HeadObjectOutput, err error) {
-	err = d.request(d.up.stopped, "HeadObject", single, inPlace, func(ctx context.Context, _ *commitment) (err error) {
+	err = d.request(d.up.stopped, asking, single, inPlace, func(ctx context.Context, _ *commitment) (err error) {
 		head, err = d.up.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &d.dest.Bucket, Key: &d.dest.Key, ChecksumMode: types.ChecksumModeEnabled})
 		return err
 	})
@@ -116,10 +136,11 @@ const (
 
 // ask finds out what has become of a push that was cancelled while it waited,
 // and that an earlier attempt may have delivered. It goes on until the store
-// answers or the daemon stops; then the push stays in the journal.
+// answers, whatever the file does then, or the daemon stops; then the push stays
+// in the journal.
 func (u *Uploader) ask(e *entry, t *task, r *journal.Record) {
 	res := result{err: errCancelled, unclear: true}
-	for again := true; again; again = res.unclear && (transient(res.err) || u.stopped.Err() != nil) {
+	for again := true; again; again = res.unclear && (noAnswer(res.err) || u.stopped.Err() != nil) {
 		if !u.mayAsk() {
 			u.mu.Lock()
 			defer u.mu.Unlock()
@@ -131,7 +152,7 @@ func (u *Uploader) ask(e *entry, t *task, r *journal.Record) {
 		if u.stopped.Err() != nil && res.unclear {
 			continue // to its end: mayAsk says no
 		}
-		if res.unclear && transient(res.err) {
+		if res.unclear && noAnswer(res.err) {
 			select {
 			case <-time.After(askAgain):
 			case <-u.leaving:
@@ -146,6 +167,13 @@ func (u *Uploader) ask(e *entry, t *task, r *journal.Record) {
 	default:
 		u.finish(e, t, r, push.Cancelled, outcome{}, errWasCancelled())
 	}
+}
+
+// noAnswer reports whether a question failed so that it may be answered later.
+// That the file could not be compared came after an answer.
+func noAnswer(err error) bool {
+	_, is := asFileError(err)
+	return !is && transient(err)
 }
 
 // mayAsk waits for its turn to ask, and reports whether it came before the
@@ -194,8 +222,12 @@ func (u *Uploader) askOnce(r *journal.Record) result {
 }
 
 // errMayBeThere is the end of a cancelled push of which nobody knows what has
-// become.
+// become: the store did not say, or the file cannot be compared with what it has.
 func errMayBeThere(cause error) *push.Error {
+	if known, is := asFileError(cause); is {
+		return &push.Error{Code: known.Code, Err: cause,
+			Detail: "the push was cancelled after all of it may have been sent, and the store has an object of its size, which cannot be compared with the file: look there (" + known.Detail + ")"}
+	}
 	return &push.Error{Code: push.StoreUnreachable, Err: cause,
 		Detail: "the push was cancelled after all of it had been sent, and whether the store has the object could not be found out: look there"}
 }

@@ -94,7 +94,7 @@ func (d *delivery) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteM
 	err := d.request(ctx, completing, single, inPlace, func(ctx context.Context, c *commitment) (err error) {
 		// Once the object stands a changed file can only be reported; before
 		// this line it still leaves no object behind.
-		if err := d.file.Check(d.up.stopped); err != nil {
+		if err := d.file.Check(ctx); err != nil {
 			return err
 		}
 		if !c.commit() {
@@ -128,8 +128,10 @@ func (d *delivery) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteM
 	return out, err
 }
 
-// completing is the operation that makes an object of parts.
-const completing = "CompleteMultipartUpload"
+const (
+	completing = "CompleteMultipartUpload" // makes an object of parts
+	aborting   = "AbortMultipartUpload"
+)
 
 // errNoAnswer marks a success that says nothing of our object.
 var errNoAnswer = errors.New("the answer to CompleteMultipartUpload does not name the object")
@@ -237,7 +239,7 @@ func (d *delivery) AbortMultipartUpload(ctx context.Context, in *s3.AbortMultipa
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
 	var out *s3.AbortMultipartUploadOutput
-	err := d.request(ctx, "AbortMultipartUpload", single, inPlace, func(ctx context.Context, _ *commitment) (err error) {
+	err := d.request(ctx, aborting, single, inPlace, func(ctx context.Context, _ *commitment) (err error) {
 		out, err = d.up.client.AbortMultipartUpload(ctx, in, opts...)
 		return err
 	})

@@ -43,7 +43,7 @@ func (p *payload) prepare() error {
 
 func (p *payload) compute(wanted algorithms) error {
 	if err := p.ours.compute(p.content, wanted); err != nil {
-		return readError(err)
+		return p.d.readError(err)
 	}
 	return nil
 }

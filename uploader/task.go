@@ -33,6 +33,7 @@ type task struct {
 	wantedSince time.Time   // when a caller began to wait
 	startedAt   time.Time
 	delivery    *delivery // while it runs
+	earlier     bool      // the store took the file as it was before it changed
 	cancelled   bool      // somebody asked for it while it runs
 	cancel      context.CancelCauseFunc
 }

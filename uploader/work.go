@@ -144,7 +144,10 @@ func (u *Uploader) settle(e *entry, t *task, res result) {
 	t.attempts += res.attempts
 	t.differed += res.differed
 	e.maybe = e.maybe || res.maybe
-	attempts, differed, cancelled, waited, r, maybe := t.attempts, t.differed, t.cancelled, e.waited(), t.record, e.maybe
+	if known, is := asFileError(res.err); is && res.stored && known.Code == push.FileChanged {
+		t.earlier = true
+	}
+	attempts, differed, cancelled, waited, r, maybe, earlier := t.attempts, t.differed, t.cancelled, e.waited(), t.record, e.maybe, t.earlier
 	u.mu.Unlock()
 	now := time.Now()
 
@@ -154,6 +157,8 @@ func (u *Uploader) settle(e *entry, t *task, res result) {
 		u.again(e, t, res.err, now.Add(patientCap))
 	case res.err == nil:
 		u.finish(e, t, r, push.Done, res.got, nil)
+	case cancelled && earlier:
+		u.finish(e, t, r, push.Failed, outcome{}, errEarlier(r))
 	case cancelled && !res.stored && !res.unclear && (res.asked || !maybe):
 		u.finish(e, t, r, push.Cancelled, outcome{}, errWasCancelled())
 	case u.stopped.Err() != nil && (errors.Is(res.err, context.Canceled) || transient(res.err)):
