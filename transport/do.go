@@ -22,12 +22,15 @@ const (
 	// see such a one as what it is, so that it goes out in one packet with its
 	// headers.
 	small = 32 << 10
+	// mostAnswer is the most of an answer's body that is read, in bytes: no
+	// answer to a request of ours comes near it.
+	mostAnswer = 4 << 20
 )
 
 // Do makes one request. It ends a request that stands still, and believes no
 // success that was said before the whole request had been sent. An error that
 // is no StallError or BrokenError is Config.Dial's, the body's, or of what is
-// no answer.
+// no answer. An answer's body of more than 4 MiB ends with an error there.
 func (t *Transport) Do(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(req.Context())
 	x := exchangeOf(ctx)
@@ -63,7 +66,7 @@ func (t *Transport) Do(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	c.enter(reading)
-	resp.Body = &answer{ReadCloser: resp.Body, call: c}
+	resp.Body = &answer{ReadCloser: resp.Body, call: c, left: mostAnswer}
 	if err := c.credible(resp); err != nil {
 		resp.Body.Close()
 		return nil, err
@@ -128,14 +131,20 @@ func (c *call) why(err error) error {
 
 func (c *call) reusedInVain() bool { return c.reused.Load() && !c.answered.Load() }
 
-// answer is an answer's body. Closing it ends the request.
+// answer is an answer's body, of which there may be only so much left. Closing
+// it ends the request.
 type answer struct {
 	io.ReadCloser
 	*call
+	left int64
 }
 
 func (a *answer) Read(p []byte) (int, error) {
 	n, err := a.ReadCloser.Read(p)
+	if a.left -= int64(n); a.left < 0 {
+		a.cancel(errTooLong) // and so the connection
+		return 0, errTooLong
+	}
 	if err != nil && err != io.EOF {
 		err = a.why(err)
 	}

@@ -13,6 +13,9 @@ import (
 // ErrNotRead marks a success that was said before the request had been sent.
 var ErrNotRead = errors.New("the store answered before it had read the whole request")
 
+// errTooLong ends an answer that nobody could want.
+var errTooLong = fmt.Errorf("the store's answer has more than %d MiB", mostAnswer>>20)
+
 // StallError ends a request that stood still.
 type StallError struct {
 	What  string        // did not happen

@@ -164,3 +164,38 @@ func TestUsedBefore(t *testing.T) {
 		})
 	}
 }
+
+// TestAnswerIsBounded: of an answer without end no more than so much is read,
+// whatever its status, and the connection is dropped; one of just that size is
+// read.
+func TestAnswerIsBounded(t *testing.T) {
+	for _, status := range []int{200, 400} {
+		dropped := make(chan struct{})
+		s := serve(t, func(w http.ResponseWriter, req *http.Request) {
+			w.WriteHeader(status)
+			for req.URL.Path == "/endless" {
+				if _, err := w.Write(make([]byte, 64<<10)); err != nil {
+					close(dropped)
+					return
+				}
+			}
+			w.Write(make([]byte, mostAnswer))
+		})
+		tr := overSockets(t, 5*time.Second)
+		for path, whole := range map[string]bool{"/full": true, "/endless": false} {
+			req, _ := http.NewRequestWithContext(t.Context(), http.MethodPut, s.URL+path, nil)
+			resp, err := tr.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n, err := io.Copy(io.Discard, resp.Body)
+			if whole != (err == nil) || n > mostAnswer {
+				t.Errorf("%s %d: %d bytes, %v", path, status, n, err)
+			}
+			if !whole {
+				<-dropped
+			}
+			resp.Body.Close()
+		}
+	}
+}
