@@ -47,7 +47,7 @@ func (t *Transport) Do(req *http.Request) (*http.Response, error) {
 		},
 		GotFirstResponseByte: func() { c.answered.Store(true) },
 		WroteRequest: func(info httptrace.WroteRequestInfo) {
-			c.enter(awaiting)
+			c.enter(Awaiting)
 			select {
 			case c.wrote <- info.Err:
 			default:
@@ -65,7 +65,7 @@ func (t *Transport) Do(req *http.Request) (*http.Response, error) {
 		c.end()
 		return nil, err
 	}
-	c.enter(reading)
+	c.enter(Reading)
 	resp.Body = &answer{ReadCloser: resp.Body, call: c, left: mostAnswer}
 	if err := c.credible(resp); err != nil {
 		resp.Body.Close()
@@ -120,7 +120,7 @@ func (c *call) why(err error) error {
 	case dialled(err), c.ctx.Err() != nil, c.body != nil && c.body.failed.Load():
 		return err
 	case silent(err):
-		return &StallError{What: "nothing came back", Limit: c.stall, Err: err}
+		return &StallError{At: Sending, What: "nothing came back", Limit: c.stall, Err: err}
 	// Of a connection that it had before, the pool says in words of its own that
 	// it was gone.
 	case broke(err), c.reusedInVain():

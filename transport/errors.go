@@ -18,6 +18,7 @@ var errTooLong = fmt.Errorf("the store's answer has more than %d MiB", mostAnswe
 
 // StallError ends a request that stood still.
 type StallError struct {
+	At    Phase         // Sending too where an answer is awaited and some bytes have not been acknowledged
 	What  string        // did not happen
 	Limit time.Duration // within which it should have
 	Err   error         // what the kernel said, if it was quicker

@@ -8,7 +8,9 @@
 // A request may take as long as it likes while it gets on; one that stands
 // still is ended, by a StallError:
 //
-//	connecting   until a connection is had
+//	connecting   no connection is had within four times Config.ConnectTimeout: once
+//	             for the wait for whoever connects just now, once for connecting,
+//	             once for a proxy's part, once for TLS
 //	sending      bytes are under way, and the store acknowledged none of them for
 //	             Config.StallTimeout. Where none are under way it is our own disk
 //	             that is slow, which is no stall
@@ -82,13 +84,9 @@ func New(cfg Config) *Transport {
 		WriteBufferSize:        64 << 10,
 	}
 	return &Transport{pool, limits{
-		connect: 2*cfg.ConnectTimeout + othersConnect, stall: cfg.StallTimeout, answer: cfg.Answer, rest: cfg.Rest,
+		connect: 4 * cfg.ConnectTimeout, stall: cfg.StallTimeout, answer: cfg.Answer, rest: cfg.Rest,
 	}}
 }
-
-// othersConnect is for what comes on top of connecting and the TLS handshake: a
-// proxy's part in it, and the wait for whoever connects just now.
-const othersConnect = time.Minute
 
 // CloseIdle closes the connections that no request uses.
 func (t *Transport) CloseIdle() { t.pool.CloseIdleConnections() }

@@ -33,14 +33,15 @@ func (l limits) interval() time.Duration {
 	return min(lookEvery, l.stall/looks, l.answer/looks, l.rest/looks)
 }
 
-// phase is what a request is doing.
-type phase int32
+// Phase is what a request is doing.
+type Phase int32
 
+// The phases of a request, in their order.
 const (
-	connecting phase = iota
-	sending          // the request goes out
-	awaiting         // the head of the answer
-	reading          // the rest of it
+	Connecting Phase = iota // and a proxy's part in it, and the TLS handshake
+	Sending                 // the request goes out
+	Awaiting                // the head of the answer
+	Reading                 // the rest of it
 	over
 )
 
@@ -54,7 +55,7 @@ type watch struct {
 	conn   atomic.Pointer[net.Conn]
 
 	// The rest is look's alone.
-	seen  phase
+	seen  Phase
 	since time.Time // of what the limit is counted from
 	acked int64
 }
@@ -66,7 +67,7 @@ func (w *watch) begin(l limits, cancel context.CancelCauseFunc) {
 }
 
 // enter begins a phase, unless the request is beyond it.
-func (w *watch) enter(p phase) {
+func (w *watch) enter(p Phase) {
 	for now := w.phase.Load(); now < int32(p); now = w.phase.Load() {
 		if w.phase.CompareAndSwap(now, int32(p)) {
 			return
@@ -78,7 +79,7 @@ func (w *watch) enter(p phase) {
 // where the pool tries more than one.
 func (w *watch) got(conn net.Conn) {
 	w.conn.Store(&conn)
-	w.enter(sending)
+	w.enter(Sending)
 }
 
 // end ends the watching, and the request.
@@ -91,7 +92,7 @@ func (w *watch) end() {
 // look looks at the request, and again later.
 func (w *watch) look() {
 	now := time.Now()
-	p := phase(w.phase.Load())
+	p := Phase(w.phase.Load())
 	if p == over {
 		return
 	}
@@ -109,15 +110,15 @@ func (w *watch) look() {
 }
 
 // judge returns why the request is to be ended, if it is.
-func (w *watch) judge(p phase, now time.Time) error {
-	what, limit := "no connection could be had", w.connect
+func (w *watch) judge(p Phase, now time.Time) error {
+	what, limit, at := "no connection could be had", w.connect, p
 	switch p {
-	case sending, awaiting:
+	case Sending, Awaiting:
 		out, _ := progressOf(*w.conn.Load())
 		switch {
 		case out.waiting:
-			what, limit = "the store acknowledged nothing", w.stall
-		case p == awaiting:
+			what, limit, at = "the store acknowledged nothing", w.stall, Sending
+		case p == Awaiting:
 			what, limit = "the store did not begin to answer", w.answer
 		default: // it has all that the disk gave us
 			w.since = now
@@ -125,11 +126,11 @@ func (w *watch) judge(p phase, now time.Time) error {
 		if out.acked != w.acked {
 			w.acked, w.since = out.acked, now
 		}
-	case reading:
+	case Reading:
 		what, limit = "the store did not end its answer", w.rest
 	}
 	if now.Sub(w.since) < limit {
 		return nil
 	}
-	return &StallError{What: what, Limit: limit}
+	return &StallError{At: at, What: what, Limit: limit}
 }

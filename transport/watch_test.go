@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"syscall"
 	"testing"
@@ -102,6 +103,23 @@ func TestStandingStill(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestProxyThatSaysNothing: one that takes the connection and does not answer
+// CONNECT is a connection that is not had.
+func TestProxyThatSaysNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := usual(piped(func(conn net.Conn, _ *http.Request) { gone(conn) }))
+		tr := newTransport(t, cfg)
+		tr.pool.Proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: "proxy"})
+		begun := time.Now()
+		_, err := put(tr, t.Context(), "https://store", 100, zeros(100))
+		limit, took := 4*cfg.ConnectTimeout, time.Since(begun)
+		if stalled, ok := errors.AsType[*StallError](err); !ok || stalled.At != Connecting || took < limit || took > limit+limit/4 {
+			t.Errorf("after %v: %v", took, err)
+		}
+		time.Sleep(2 * time.Hour)
+	})
 }
 
 // TestGettingOn has requests that take longer than any limit and get on: none is

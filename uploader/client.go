@@ -26,7 +26,7 @@ var answerLimits = struct {
 	answer   time.Duration // for its head
 	complete time.Duration // where the store first joins the parts of an upload; some take minutes
 	rest     time.Duration // for the rest of it, which is short
-}{2 * time.Minute, 10 * time.Minute, 30 * time.Second}
+}{time.Minute, 10 * time.Minute, 30 * time.Second}
 
 // newClient makes the S3 client that all pushes share, and its connections, the
 // wire. Credentials, region, CA bundle and proxies come from the SDK's default

@@ -190,11 +190,13 @@ func (d *delivery) attempt(ctx context.Context, operation string, k kind, attemp
 // says of the connections.
 func (u *Uploader) lostConnection(n int, err error) {
 	broken, broke := errors.AsType[*transport.BrokenError](err)
-	_, stalled := errors.AsType[*transport.StallError](err)
 	if broke && broken.Reused && n > 1 {
 		u.wire.CloseIdle() // two in a row: those that are left are likely no better
 	}
-	if broke && !broken.Idle || stalled {
+	switch {
+	case stalledAt(err, transport.Connecting):
+		u.endpoint.lost(err)
+	case broke && !broken.Idle || stalledAt(err, transport.Sending):
 		u.endpoint.suspect(err)
 	}
 }

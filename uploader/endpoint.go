@@ -6,6 +6,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/lsst-dm/s3daemon/transport"
 )
 
 const (
@@ -133,6 +135,17 @@ func (e *endpoint) suspect(cause error) {
 	e.fallLocked(cause, true)
 }
 
+// lost says that there was no connection to be had for so long that there is no
+// way to the store: something takes connections in its place.
+func (e *endpoint) lost(cause error) {
+	e.mu.Lock()
+	fell := e.fallLocked(cause, false)
+	e.mu.Unlock()
+	if fell {
+		e.changed()
+	}
+}
+
 // fallLocked begins an outage, and reports whether it did.
 func (e *endpoint) fallLocked(cause error, suspected bool) bool {
 	if e.outage != nil || e.ctx.Err() != nil {
@@ -246,5 +259,5 @@ func knownDown(err error) bool {
 // made.
 func notTried(err error) bool {
 	var down *downError
-	return errors.As(err, &down)
+	return errors.As(err, &down) || stalledAt(err, transport.Connecting)
 }

@@ -122,7 +122,10 @@ func TestWhatIsSuspicious(t *testing.T) {
 		{&transport.BrokenError{Err: io.EOF}, true},
 		{&transport.BrokenError{Err: io.EOF, Reused: true}, true},
 		{&transport.BrokenError{Err: io.EOF, Reused: true, Idle: true}, false},
-		{&transport.StallError{What: "m"}, true},
+		{&transport.StallError{At: transport.Sending}, true},
+		{&transport.StallError{At: transport.Connecting}, true},
+		{&transport.StallError{At: transport.Awaiting}, false},
+		{&transport.StallError{At: transport.Reading}, false},
 		{refusal(503, "SlowDown"), false},
 		{&downError{cause: errRefused}, false},
 	} {
@@ -235,6 +238,28 @@ func TestSuspect(t *testing.T) {
 		}
 		stop()
 		e.asking.Wait()
+	})
+}
+
+// TestNoConnectionToBeHad: what takes connections and lets none come about is no
+// way to the store. It is away until a question is answered.
+func TestNoConnectionToBeHad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		w := new(way)
+		u := &Uploader{endpoint: newEndpoint(ctx, w.connect, w.ask)}
+		stalled := &transport.StallError{At: transport.Connecting, What: "m"}
+		u.lostConnection(1, stalled)
+		if _, cause, down := u.endpoint.down(); !down || cause != stalled || !notTried(stalled) || knownDown(stalled) {
+			t.Errorf("down %v, %v", down, cause)
+		}
+		time.Sleep(10 * time.Second)
+		w.open.Store(true)
+		if err := u.endpoint.wait(ctx); err != nil || w.attempts.Load() > 11 {
+			t.Errorf("%v after %d questions", err, w.attempts.Load())
+		}
+		stop()
+		u.endpoint.asking.Wait()
 	})
 }
 

@@ -153,12 +153,18 @@ func reusedInVain(err error) bool {
 	return ok && broken.Reused
 }
 
-// mendedAtOnce reports whether a connection broke or stood still. Another one
-// may do at once.
+// mendedAtOnce reports whether a connection broke, or stood still while it was
+// sent on. Another one may do at once. A store that has everything and does not
+// answer is no better on another one, and has had the slot for long enough.
 func mendedAtOnce(err error) bool {
 	_, broke := errors.AsType[*transport.BrokenError](err)
-	_, stalled := errors.AsType[*transport.StallError](err)
-	return broke || stalled
+	return broke || stalledAt(err, transport.Sending)
+}
+
+// stalledAt reports whether a request stood still at that phase.
+func stalledAt(err error, at transport.Phase) bool {
+	stalled, ok := errors.AsType[*transport.StallError](err)
+	return ok && stalled.At == at
 }
 
 // patience is how long a caller waits at least for a store that cannot be
@@ -299,7 +305,7 @@ func reasonOf(err error) string {
 		return "configuration"
 	case errors.As(err, &open):
 		return "unclear"
-	case errors.As(err, &stalled):
+	case errors.As(err, &stalled) && stalled.At != transport.Connecting:
 		return "stalled"
 	case answer.Code == "SlowDown", answer.Status == http.StatusTooManyRequests:
 		return "slow_down"
