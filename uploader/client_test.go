@@ -54,6 +54,8 @@ func (r *rig) record() (heads func() []*http.Request) {
 func operationOf(req *http.Request) string {
 	query := req.URL.Query()
 	switch {
+	case req.Method == http.MethodHead:
+		return "HeadObject"
 	case query.Has("uploads"):
 		return "CreateMultipartUpload"
 	case query.Has("partNumber"):
@@ -143,7 +145,7 @@ func TestHeadersOfEachRequest(t *testing.T) {
 			t.Errorf("%s: transfer encoding %q, trailer %v", name, req.TransferEncoding, req.Trailer)
 		}
 	}
-	if want := map[string]int{"PutObject": 2, "CreateMultipartUpload": 1, "UploadPart 1": 1, "UploadPart 2": 1, "CompleteMultipartUpload": 1}; !maps.Equal(seen, want) {
+	if want := map[string]int{"PutObject": 2, "CreateMultipartUpload": 1, "UploadPart 1": 1, "UploadPart 2": 1, "CompleteMultipartUpload": 1, "HeadObject": 1}; !maps.Equal(seen, want) {
 		t.Errorf("requests %v, want %v", seen, want)
 	}
 	// Requests that bring no checksum of ours would show these.

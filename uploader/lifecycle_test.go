@@ -167,7 +167,8 @@ func agree(w http.ResponseWriter, req *http.Request) {
 	case "CreateMultipartUpload":
 		io.WriteString(w, "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>")
 	case "CompleteMultipartUpload":
-		fmt.Fprintf(w, "<CompleteMultipartUploadResult><Key>%s</Key><ETag>x</ETag></CompleteMultipartUploadResult>", strings.TrimPrefix(req.URL.Path, "/bucket/"))
+		fmt.Fprintf(w, "<CompleteMultipartUploadResult><Key>%s</Key><ETag>x</ETag><ChecksumCRC64NVME>%s</ChecksumCRC64NVME></CompleteMultipartUploadResult>",
+			strings.TrimPrefix(req.URL.Path, "/bucket/"), req.Header.Get("X-Amz-Checksum-Crc64nvme"))
 	}
 }
 

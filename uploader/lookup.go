@@ -63,8 +63,12 @@ const asking = "HeadObject"
 
 // head asks for the object.
 func (d *delivery) head() (head *s3.HeadObjectOutput, err error) {
+	in := &s3.HeadObjectInput{Bucket: &d.dest.Bucket, Key: &d.dest.Key}
+	if d.up.checksum != ChecksumMD5 {
+		in.ChecksumMode = types.ChecksumModeEnabled
+	}
 	err = d.request(d.up.stopped, asking, single, inPlace, func(ctx context.Context, _ *commitment) (err error) {
-		head, err = d.up.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &d.dest.Bucket, Key: &d.dest.Key, ChecksumMode: types.ChecksumModeEnabled})
+		head, err = d.up.client.HeadObject(ctx, in)
 		return err
 	})
 	return head, err
@@ -75,7 +79,7 @@ func (d *delivery) head() (head *s3.HeadObjectOutput, err error) {
 // made of MD5s. If they are the same, what is known of the object comes with it.
 func (d *delivery) matches(head *s3.HeadObjectOutput) (got outcome, same, known bool) {
 	etag := bareETag(aws.ToString(head.ETag))
-	verified := &push.Verified{What: "object", Algorithm: "crc64nvme", By: byDaemon, Value: wholeCRC(head.ChecksumCRC64NVME, head.ChecksumType)}
+	verified := &push.Verified{What: "object", Algorithm: "crc64nvme", By: byDaemon, Value: aws.ToString(wholeCRC(head.ChecksumCRC64NVME, head.ChecksumType))}
 	wanted := withCRC
 	if verified.Value == "" {
 		verified.Algorithm, verified.Value = "md5", etag

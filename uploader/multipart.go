@@ -8,8 +8,11 @@ package uploader
 
 import (
 	"context"
+	"crypto/md5"
 	"errors"
+	"fmt"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -136,72 +139,122 @@ const (
 // errNoAnswer marks a success that says nothing of our object.
 var errNoAnswer = errors.New("the answer to CompleteMultipartUpload does not name the object")
 
-// joinedOutcome compares what the store says of the object of all parts with
-// what is known of these.
+// joinedOutcome says what is known of the object of all parts. Where the answer
+// to the completion does not show that it is ours, it may be the answer to
+// another request, so the store is asked for the object.
 func (d *delivery) joinedOutcome(out *s3.CompleteMultipartUploadOutput, crc uint64) (outcome, error) {
-	verified := verifiedParts(d.parts)
-	if whole := wholeCRC(out.ChecksumCRC64NVME, out.ChecksumType); whole != "" {
-		if whole != crcText(crc) {
-			err := errDiffers(d.dest, &difference{"CRC64NVME", crcText(crc), whole})
-			d.mismatch(completing, crc, err)
-			return outcome{}, err
-		}
-		verified = &push.Verified{What: "object", Algorithm: "crc64nvme", By: byDaemon, Value: whole}
-	}
-	etag := bareETag(aws.ToString(out.ETag))
-	if ours := joinedETag(d.parts); etag == "" { // Ceph 16 leaves it out
-		etag = ours
-	} else if ours != "" && etag != ours && isMD5OfParts(etag) && !d.opaqueETag(out.ServerSideEncryption) {
+	ours := claim{crc64nvme: crcText(crc), etag: joinedETag(d.parts)}
+	says := d.newClaim(wholeCRC(out.ChecksumCRC64NVME, out.ChecksumType), out.ETag, out.ServerSideEncryption)
+	version, believed := out.VersionId, d.up.checksum.believes(&d.up.verifies.part)
+	shown, differs := d.judgeJoined(ours, says, believed)
+	if !shown && (differs == nil || differs.algorithm == "ETag") {
 		var err error
-		if etag, err = d.settleETag(etag, ours, crc); err != nil {
+		if says, version, differs, err = d.askJoined(ours, says); err != nil {
 			return outcome{}, err
 		}
+		believed = true
 	}
-	got := newOutcome(&etag, out.VersionId, crc)
-	got.verified = verified
+	if differs != nil {
+		err := errDiffers(d.dest, differs)
+		d.mismatch(completing, crc, err)
+		return outcome{}, err
+	}
+	got := newOutcome(&says.etag, version, crc)
+	if got.etag == "" { // Ceph 16 leaves it out
+		got.etag = ours.etag
+	}
+	got.verified = verifiedParts(d.parts)
+	if believed && says.crc64nvme != "" {
+		got.verified = &push.Verified{What: "object", Algorithm: "crc64nvme", By: byDaemon, Value: says.crc64nvme}
+	}
 	return got, nil
 }
 
-// wholeCRC is the CRC64NVME that an answer has of a whole object; empty if it
-// has none.
-func wholeCRC(crc *string, kind types.ChecksumType) string {
-	if kind == types.ChecksumTypeComposite {
-		return ""
-	}
-	return aws.ToString(crc)
-}
-
-// settleETag asks for the object whose completion was answered with another
-// ETag than its parts make, and returns the one that it has. If that is the
-// answer's, the store makes ETags in a way of its own, and what counts is that
-// each part was verified.
-func (d *delivery) settleETag(said, ours string, crc uint64) (string, error) {
+// askJoined asks for the object whose completion was answered with what it says,
+// and returns what the object's own answer says, and in what that is another
+// object than ours. Where ETags tell nothing it counts that each part was
+// verified; but it must be the object that the completion spoke of.
+func (d *delivery) askJoined(ours, said claim) (says claim, version *string, differs *difference, err error) {
 	head, err := d.head()
-	if err == nil && aws.ToInt64(head.ContentLength) == d.file.Size() {
-		if etag := bareETag(aws.ToString(head.ETag)); etag == ours || etag == said {
-			return etag, nil
-		}
+	if err == nil && aws.ToString(head.ETag) == "" {
+		err = errNoStore
 	}
-	mismatch := errDiffers(d.dest, &difference{"ETag", ours, said})
-	mismatch.Err = err
-	d.mismatch(completing, crc, mismatch)
-	return "", mismatch
+	if err != nil {
+		d.stored, d.maybe, d.unclear = false, true, true
+		return claim{}, nil, nil, errNotShown(err)
+	}
+	says = d.headClaim(head)
+	says.opaque = says.opaque || said.opaque
+	if size := aws.ToInt64(head.ContentLength); size != d.file.Size() {
+		return says, nil, &difference{"size", fmt.Sprint(d.file.Size()), fmt.Sprint(size)}, nil
+	}
+	shown, differs := d.judgeJoined(ours, says, true)
+	if !shown && differs == nil && said.etag != "" && said.etag != says.etag {
+		differs = &difference{"ETag", said.etag, says.etag}
+	}
+	return says, head.VersionId, differs, nil
 }
 
-// resolve asks for the object whose completion ended unclearly. If the store
-// shows one of the file's size, with the ETag that these parts make (or, where
-// ETags tell nothing, with the checksum), it was completed; else the cause
-// stands.
+// errNotShown ends an upload whose completion was answered with success, though
+// not so that it showed the object, and whose object the store does not show
+// either. The cause is in it as text: it was not the push that was refused.
+func errNotShown(cause error) error {
+	text := rootText(cause)
+	if answer := answerOf(cause); answer.Status != 0 {
+		text = answerText(answer)
+	}
+	return &unclearError{fmt.Errorf("what it answered shows no object, and it does not show one when asked (HeadObject): %s", text)}
+}
+
+// judgeJoined says what an answer shows of an object of parts: that it is
+// another than ours, that it is ours, or neither.
+//
+//	it gives another CRC64NVME                            another
+//	it gives ours, with crc64nvme                         ours
+//	its ETag is that of as many parts, and not our ETag   another
+//	it gives ours, and that is believed, or our ETag      ours
+//	its ETag is of another kind                           neither: stores make them in ways of
+//	                                                      their own
+func (d *delivery) judgeJoined(ours, says claim, believed bool) (shown bool, differs *difference) {
+	if says.crc64nvme != "" && says.crc64nvme != ours.crc64nvme {
+		return false, &difference{"CRC64NVME", ours.crc64nvme, says.crc64nvme}
+	}
+	shown = believed && says.crc64nvme != ""
+	if shown && d.up.checksum == ChecksumCRC64NVME {
+		return true, nil
+	}
+	if ours.etag != "" && strings.EqualFold(says.etag, ours.etag) {
+		return true, nil
+	}
+	alike := isMD5OfParts(says.etag) && ours.etag != "" && len(says.etag) == len(ours.etag) && says.etag[2*md5.Size:] == ours.etag[2*md5.Size:]
+	if contradictory(says.etag) || alike && !says.opaque {
+		return false, &difference{"ETag", ours.etag, says.etag}
+	}
+	return shown, nil
+}
+
+func (d *delivery) headClaim(head *s3.HeadObjectOutput) claim {
+	return d.newClaim(wholeCRC(head.ChecksumCRC64NVME, head.ChecksumType), head.ETag, head.ServerSideEncryption)
+}
+
+// wholeCRC is the CRC64NVME that an answer has of a whole object; nil if it has
+// none.
+func wholeCRC(crc *string, kind types.ChecksumType) *string {
+	if kind == types.ChecksumTypeComposite {
+		return nil
+	}
+	return crc
+}
+
+// resolve asks for the object whose completion ended unclearly. If what the
+// store shows is ours, it was completed; else the cause stands.
 func (d *delivery) resolve(cause error) (*s3.CompleteMultipartUploadOutput, error) {
 	head, err := d.head()
 	if err != nil || aws.ToInt64(head.ContentLength) != d.file.Size() {
 		return nil, cause
 	}
-	etag, ours, whole := bareETag(aws.ToString(head.ETag)), joinedETag(d.parts), wholeCRC(head.ChecksumCRC64NVME, head.ChecksumType)
-	switch tells := ours != "" && isMD5OfParts(etag) && !d.opaqueETag(head.ServerSideEncryption); {
-	case tells && etag != ours, !tells && whole == "":
-		return nil, cause
-	case whole != "" && whole != crcText(combined(d.parts)):
+	ours := claim{crc64nvme: crcText(combined(d.parts)), etag: joinedETag(d.parts)}
+	if shown, _ := d.judgeJoined(ours, d.headClaim(head), true); !shown {
 		return nil, cause
 	}
 	d.stored = true

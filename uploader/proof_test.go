@@ -1,6 +1,7 @@
 package uploader
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"crypto/md5"
@@ -10,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"slices"
@@ -37,7 +39,7 @@ type peculiar struct {
 	secretly  bool // or does not say why
 	wholeCRC  string
 	joinedTag string // the ETag of an object of parts; what S3 makes where empty
-	headTag   string // and what a question answers
+	headTag   string // and what a question answers; the same where empty
 	headSize  int    // the size that it answers; the object's where 0
 
 	// instead, if it returns true, has answered a request after it was carried
@@ -109,9 +111,11 @@ func (s *peculiar) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 			checksum = "<ChecksumCRC64NVME>" + value + "</ChecksumCRC64NVME><ChecksumType>FULL_OBJECT</ChecksumType>"
 		}
 		fmt.Fprintf(w, "<CompleteMultipartUploadResult><Key>k</Key><ETag>%s</ETag>%s</CompleteMultipartUploadResult>", s.tagOfParts(), checksum)
+	case req.Method == http.MethodHead && s.object == nil:
+		w.WriteHeader(http.StatusNotFound)
 	case req.Method == http.MethodHead:
 		w.Header().Set("Content-Length", strconv.Itoa(cmp.Or(s.headSize, len(s.object))))
-		w.Header().Set("Etag", `"`+s.headTag+`"`)
+		w.Header().Set("Etag", `"`+cmp.Or(s.headTag, s.tagOfParts(), "0x8DBC")+`"`)
 		if s.checksCRC {
 			w.Header().Set("X-Amz-Checksum-Crc64nvme", crcText(crc64nvme.Checksum(s.object)))
 			w.Header().Set("X-Amz-Checksum-Type", "FULL_OBJECT")
@@ -277,7 +281,7 @@ func wantValue(v *push.Verified, content []byte) string {
 func wantHeaders(t *testing.T, s *peculiar, mode Checksum) {
 	t.Helper()
 	for i, h := range s.headers {
-		crc := h.Get("X-Amz-Checksum-Crc64nvme") + h.Get("X-Amz-Checksum-Algorithm") + h.Get("X-Amz-Checksum-Type")
+		crc := h.Get("X-Amz-Checksum-Crc64nvme") + h.Get("X-Amz-Checksum-Algorithm") + h.Get("X-Amz-Checksum-Type") + h.Get("X-Amz-Checksum-Mode")
 		if newer := crc + h.Get("X-Amz-Mp-Object-Size"); mode == ChecksumMD5 && newer != "" {
 			t.Errorf("%s: headers that are newer than some stores: %q", s.asked[i], newer)
 		}
@@ -464,7 +468,7 @@ func TestEchoEnds(t *testing.T) {
 // TestJoinedObject has what the completion of an upload says of the object, and
 // what comes of it.
 func TestJoinedObject(t *testing.T) {
-	const other = "25f9e794323b453885f5181f1b624d0b-2"
+	const other, three = "25f9e794323b453885f5181f1b624d0b-2", "25f9e794323b453885f5181f1b624d0b-3"
 	for _, tc := range []struct {
 		name  string
 		store *peculiar
@@ -473,12 +477,18 @@ func TestJoinedObject(t *testing.T) {
 	}{
 		{"another CRC", &peculiar{tellsMD5: true, wholeCRC: "AAAAAAAAAAA="}, "", ""},
 		{"another ETag, the object has ours", &peculiar{tellsMD5: true, joinedTag: other, headTag: "ours"}, "", "parts"},
-		{"another ETag, and the object has it", &peculiar{tellsMD5: true, joinedTag: other, headTag: other}, other, "parts"},
+		{"another ETag, and the object has it", &peculiar{tellsMD5: true, joinedTag: other}, "", ""},
+		{"an ETag of other parts, and the object has it", &peculiar{tellsMD5: true, joinedTag: three}, three, "parts"},
+		{"no ETag, and the object has ours", &peculiar{tellsMD5: true, joinedTag: " ", headTag: "ours"}, "", "parts"},
+		{"no ETag, and the object has another", &peculiar{tellsMD5: true, joinedTag: " ", headTag: other}, "", ""},
+		{"no ETag, and the object has one that is no MD5", &peculiar{tellsMD5: true, joinedTag: " ", headTag: "x"}, "x", "parts"},
+		{"an ETag that is no MD5, and the object has another", &peculiar{tellsMD5: true, joinedTag: "x", headTag: "y"}, "", ""},
+		{"no ETag, and the object is of another size", &peculiar{tellsMD5: true, joinedTag: " ", headTag: "ours", headSize: 1}, "", ""},
 		{"another ETag, the object has a third", &peculiar{tellsMD5: true, joinedTag: other, headTag: "x"}, "", ""},
 		{"an ETag that is no MD5", &peculiar{tellsMD5: true, joinedTag: "x"}, "x", "parts"},
 		{"the MD5 of the whole", &peculiar{tellsMD5: true, joinedTag: other[:32]}, other[:32], "parts"},
 		{"another ETag, and an object of another size has it", &peculiar{tellsMD5: true, joinedTag: other, headTag: other, headSize: 1}, "", ""},
-		{"another ETag, encrypted", &peculiar{checksMD5: true, encrypts: true, joinedTag: other, headTag: "x"}, other, "parts"},
+		{"another ETag, encrypted", &peculiar{checksMD5: true, encrypts: true, joinedTag: other}, other, "parts"},
 		{"our CRC", &peculiar{tellsMD5: true, checksCRC: true}, "", "object"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -508,6 +518,84 @@ func TestJoinedObject(t *testing.T) {
 				t.Errorf("%v, receipt %+v, verified %+v, want the ETag %s", err, receipt, receipt.Verified, want)
 			}
 		})
+	}
+}
+
+// TestStrayCompletion has a proxy take what stands in its way for the answer to
+// a completion, which the store then refuses: an upload that was not completed is
+// not done, whatever is there under its name.
+func TestStrayCompletion(t *testing.T) {
+	const stray = "<CompleteMultipartUploadResult><Key>k</Key>%s</CompleteMultipartUploadResult>"
+	for _, etag := range []string{"", "<ETag>&quot;25f9e794323b453885f5181f1b624d0b-2&quot;</ETag>", "<ETag>x</ETag>"} {
+		for _, older := range []string{"nothing", "an object of the size", "an object of another size"} {
+			t.Run(etag+" over "+older, func(t *testing.T) {
+				r := newRig(t, func(c *Config) { c.Attempts = 2 })
+				s := &peculiar{tellsMD5: true, headTag: "0123456789abcdef0123456789abcdef-2"}
+				switch older {
+				case "an object of the size":
+					s.object = make([]byte, testPart+1)
+				case "an object of another size":
+					s.object = make([]byte, testPart)
+				}
+				r.spoil(func(w http.ResponseWriter, req *http.Request, _ http.Handler) {
+					if operationOf(req) != completing {
+						s.ServeHTTP(w, req)
+						return
+					}
+					io.Copy(io.Discard, req.Body)
+					hijack(t, w, func(conn net.Conn, _ *bufio.Reader) {
+						body := fmt.Sprintf(stray, etag)
+						fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+						// Which the next request may be given for its answer.
+						io.WriteString(conn, "HTTP/1.1 400 Bad Request\r\nContent-Length: 40\r\n\r\n<Error><Code>InvalidPart</Code></Error>\r\n")
+					})
+				})
+				path, _ := r.file(t, "f", testPart+1)
+				receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
+				if e, ok := errors.AsType[*push.Error](err); !ok || e.Code != push.ChecksumMismatch && e.Code != push.StoreUnreachable || receipt.Attempts != 2 {
+					t.Errorf("%v, receipt %+v", err, receipt)
+				}
+				if n := s.count("DELETE"); n != 0 {
+					t.Errorf("%d uploads are aborted that may have been completed", n)
+				}
+			})
+		}
+	}
+}
+
+// TestJoinedInAnotherOrder has a store join the parts in another order and say
+// so in all its answers.
+func TestJoinedInAnotherOrder(t *testing.T) {
+	r := newRig(t)
+	s := &peculiar{tellsMD5: true}
+	s.instead = func(operation string, _ http.ResponseWriter) bool {
+		if operation == completing {
+			s.parts[1], s.parts[2] = s.parts[2], s.parts[1]
+		}
+		return false
+	}
+	s.in(r)
+	path, _ := r.file(t, "f", testPart+1)
+	receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
+	wantMismatch(t, r, s, receipt, err)
+}
+
+// TestCompletionCannotBeAsked has a store whose answer shows nothing refuse the
+// question for the object: the error says so, and that the push may be repeated.
+func TestCompletionCannotBeAsked(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Attempts = 1 })
+	s := &peculiar{tellsMD5: true, joinedTag: " "}
+	r.spoil(func(w http.ResponseWriter, req *http.Request, _ http.Handler) {
+		if req.Method == http.MethodHead {
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		s.ServeHTTP(w, req)
+	})
+	path, _ := r.file(t, "f", testPart+1)
+	_, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
+	if e, ok := errors.AsType[*push.Error](err); !ok || e.Code != push.StoreUnreachable || !strings.Contains(e.Detail, "(HeadObject): 403 Forbidden") {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -747,26 +747,25 @@ func TestNoCredentials(t *testing.T) {
 // upload, as Ceph 16 does: the receipt must have the one that it then shows.
 func TestETagOfParts(t *testing.T) {
 	r := newRig(t)
+	var want string
 	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
 		if req.Method == http.MethodPost && req.URL.Query().Has("uploadId") {
 			next.ServeHTTP(discard{make(http.Header)}, req)
 			io.WriteString(w, "<CompleteMultipartUploadResult><Key>k</Key><ETag></ETag></CompleteMultipartUploadResult>")
 			return
 		}
+		if req.Method == http.MethodHead {
+			w.Header().Set("Content-Length", strconv.Itoa(2*testPart+1))
+			w.Header().Set("Etag", `"`+want+`"`)
+			return
+		}
 		next.ServeHTTP(w, req)
 	})
 	path, content := r.file(t, "f", 2*testPart+1)
+	want = wantValue(&push.Verified{What: "parts", Algorithm: "md5"}, content)
 	receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	all := md5.New()
-	for part := range slices.Chunk(content, testPart) {
-		sum := md5.Sum(part)
-		all.Write(sum[:])
-	}
-	if want := hex.EncodeToString(all.Sum(nil)) + "-3"; receipt.ETag != want {
-		t.Errorf("etag %q, want %q", receipt.ETag, want)
+	if err != nil || receipt.ETag != want {
+		t.Errorf("%v, etag %q, want %q", err, receipt.ETag, want)
 	}
 }
 
