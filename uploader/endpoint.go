@@ -16,7 +16,18 @@ const (
 	// trustedFor is for how long after a connection was made others may be
 	// made side by side.
 	trustedFor = time.Second
+	// silentFor is how long the store may say nothing to a question to count as
+	// one that took it and does not answer.
+	silentFor = time.Second
+	// leftAlone is for how long after that no suspicion has it asked again: each
+	// question would hold everything up for silentFor.
+	leftAlone = 10 * time.Second
 )
+
+// errSilent is what a question comes to that went out to the store on a
+// connection that was made, and to which nothing came back, nor broke. The store
+// can be reached then: that it is slow is another matter.
+var errSilent = errors.New("the store takes a question and says nothing to it")
 
 // downError is the failure of a request that was not sent, because no
 // connection can be made.
@@ -32,19 +43,20 @@ func (e *downError) Unwrap() error { return e.cause }
 // be reached. Once it cannot, because no connection can be made or those that
 // are made break, it is down: nothing is tried any more but one question a
 // second, whatever number of pushes waits, and the first that is answered, with
-// whatever, brings everything back at once.
+// whatever, or only taken, brings everything back at once.
 //
 // A store that answers with errors, or takes its time, is not down: each bucket
 // has a trial of its own (see queue), and what stands still is ended by transport.
 type endpoint struct {
 	connect func(ctx context.Context, network, address string) (net.Conn, error)
-	ask     func(context.Context) error // asks the store anything, on a connection of its own
+	ask     func(context.Context) error // asks the store anything, on a connection of its own; see errSilent
 	changed func()                      // called after each change, without mu held
 
 	mu      sync.Mutex
 	ctx     context.Context // ends the asking; guarded by mu, as all below
 	asking  sync.WaitGroup  // Add only with mu held and ctx not ended
 	trusted time.Time       // when a connection was made last
+	silent  time.Time       // when the store took a question and said nothing, the last time
 	leader  chan struct{}   // while somebody tries whether there is a way: closed when he knows
 	outage  *outage         // nil while up
 }
@@ -124,7 +136,8 @@ func (e *endpoint) note(ctx context.Context, leading bool, err error) {
 
 // suspect says that a connection broke or stood still while it was in use. That
 // may be one connection's bad luck, or the end of the store: it is asked at
-// once, and until it answers nothing else is.
+// once, and until it answers nothing else is; but not if it had nothing to say a
+// moment ago.
 func (e *endpoint) suspect(cause error) {
 	// What it means for that request it does not mean for those that wait.
 	if open, ok := errors.AsType[*unclearError](cause); ok {
@@ -132,7 +145,9 @@ func (e *endpoint) suspect(cause error) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.fallLocked(cause, true)
+	if e.silent.IsZero() || time.Since(e.silent) >= leftAlone {
+		e.fallLocked(cause, true)
+	}
 }
 
 // lost says that there was no connection to be had for so long that there is no
@@ -186,8 +201,8 @@ func (e *endpoint) probe() {
 			}
 			next.Reset(probeInterval)
 		case err := <-answers:
-			if err == nil {
-				e.restore()
+			if err == nil || errors.Is(err, errSilent) {
+				e.restore(err != nil)
 				return
 			}
 			open--
@@ -207,9 +222,12 @@ func (e *endpoint) unanswered(err error) {
 	}
 }
 
-// restore ends the outage.
-func (e *endpoint) restore() {
+// restore ends the outage; silent says that the store took the question only.
+func (e *endpoint) restore(silent bool) {
 	e.mu.Lock()
+	if silent {
+		e.silent = time.Now()
+	}
 	suspected := e.outage.suspected
 	close(e.outage.over)
 	e.outage = nil

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -22,7 +23,8 @@ type way struct {
 	attempts atomic.Int32
 	takes    time.Duration // for each attempt
 	hang     atomic.Bool   // until the context ends
-	mute     atomic.Bool   // whoever gets there has no answer
+	mute     atomic.Bool   // whoever gets there has his connection closed
+	silent   atomic.Bool   // or no answer
 }
 
 var errRefused = errors.New("refused")
@@ -48,6 +50,10 @@ func (w *way) ask(ctx context.Context) error {
 	if err == nil && w.mute.Load() {
 		conn.Close()
 		err = io.EOF
+	}
+	if err == nil && w.silent.Load() {
+		time.Sleep(silentFor)
+		err = errSilent
 	}
 	return err
 }
@@ -239,6 +245,72 @@ func TestSuspect(t *testing.T) {
 		stop()
 		e.asking.Wait()
 	})
+}
+
+// TestSilentStore: a store that takes a question and says nothing can be reached,
+// and is not asked for each connection that breaks; but it is again later, and
+// whoever finds no way to it tells so at any time.
+func TestSilentStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		w := new(way)
+		w.open.Store(true)
+		w.silent.Store(true)
+		e := newEndpoint(ctx, w.connect, w.ask)
+		var changes atomic.Int32
+		e.changed = func() { changes.Add(1) }
+		held := func() time.Duration {
+			begun := time.Now()
+			if err := e.wait(ctx); err != nil {
+				t.Error(err)
+			}
+			return time.Since(begun)
+		}
+		e.suspect(io.EOF)
+		if took := held(); took != silentFor || changes.Load() != 0 {
+			t.Errorf("everything is held up for %v, %d changes", took, changes.Load())
+		}
+		e.suspect(io.EOF)
+		if took := held(); took != 0 {
+			t.Errorf("everything is held up for %v once more", took)
+		}
+		w.open.Store(false)
+		dialAll(e, 5)
+		if _, _, down := e.down(); !down {
+			t.Error("it cannot be reached, and nobody knows")
+		}
+		w.open.Store(true)
+		if took := held(); took > probeInterval+silentFor {
+			t.Errorf("it is back, and nobody knows for %v", took)
+		}
+		time.Sleep(leftAlone)
+		w.mute.Store(true)
+		e.suspect(io.EOF)
+		synctest.Wait()
+		if _, _, down := e.down(); !down {
+			t.Error("a connection that broke does not have it asked any more")
+		}
+		stop()
+		e.asking.Wait()
+	})
+}
+
+// TestQuestionIsTaken: a question that a store reads and does not answer shows
+// that it is there; one that it hangs up on does not.
+func TestQuestionIsTaken(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if req.Method == http.MethodHead && strings.HasPrefix(req.URL.Path, "/taken") {
+			<-req.Context().Done()
+		}
+		panic(http.ErrAbortHandler)
+	}))
+	t.Cleanup(s.Close)
+	for path, silent := range map[string]bool{"/taken": true, "/broken": false} {
+		r := newRig(t, func(c *Config) { c.Endpoint = s.URL + path })
+		if err := r.askStore(t.Context()); err == nil || errors.Is(err, errSilent) != silent {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
 }
 
 // TestNoConnectionToBeHad: what takes connections and lets none come about is no

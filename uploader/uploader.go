@@ -39,6 +39,7 @@ import (
 	"hash/maphash"
 	"log/slog"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"sync"
 	"time"
@@ -259,10 +260,18 @@ func (u *Uploader) endpointChanged() {
 const askPatience = 5 * time.Second
 
 // askStore asks whether anything answers where the store is. The question needs
-// no signature: any answer will do.
+// no signature: any answer will do. It fails with errSilent if the question went
+// out, and nothing came back.
 func (u *Uploader) askStore(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, askPatience)
-	defer cancel()
+	ctx, done := context.WithTimeout(ctx, askPatience)
+	defer done()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteRequest: func(info httptrace.WroteRequestInfo) {
+		if info.Err == nil {
+			time.AfterFunc(silentFor, func() { cancel(errSilent) })
+		}
+	}})
 	o := u.client.Options()
 	where, err := o.EndpointResolverV2.ResolveEndpoint(ctx, s3.EndpointParameters{Region: &o.Region, Endpoint: o.BaseEndpoint})
 	if err != nil {
@@ -274,6 +283,10 @@ func (u *Uploader) askStore(ctx context.Context) error {
 	}
 	resp, err := u.asker.Do(req)
 	if err != nil {
+		u.asker.CloseIdle() // which ends what still connects for it
+		if silent := context.Cause(ctx); errors.Is(silent, errSilent) {
+			return silent
+		}
 		return err
 	}
 	return resp.Body.Close()
