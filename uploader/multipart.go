@@ -189,7 +189,7 @@ func (d *delivery) askJoined(ours, said claim) (says claim, version *string, dif
 		return says, nil, &difference{"size", fmt.Sprint(d.file.Size()), fmt.Sprint(size)}, nil
 	}
 	shown, differs := d.judgeJoined(ours, says, true)
-	if !shown && differs == nil && said.etag != "" && said.etag != says.etag {
+	if !shown && differs == nil && said.etag != "" && !strings.EqualFold(said.etag, says.etag) {
 		differs = &difference{"ETag", said.etag, says.etag}
 	}
 	return says, head.VersionId, differs, nil

@@ -119,6 +119,59 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// TestJudgeJoined has what an answer shows of an object of two parts, for all
+// that it can say.
+func TestJudgeJoined(t *testing.T) {
+	const (
+		ourCRC, otherCRC = "rosUhgp5mIg=", "AAAAAAAAAAA="
+		ourTag, otherTag = "d8399932ce6023ac3365f50fbbcde132-2", "25f9e794323b453885f5181f1b624d0b-2"
+	)
+	for _, tc := range []struct {
+		name    string
+		says    claim
+		doubted bool
+		auto    string // "ours", the algorithm by which it is another, or empty
+		crc     string // with crc64nvme
+	}{
+		{"nothing", claim{}, false, "", ""},
+		{"our CRC", claim{crc64nvme: ourCRC}, false, "ours", "ours"},
+		{"our CRC, doubted", claim{crc64nvme: ourCRC}, true, "", "ours"},
+		{"another CRC and our ETag", claim{crc64nvme: otherCRC, etag: ourTag}, false, "CRC64NVME", "CRC64NVME"},
+		{"our CRC and another ETag", claim{crc64nvme: ourCRC, etag: otherTag}, false, "ETag", "ours"},
+		{"our CRC and another ETag, encrypted", claim{crc64nvme: ourCRC, etag: otherTag, opaque: true}, false, "ours", "ours"},
+		{"our CRC and two ETags", claim{crc64nvme: ourCRC, etag: ourTag + ", x"}, false, "ETag", "ours"},
+		{"our ETag", claim{etag: ourTag}, false, "ours", "ours"},
+		{"our ETag in capitals", claim{etag: strings.ToUpper(ourTag)}, false, "ours", "ours"},
+		{"another ETag", claim{etag: otherTag}, false, "ETag", "ETag"},
+		{"another ETag, encrypted", claim{etag: otherTag, opaque: true}, false, "", ""},
+		{"an ETag of other parts", claim{etag: otherTag[:33] + "3"}, false, "", ""},
+		{"an ETag of twelve parts", claim{etag: otherTag[:33] + "12"}, false, "", ""},
+		{"the MD5 of the whole", claim{etag: otherTag[:32]}, false, "", ""},
+		{"two ETags, encrypted", claim{etag: ourTag + ", x", opaque: true}, false, "ETag", "ETag"},
+	} {
+		for mode, want := range map[Checksum]string{ChecksumAuto: tc.auto, ChecksumCRC64NVME: tc.crc} {
+			d := &delivery{up: &Uploader{checksum: mode}}
+			shown, differs := d.judgeJoined(claim{crc64nvme: ourCRC, etag: ourTag}, tc.says, !tc.doubted || mode == ChecksumCRC64NVME)
+			got := ""
+			switch {
+			case differs != nil && shown:
+				got = "both"
+			case differs != nil:
+				got = differs.algorithm
+			case shown:
+				got = "ours"
+			}
+			if got != want {
+				t.Errorf("%s, with %s: %q, want %q", tc.name, mode, got, want)
+			}
+		}
+		d := &delivery{up: &Uploader{}} // where the parts' ETags are no MD5s
+		if _, differs := d.judgeJoined(claim{crc64nvme: ourCRC}, claim{etag: tc.says.etag}, true); differs != nil != contradictory(tc.says.etag) {
+			t.Errorf("%s, of parts whose ETags tell nothing: %+v", tc.name, differs)
+		}
+	}
+}
+
 // TestLearning: an operation is known to verify after an answer with our value,
 // and doubted for good after one whose ETag contradicts it, or after one without
 // any when others had one.
