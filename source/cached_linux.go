@@ -65,7 +65,8 @@ func (f *File) keepsName() bool {
 
 // openCached opens a file as open does, but without waiting, where the kernel
 // has the path in memory and the file is on a disk that is known. Whatever else
-// it meets it leaves to open.
+// it meets it leaves to open; what it has found has the device then, if that is
+// in memory.
 func openCached(path string) (found, bool) {
 	fd, err := unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{
 		Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: resolveCached | unix.RESOLVE_NO_MAGICLINKS,
@@ -79,22 +80,23 @@ func openCached(path string) (found, bool) {
 		return found{}, false
 	}
 	device := unix.Mkdev(st.Dev_major, st.Dev_minor)
+	left := found{identity: Identity{Device: device}}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > MaxSize || !disks.has(device) {
-		return found{}, false
+		return left, false
 	}
 	self, leadsTo, err := whereabouts(fd)
 	if err != nil || forbidden(leadsTo) != "" {
-		return found{}, false
+		return left, false
 	}
 	// With O_NONBLOCK it does not wait for the holder of a lease either.
 	reading, err := unix.Open(self, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return found{}, false
+		return left, false
 	}
 	// From here on that would only have the runtime take it for a socket.
 	if _, err := unix.FcntlInt(uintptr(reading), unix.F_SETFL, 0); err != nil {
 		unix.Close(reading)
-		return found{}, false
+		return left, false
 	}
 	return found{file: os.NewFile(uintptr(reading), path), on: disk, identity: Identity{
 		Size: int64(st.Size), ModTime: time.Unix(st.Mtime.Sec, int64(st.Mtime.Nsec)), Device: device, Inode: st.Ino,

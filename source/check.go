@@ -33,7 +33,7 @@ func (f *File) checkSlowly(ctx context.Context, compare func() error) error {
 	defer cancel()
 	err, hung := do(ctx, f.line, openPatience, compare, func(error) {})
 	if hung != nil {
-		return hangs(f.line.path)
+		return hangs(f.line.path, hung)
 	}
 	return err
 }

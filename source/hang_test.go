@@ -102,6 +102,33 @@ func TestOpenHangs(t *testing.T) {
 	}
 }
 
+// TestOpenBesideHanging: a file that has just been written can be opened, though
+// nothing is known of its file system yet and others take all the places that
+// there are for that.
+func TestOpenBesideHanging(t *testing.T) {
+	h := startHangFS(t)
+	sound := write(t, "sound", []byte("light"))
+	usual := all
+	t.Cleanup(func() { all = usual })
+	all = newLines(2)
+	disks.known.Clear()
+	h.tell("hang open *")
+	ctx, cancel := context.WithCancel(t.Context())
+	var callers sync.WaitGroup
+	for _, name := range []string{"a", "b"} {
+		path := h.write(name, []byte("light"))
+		callers.Go(func() {
+			_, err := Open(ctx, path)
+			wantCode(t, "Open", err, push.FileHangs)
+		})
+	}
+	h.tell("wait 1")
+	mustOpen(t, sound)
+	cancel()
+	callers.Wait()
+	h.tell("wake")
+}
+
 // TestReadHangs reads a file by many readers while its file system hangs.
 func TestReadHangs(t *testing.T) {
 	h := startHangFS(t)

@@ -3,6 +3,9 @@ package source
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -45,8 +48,8 @@ func TestPatience(t *testing.T) {
 		}
 		l.hangs() // says who had given it up just before it returned
 		l.leave()
-		if a.hang != 0 || len(a.hanging)+len(a.byPath)+len(a.places) != 0 {
-			t.Errorf("left behind: %d hang, on %v, lines %v", a.hang, a.hanging, a.byPath)
+		if a.hang != 0 || a.devices[0].hang+len(a.devices[0].places)+len(a.byPath)+len(a.places) != 0 {
+			t.Errorf("left behind: %d hang, on %v, lines %v", a.hang, a.devices[0], a.byPath)
 		}
 	})
 }
@@ -123,11 +126,97 @@ func TestWary(t *testing.T) {
 	})
 }
 
+// TestSlowCalls: many calls on one path take their turns, and each has all of its
+// patience, however long those before it took.
+func TestSlowCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newLines(mostCalls)
+		l := a.join("/f")
+		slowly := func(d time.Duration) func() int {
+			return func() int {
+				time.Sleep(d)
+				return 1
+			}
+		}
+		var callers sync.WaitGroup
+		callers.Go(func() {
+			if _, err := do(t.Context(), l, syncPatience, slowly(4*time.Minute), ignore); err != nil {
+				t.Errorf("the one of minutes: %v", err)
+			}
+		})
+		synctest.Wait()
+		for range 20 {
+			callers.Go(func() {
+				if _, err := do(t.Context(), l, 10*time.Second, slowly(9*time.Second), ignore); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		callers.Wait()
+		if a.hang != 0 {
+			t.Errorf("%d calls hang", a.hang)
+		}
+	})
+}
+
+// TestTurnBehindHanging: who waits behind a call is told when that should have
+// returned, whatever his own patience.
+func TestTurnBehindHanging(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newLines(mostCalls)
+		l := a.join("/f")
+		let := make(stuck)
+		defer close(let)
+		go do(t.Context(), l, time.Minute, let.call, ignore)
+		synctest.Wait()
+		begun := time.Now()
+		if _, err := do(t.Context(), l, time.Second, func() int { panic("a second call") }, ignore); err != errHangs || time.Since(begun) != time.Minute {
+			t.Errorf("do: %v after %v, want %v after a minute", err, time.Since(begun), errHangs)
+		}
+	})
+}
+
+// TestPlacesOfOneDevice: however many calls hang on one device, or on what is not
+// known, others can be made elsewhere.
+func TestPlacesOfOneDevice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, device := range []uint64{0, 7} {
+			a := newLines(8)
+			let := make(stuck)
+			on := func(path string, device uint64) *line {
+				l := a.join(path)
+				l.isOn(device)
+				return l
+			}
+			for i := range 10 {
+				go do(t.Context(), on(fmt.Sprint("/", i), device), time.Second, let.call, ignore)
+			}
+			time.Sleep(time.Minute)
+			begun := time.Now()
+			_, err := do(t.Context(), on("/more", device), time.Second, func() int { panic("a call too many") }, ignore)
+			if crowd, is := err.(*crowdedError); !is || *crowd != (crowdedError{4, 4}) || time.Since(begun) != 0 {
+				t.Errorf("a fifth of the device %d: %v after %v, want that 4 hang, at once", device, err, time.Since(begun))
+			}
+			if text := hangs("/more", err).Detail; !strings.Contains(text, "4 calls on files are under way, 4 of which hang") {
+				t.Errorf("it says %q", text)
+			}
+			if n, err := do(t.Context(), on("/sound", 8), time.Second, func() int { return 1 }, ignore); n != 1 || err != nil {
+				t.Errorf("on another device: %d, %v", n, err)
+			}
+			close(let)
+			synctest.Wait()
+			if len(a.places)+len(a.devices[device].places)+a.hang != 0 {
+				t.Errorf("left behind: %d calls, %d of the device, %d hang", len(a.places), len(a.devices[device].places), a.hang)
+			}
+		}
+	})
+}
+
 // TestMostCalls: when all places are taken by calls that hang, no other call is
 // made; while they are taken by calls that do not, others wait their turn.
 func TestMostCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newLines(2)
+		a := newLines(4) // two of which are for what is not known
 		let := make(stuck)
 		for _, path := range []string{"/a", "/b"} {
 			go do(t.Context(), a.join(path), 10*time.Second, let.call, ignore)
@@ -135,13 +224,13 @@ func TestMostCalls(t *testing.T) {
 		synctest.Wait()
 		third := a.join("/c")
 		begun := time.Now()
-		if _, err := do(t.Context(), third, time.Second, func() int { panic("a third call") }, ignore); err != errHangs || time.Since(begun) != time.Second {
-			t.Errorf("while they may return: %v after %v, want %v after 1 s", err, time.Since(begun), errHangs)
+		if _, err := do(t.Context(), third, time.Second, func() int { panic("a third call") }, ignore); !isCrowded(err, 0) || time.Since(begun) != time.Second {
+			t.Errorf("while they may return: %v after %v, want that there are two, after 1 s", err, time.Since(begun))
 		}
 		time.Sleep(10 * time.Second)
 		begun = time.Now()
-		if _, err := do(t.Context(), a.join("/d"), time.Second, func() int { panic("a third call") }, ignore); err != errHangs || time.Since(begun) != 0 {
-			t.Errorf("when they hang: %v after %v, want %v at once", err, time.Since(begun), errHangs)
+		if _, err := do(t.Context(), a.join("/d"), time.Second, func() int { panic("a third call") }, ignore); !isCrowded(err, 2) || time.Since(begun) != 0 {
+			t.Errorf("when they hang: %v after %v, want that two hang, at once", err, time.Since(begun))
 		}
 		close(let)
 		synctest.Wait()
@@ -151,6 +240,12 @@ func TestMostCalls(t *testing.T) {
 			}
 		}
 	})
+}
+
+// isCrowded reports whether two calls were under way, so many of which hang.
+func isCrowded(err error, hanging int) bool {
+	crowd, is := err.(*crowdedError)
+	return is && *crowd == crowdedError{2, hanging}
 }
 
 // TestCloseWaits: a file is closed when its turn comes, however late.

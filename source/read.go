@@ -2,6 +2,7 @@ package source
 
 import (
 	"context"
+	"errors"
 	"io"
 	"sync"
 )
@@ -72,8 +73,8 @@ func (f *File) readSlowly(ctx context.Context, p []byte, off int64) (int, error)
 		n, err := f.file.ReadAt(buf[:size], off)
 		return chunk{buf, n, err}
 	}, chunk.free)
-	if err == errHangs {
-		return 0, hangs(f.line.path)
+	if crowd := (*crowdedError)(nil); err == errHangs || errors.As(err, &crowd) {
+		return 0, hangs(f.line.path, err)
 	}
 	if err != nil {
 		return 0, err

@@ -8,8 +8,8 @@
 //     elsewhere: those are views of this process and this host, not files
 //     somebody wrote;
 //   - the file that was checked is the file that is read;
-//   - a file system that hangs holds one thread for each path, and no caller for
-//     longer than a call may take. See line.
+//   - a file system that hangs holds one thread for each path and half of those
+//     there are, and no caller for longer than a call may take. See line.
 //
 // What Check says once the file has been read:
 //
@@ -33,6 +33,7 @@ package source
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -108,9 +109,12 @@ func Open(ctx context.Context, path string) (*File, error) {
 	l := all.join(path)
 	got, cached := openCached(path)
 	if !cached {
+		if on := got.identity.Device; on != 0 {
+			l.isOn(on)
+		}
 		var err error
 		if got, err = do(ctx, l, openPatience, func() found { return look(path) }, found.close); err != nil {
-			got.err = hangs(path)
+			got.err = hangs(path, err)
 		}
 	}
 	if got.err != nil {
@@ -182,7 +186,7 @@ func (f *File) Sync(ctx context.Context) error {
 	err, hung := do(ctx, f.line, syncPatience, f.file.Sync, func(error) {})
 	switch {
 	case hung != nil:
-		return hangs(f.line.path)
+		return hangs(f.line.path, hung)
 	case err != nil:
 		return &push.Error{Code: push.FileUnreadable, Err: err,
 			Detail: "file " + push.Quote(f.line.path) + " could not be put on disk: " + reason(err) + ": see to the disk, and push it again"}
@@ -270,8 +274,13 @@ func reason(err error) string {
 	return err.Error()
 }
 
-// hangs is the failure of a call that did not return in time.
-func hangs(path string) *push.Error {
+// hangs is the failure of a call that did not return in time, or that was not
+// made because others did not.
+func hangs(path string, err error) *push.Error {
+	if crowd := (*crowdedError)(nil); errors.As(err, &crowd) {
+		return &push.Error{Code: push.FileHangs, Err: err, RetryAfter: openPatience,
+			Detail: fmt.Sprintf("file %s could not be looked at, since %s: see to the file systems of these, and push it again", push.Quote(path), crowd)}
+	}
 	return &push.Error{Code: push.FileHangs, Err: errHangs, RetryAfter: openPatience,
 		Detail: "the file system of file " + push.Quote(path) + " does not answer: see to it (a network file system whose server is away?), and push the file again"}
 }
