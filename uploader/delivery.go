@@ -124,8 +124,9 @@ func (d *delivery) section(ctx context.Context) *io.SectionReader {
 type placing int
 
 const (
-	first   placing = iota // those that the next connection mends: else the push gives its place back
-	inPlace                // all that may pass: the requests around it have got somewhere
+	first    placing = iota // those that the next connection mends: else the push gives its place back
+	inPlace                 // all that may pass: the requests around it have got somewhere
+	question                // the same, but nothing is lost with it when the daemon stops
 )
 
 // request is the way of every request to the store: it takes a slot, makes an
@@ -134,14 +135,14 @@ const (
 // uses no attempts up.
 func (d *delivery) request(ctx context.Context, operation string, k kind, p placing, attempt func(context.Context, *commitment) error) error {
 	for n := 1; ; n++ {
-		if err := d.up.endpoint.wait(ctx); err != nil {
+		if err := d.up.endpoint.wait(ctx, d.up.leavingFor(p)); err != nil {
 			return err
 		}
 		if err := d.up.slots.acquire(ctx, &d.turn, k); err != nil {
 			return err
 		}
 		err := d.attempt(ctx, operation, k, attempt)
-		if notTried(err) && p == inPlace || knownDown(err) {
+		if notTried(err) && p != first || knownDown(err) {
 			n--
 			continue
 		}
@@ -156,7 +157,7 @@ func (d *delivery) request(ctx context.Context, operation string, k kind, p plac
 			}
 		}
 		d.up.lostConnection(n, err)
-		wait, again := d.up.retry.withinRequest(n, err, p == inPlace, d.before)
+		wait, again := d.up.retry.withinRequest(n, err, p != first, d.before)
 		if !again {
 			return err
 		}
@@ -168,6 +169,15 @@ func (d *delivery) request(ctx context.Context, operation string, k kind, p plac
 			return err
 		}
 	}
+}
+
+// leavingFor returns what ends a request's wait for the end of an outage when the
+// daemon stops: its push has nothing under way, and is as well off in the journal.
+func (u *Uploader) leavingFor(p placing) <-chan struct{} {
+	if p == inPlace {
+		return nil
+	}
+	return u.leaving
 }
 
 // attempt makes one attempt with the slot that was acquired, and gives it back.

@@ -66,6 +66,7 @@ type outage struct {
 	since     time.Time
 	cause     error         // what the last attempt failed with
 	suspected bool          // it has not been asked yet
+	certain   chan struct{} // closed when the suspicion is confirmed
 	over      chan struct{} // closed at its end
 }
 
@@ -166,7 +167,7 @@ func (e *endpoint) fallLocked(cause error, suspected bool) bool {
 	if e.outage != nil || e.ctx.Err() != nil {
 		return false
 	}
-	e.outage = &outage{since: time.Now(), cause: cause, suspected: suspected, over: make(chan struct{})}
+	e.outage = &outage{since: time.Now(), cause: cause, suspected: suspected, certain: make(chan struct{}), over: make(chan struct{})}
 	e.trusted = time.Time{}
 	e.asking.Go(e.probe)
 	return true
@@ -216,6 +217,9 @@ func (e *endpoint) unanswered(err error) {
 	e.mu.Lock()
 	confirmed := e.outage.suspected && e.ctx.Err() == nil
 	e.outage.cause, e.outage.suspected = err, e.outage.suspected && !confirmed
+	if confirmed {
+		close(e.outage.certain)
+	}
 	e.mu.Unlock()
 	if confirmed {
 		e.changed()
@@ -248,18 +252,30 @@ func (e *endpoint) down() (since time.Time, cause error, is bool) {
 	return e.outage.since, e.outage.cause, true
 }
 
-// wait returns once the store can be reached. It fails with the context's
-// cause.
-func (e *endpoint) wait(ctx context.Context) error {
+// errLeaving ends the wait for the end of an outage when the daemon stops.
+var errLeaving = errors.New("the daemon stops while the store cannot be reached")
+
+// wait returns once the store can be reached. It fails with the context's cause,
+// and with errLeaving if that channel is closed in an outage; a suspicion, which
+// takes a moment, is waited for.
+func (e *endpoint) wait(ctx context.Context, leaving <-chan struct{}) error {
 	for {
 		e.mu.Lock()
 		o := e.outage
+		var certain <-chan struct{}
+		stops := leaving
+		if o != nil && o.suspected {
+			certain, stops = o.certain, nil
+		}
 		e.mu.Unlock()
 		if o == nil {
 			return nil
 		}
 		select {
 		case <-o.over:
+		case <-certain:
+		case <-stops:
+			return errLeaving
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

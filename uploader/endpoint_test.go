@@ -95,7 +95,7 @@ func TestOneAttemptASecond(t *testing.T) {
 			t.Errorf("error %v", err)
 		}
 		waited := make(chan error, 1)
-		go func() { waited <- e.wait(ctx) }()
+		go func() { waited <- e.wait(ctx, nil) }()
 		time.Sleep(time.Minute)
 		dialAll(e, 100)
 		if n := w.attempts.Load(); n < 59 || n > 61 {
@@ -164,7 +164,7 @@ func TestLostQuestion(t *testing.T) {
 		synctest.Wait()
 		w.hang.Store(false)
 		begun := time.Now()
-		if err := e.wait(ctx); err != nil || time.Since(begun) > probeInterval {
+		if err := e.wait(ctx, nil); err != nil || time.Since(begun) > probeInterval {
 			t.Errorf("%v after %v", err, time.Since(begun))
 		}
 		stop()
@@ -217,7 +217,7 @@ func TestSuspect(t *testing.T) {
 		for range 25 { // all connections broke
 			e.suspect(io.EOF)
 		}
-		if err := e.wait(ctx); err != nil || time.Since(begun) != time.Millisecond || w.attempts.Load() != before+1 || changes.Load() != 0 {
+		if err := e.wait(ctx, nil); err != nil || time.Since(begun) != time.Millisecond || w.attempts.Load() != before+1 || changes.Load() != 0 {
 			t.Errorf("%v after %v, %d questions, %d changes", err, time.Since(begun), w.attempts.Load()-before, changes.Load())
 		}
 		w.mute.Store(true)
@@ -239,7 +239,7 @@ func TestSuspect(t *testing.T) {
 			t.Errorf("%d attempts within a minute", n)
 		}
 		w.mute.Store(false)
-		if err := e.wait(ctx); err != nil || changes.Load() != 2 {
+		if err := e.wait(ctx, nil); err != nil || changes.Load() != 2 {
 			t.Errorf("%v, %d changes", err, changes.Load())
 		}
 		stop()
@@ -261,7 +261,7 @@ func TestSilentStore(t *testing.T) {
 		e.changed = func() { changes.Add(1) }
 		held := func() time.Duration {
 			begun := time.Now()
-			if err := e.wait(ctx); err != nil {
+			if err := e.wait(ctx, nil); err != nil {
 				t.Error(err)
 			}
 			return time.Since(begun)
@@ -327,7 +327,7 @@ func TestNoConnectionToBeHad(t *testing.T) {
 		}
 		time.Sleep(10 * time.Second)
 		w.open.Store(true)
-		if err := u.endpoint.wait(ctx); err != nil || w.attempts.Load() > 11 {
+		if err := u.endpoint.wait(ctx, nil); err != nil || w.attempts.Load() > 11 {
 			t.Errorf("%v after %d questions", err, w.attempts.Load())
 		}
 		stop()
@@ -369,7 +369,7 @@ func TestWhoGivesUpSaysNothing(t *testing.T) {
 		waiting, leave := context.WithCancelCause(t.Context())
 		e.outage = &outage{over: make(chan struct{})}
 		leave(errImpatient)
-		if err := e.wait(waiting); !errors.Is(err, errImpatient) {
+		if err := e.wait(waiting, nil); !errors.Is(err, errImpatient) {
 			t.Errorf("wait: %v", err)
 		}
 	})

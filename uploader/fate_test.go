@@ -342,6 +342,43 @@ func TestPutBackMayBeThere(t *testing.T) {
 
 // TestDrainWithQuestions: a cancelled push that is being asked about does not hold
 // up the end of the daemon.
+// TestDrainInAnOutage: a push that has nothing under way, and waits for the store
+// to come back, does not hold up the end of the daemon; nor does one that was
+// cancelled, and is to be asked about.
+func TestDrainInAnOutage(t *testing.T) {
+	for _, size := range []int{100, testPart + 1} {
+		for _, cancelled := range []bool{false, true} {
+			t.Run(fmt.Sprint(size, " cancelled ", cancelled), func(t *testing.T) {
+				r := newRig(t)
+				if r.stays = 1; cancelled && size > testPart { // there was no request yet that makes an object
+					r.stays = 0
+				}
+				r.endpoint.ask = func(context.Context) error { return errRefused }
+				r.spoil(func(_ http.ResponseWriter, req *http.Request, _ http.Handler) {
+					io.Copy(io.Discard, req.Body)
+					panic(http.ErrAbortHandler)
+				})
+				path, _ := r.file(t, "f", size)
+				id := r.later(t, push.Request{File: path, Destination: "s3://bucket/k"})
+				until(t, "the store counts as away", func() bool { _, _, down := r.endpoint.down(); return down })
+				if _, running := r.depth(); running != 1 {
+					t.Fatalf("%d pushes run", running)
+				}
+				if cancelled {
+					gone, cancel := context.WithCancel(t.Context())
+					cancel()
+					r.Cancel(gone, id)
+				}
+				ctx, stop := context.WithTimeout(t.Context(), patience)
+				defer stop()
+				if stay := r.Drain(ctx); ctx.Err() != nil {
+					t.Errorf("the drain takes its whole time; %d pushes stay", stay)
+				}
+			})
+		}
+	}
+}
+
 func TestDrainWithQuestions(t *testing.T) {
 	r := newRig(t)
 	path, _ := r.file(t, "f", 100)

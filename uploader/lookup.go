@@ -67,7 +67,7 @@ func (d *delivery) head() (head *s3.HeadObjectOutput, err error) {
 	if d.up.checksum != ChecksumMD5 {
 		in.ChecksumMode = types.ChecksumModeEnabled
 	}
-	err = d.request(d.up.stopped, asking, single, inPlace, func(ctx context.Context, _ *commitment) (err error) {
+	err = d.request(d.up.stopped, asking, single, question, func(ctx context.Context, _ *commitment) (err error) {
 		head, err = d.up.client.HeadObject(ctx, in)
 		return err
 	})
