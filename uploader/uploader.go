@@ -259,11 +259,13 @@ func (u *Uploader) endpointChanged() {
 // for connecting.
 const askPatience = 5 * time.Second
 
+var errUntaken = fmt.Errorf("no connection could be had within %v", askPatience)
+
 // askStore asks whether anything answers where the store is. The question needs
 // no signature: any answer will do. It fails with errSilent if the question went
 // out, and nothing came back.
 func (u *Uploader) askStore(ctx context.Context) error {
-	ctx, done := context.WithTimeout(ctx, askPatience)
+	ctx, done := context.WithTimeoutCause(ctx, askPatience, errUntaken)
 	defer done()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -284,8 +286,8 @@ func (u *Uploader) askStore(ctx context.Context) error {
 	resp, err := u.asker.Do(req)
 	if err != nil {
 		u.asker.CloseIdle() // which ends what still connects for it
-		if silent := context.Cause(ctx); errors.Is(silent, errSilent) {
-			return silent
+		if ctx.Err() != nil { // whose cause says more
+			err = context.Cause(ctx)
 		}
 		return err
 	}
