@@ -285,7 +285,7 @@ func (u *Uploader) askStore(ctx context.Context) error {
 	}
 	resp, err := u.asker.Do(req)
 	if err != nil {
-		u.asker.CloseIdle() // which ends what still connects for it
+		u.asker.CloseIdle()   // which ends what still connects for it
 		if ctx.Err() != nil { // whose cause says more
 			err = context.Cause(ctx)
 		}
