@@ -83,10 +83,10 @@ func TestOneAttemptASecond(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		w := &way{takes: time.Millisecond}
 		e := newEndpoint(ctx, w.connect, w.ask)
-		var changes []bool
+		changes := make(chan bool, 10)
 		e.changed = func() {
 			_, _, down := e.down()
-			changes = append(changes, down)
+			changes <- down
 		}
 		if failed := dialAll(e, 100); failed != 100 || w.attempts.Load() != 1 {
 			t.Errorf("%d of 100 failed after %d attempts, want all after one", failed, w.attempts.Load())
@@ -110,8 +110,8 @@ func TestOneAttemptASecond(t *testing.T) {
 		if failed := dialAll(e, 100); failed != 0 || w.attempts.Load() != before+100 {
 			t.Errorf("%d failed, %d attempts once it is back", failed, w.attempts.Load()-before)
 		}
-		if len(changes) != 2 || !changes[0] || changes[1] {
-			t.Errorf("changes %v", changes)
+		if len(changes) != 2 || !<-changes || <-changes {
+			t.Error("what is told is not that it is down, and that it is back")
 		}
 		stop()
 		e.asking.Wait()
