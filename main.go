@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -104,6 +105,10 @@ func daemon(ctx context.Context, stderr io.Writer) error {
 		return usageError{err}
 	}
 	defer lines.Close()
+	// What net/http has to say of connections it says to the standard logger,
+	// whose lines must be lines of our log.
+	slog.SetLogLoggerLevel(slog.LevelDebug)
+	slog.SetDefault(log)
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer func() {
