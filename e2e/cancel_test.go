@@ -124,11 +124,11 @@ func TestCancelRunning(t *testing.T) {
 		{"one request, and the store has it", 1_000_000, "PutObject", fault{}, true, false, "done"},
 		{"one request, and the store refuses", 1_000_000, "PutObject", refuse, true, false, "cancelled"},
 		{"one request, and the connection breaks", 1_000_000, "PutObject", fault{what: resetFirst}, true, false, "cancelled"},
-		{"in parts, before the upload has an id", 2*partSize + 1, "CreateMultipartUpload", fault{}, false, false, "cancelled"},
-		{"in parts, before the last byte", 2*partSize + 1, "UploadPart", fault{}, false, true, "cancelled"},
-		{"in parts, when it is to be completed", 2*partSize + 1, "CompleteMultipartUpload", fault{}, false, false, "done"},
-		{"in parts, and the store has it", 2*partSize + 1, "CompleteMultipartUpload", fault{}, true, false, "done"},
-		{"in parts, and the store refuses", 2*partSize + 1, "CompleteMultipartUpload", refuse, true, false, "cancelled"},
+		{"in parts, before the upload has an id", 2*oneRequest + 1, "CreateMultipartUpload", fault{}, false, false, "cancelled"},
+		{"in parts, before the last byte", 2*oneRequest + 1, "UploadPart", fault{}, false, true, "cancelled"},
+		{"in parts, when it is to be completed", 2*oneRequest + 1, "CompleteMultipartUpload", fault{}, false, false, "done"},
+		{"in parts, and the store has it", 2*oneRequest + 1, "CompleteMultipartUpload", fault{}, true, false, "done"},
+		{"in parts, and the store refuses", 2*oneRequest + 1, "CompleteMultipartUpload", refuse, true, false, "cancelled"},
 	}
 	p := newFaultProxy(t)
 	d := startDaemon(t, "S3_ENDPOINT_URL="+p.url())

@@ -114,7 +114,7 @@ func (c *chaosRun) roll(below int) int { return c.dice.IntN(below) }
 func (c *chaosRun) size() int64 {
 	switch n := c.roll(50); {
 	case n == 0:
-		return partSize + 1 + int64(c.roll(8<<20))
+		return oneRequest + 1 + int64(c.roll(8<<20))
 	case n < 4:
 		return 1 + int64(c.roll(8<<20))
 	case n < 20:

@@ -76,7 +76,7 @@ func checkConformance(t testing.TB, s *realStore, mode, bucket string, c conform
 	if err := compareObjectIn(s.client, bucket, c.key, c.file); err != nil {
 		t.Error(err)
 	}
-	parts := int(max(1, (c.sums.size+partSize-1)/partSize))
+	parts := partsOf(c.sums.size)
 	if r.Size != c.sums.size || r.Parts != parts || r.Attempts != 1 || r.Bucket != bucket || r.Key != c.key {
 		t.Errorf("the receipt is %+v, want %d bytes in %d parts at the first attempt", r, c.sums.size, parts)
 	}

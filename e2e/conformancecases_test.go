@@ -34,8 +34,8 @@ func conformanceCases(t testing.TB) (cases []conformanceCase) {
 		size int64
 	}
 	sizes := []sized{
-		{"0 bytes", 0}, {"1 byte", 1}, {"a part less one", partSize - 1}, {"a part", partSize},
-		{"a part and one", partSize + 1}, {"three parts", 3 * partSize},
+		{"0 bytes", 0}, {"1 byte", 1}, {"all that one request carries, less one", oneRequest - 1}, {"all that one request carries", oneRequest},
+		{"one more", oneRequest + 1}, {"five parts", 5 * partSize},
 	}
 	if full() {
 		sizes = append(sizes, sized{"100 MB", 100_000_000})
@@ -52,10 +52,10 @@ func conformanceCases(t testing.TB) (cases []conformanceCase) {
 	}
 	// In parts the store names the key in its answers. The last three keys
 	// cannot stand within another.
-	add(conformanceCase{name: "odd keys in one, parts", key: "parts/" + strings.Join(oddKeys[:len(oddKeys)-3], "/")}, partSize+3)
+	add(conformanceCase{name: "odd keys in one, parts", key: "parts/" + strings.Join(oddKeys[:len(oddKeys)-3], "/")}, oneRequest+3)
 	metadata := map[string]string{"exposure": "42", "raft": "R22 of 25"}
 	tags := map[string]string{"night": "2026-11-23", "kind": "bias + dark @ 20:00"}
-	for _, s := range []sized{{"one request", 2000}, {"parts", partSize + 2}} {
+	for _, s := range []sized{{"one request", 2000}, {"parts", oneRequest + 2}} {
 		add(conformanceCase{
 			name: "properties, " + s.name, key: "properties/" + s.name + ".fits",
 			fields:      map[string]any{"content_type": "image/x-e2e", "storage_class": "STANDARD", "metadata": metadata, "tags": tags},
@@ -88,7 +88,7 @@ func carriedFiles(t testing.TB) (files []carriedFile) {
 	older := makeFile(t, "older.dat", 5000)
 	files = []carriedFile{
 		{operation: "PutObject", what: "object", file: makeFile(t, "one.dat", 100_000), older: older},
-		{operation: "UploadPart", what: "parts", file: makeFile(t, "parts.dat", partSize+100_000), older: older},
+		{operation: "UploadPart", what: "parts", file: makeFile(t, "parts.dat", oneRequest+100_000), older: older},
 	}
 	for i := range files {
 		var err error

@@ -33,7 +33,7 @@ func TestDrain(t *testing.T) {
 			p := storeProxy(t)
 			d := startDaemon(t, "S3_ENDPOINT_URL="+p.url())
 			bucket := newBucket(t)
-			small, large := makeFile(t, "small", 5_000_000), makeFile(t, "large", 2*partSize+1)
+			small, large := makeFile(t, "small", 5_000_000), makeFile(t, "large", 2*oneRequest+1)
 			var jobs []job
 			for i := range 25 {
 				file := small
@@ -149,7 +149,7 @@ func TestDrainTimeout(t *testing.T) {
 	p.follow(always(fault{before: g.wait}))
 	d := startDaemon(t, "S3_ENDPOINT_URL="+p.url(), "S3DAEMON_DRAIN_TIMEOUT=200ms")
 	bucket := newBucket(t)
-	files := map[string]string{"small": makeFile(t, "small", 1_000_000), "large": makeFile(t, "large", 2*partSize+1)}
+	files := map[string]string{"small": makeFile(t, "small", 1_000_000), "large": makeFile(t, "large", 2*oneRequest+1)}
 	type told struct {
 		key    string
 		answer answer
@@ -306,7 +306,7 @@ func TestCallerHangsUp(t *testing.T) {
 	p := storeProxy(t)
 	d := startDaemon(t, "S3_ENDPOINT_URL="+p.url())
 	bucket := newBucket(t)
-	for name, file := range map[string]string{"small": makeFile(t, "small", 3_000_000), "large": makeFile(t, "large", 2*partSize+1)} {
+	for name, file := range map[string]string{"small": makeFile(t, "small", 3_000_000), "large": makeFile(t, "large", 2*oneRequest+1)} {
 		t.Run(name, func(t *testing.T) {
 			done := d.metric("s3daemon_push_duration_seconds_count")
 			p.hold()

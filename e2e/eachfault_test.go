@@ -53,7 +53,7 @@ func TestEachFault(t *testing.T) {
 	d := startDaemon(t, "S3_ENDPOINT_URL="+p.url(), "S3DAEMON_STALL_TIMEOUT=3s")
 	bucket := newBucket(t)
 	// More than connections hold by themselves, so that one can stand still.
-	small, large := newRandomFile(t, "small", 8<<20), newRandomFile(t, "large", partSize+1)
+	small, large := newRandomFile(t, "small", 8<<20), newRandomFile(t, "large", oneRequest+1)
 	type push struct {
 		fault fault
 		op    string

@@ -39,7 +39,7 @@ func TestFileSystemHangs(t *testing.T) {
 		key := fmt.Sprint("hung-", i)
 		size := int64(20_000 + i)
 		if i%10 == 0 {
-			size = partSize + 1 // which has places of its own
+			size = oneRequest + 1 // which has places of its own
 		}
 		lies, shows := h.makeFile(key, size)
 		files[key], ids[key] = lies, d.pushAsync(t, shows, "s3://"+bucket+"/"+key).ID
@@ -102,7 +102,7 @@ func TestFileSystemHangsAtTheEnd(t *testing.T) {
 	h.tell("hang read *")
 	small, shows := h.makeFile("small", 1000)
 	first := d.pushAsync(t, shows, "s3://"+bucket+"/small").ID
-	large, shows := h.makeFile("large", partSize+1)
+	large, shows := h.makeFile("large", oneRequest+1)
 	second := d.pushAsync(t, shows, "s3://"+bucket+"/large").ID
 	h.tell("wait 2")
 
@@ -190,7 +190,7 @@ func checkSize(t testing.TB, r receipt, file string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if parts := int((info.Size() + partSize - 1) / partSize); r.Size != info.Size() || r.Parts != parts {
+	if parts := partsOf(info.Size()); r.Size != info.Size() || r.Parts != parts {
 		t.Errorf("the receipt has %d bytes and %d parts, the file %d and %d", r.Size, r.Parts, info.Size(), parts)
 	}
 }
@@ -254,7 +254,7 @@ func TestFileGrows(t *testing.T) {
 // to delete it.
 func TestFileIsReplaced(t *testing.T) {
 	for _, mode := range []string{"fail", "retry"} {
-		for _, size := range []int64{1000, 2*partSize + 1} {
+		for _, size := range []int64{1000, 2*oneRequest + 1} {
 			t.Run(fmt.Sprint(mode, " ", size), func(t *testing.T) {
 				p := newFaultProxy(t)
 				g := newGate()
@@ -291,7 +291,7 @@ func TestFileChangesWhileNobodyRuns(t *testing.T) {
 	id := d.pushAsync(t, file, "s3://"+bucket+"/key").ID
 	waitFor(t, "it to be under way", func() bool { return p.nowHeld() > 0 })
 	d.kill()
-	if err := errors.Join(os.Remove(file), os.Rename(makeFile(t, "longer", partSize+1), file)); err != nil {
+	if err := errors.Join(os.Remove(file), os.Rename(makeFile(t, "longer", oneRequest+1), file)); err != nil {
 		t.Fatal(err)
 	}
 	p.follow(passAll)

@@ -203,7 +203,7 @@ func TestPoolOfAnotherSize(t *testing.T) {
 	p := storeProxy(t)
 	d := startDaemon(t, "S3_ENDPOINT_URL="+p.url(), "S3DAEMON_MAX_CONNECTIONS=3")
 	bucket := newBucket(t)
-	small, large := makeFile(t, "small", 100_000), sparseFile(t, "large", 4*partSize)
+	small, large := makeFile(t, "small", 100_000), sparseFile(t, "large", 4*oneRequest)
 	var jobs []job
 	for i := range 20 {
 		jobs = append(jobs, job{small, bucket, fmt.Sprintf("small-%d", i)})
@@ -222,7 +222,7 @@ func TestSmallFileBesideStuckParts(t *testing.T) {
 	p := storeProxy(t)
 	d := startDaemon(t, "S3_ENDPOINT_URL="+p.url(), fmt.Sprintf("S3DAEMON_MAX_CONNECTIONS=%d", pool))
 	bucket := newBucket(t)
-	small, large := makeFile(t, "small", 1000), sparseFile(t, "large", 2*pool*partSize)
+	small, large := makeFile(t, "small", 1000), sparseFile(t, "large", 2*pool*oneRequest)
 	jobs := []job{{large, bucket, "large"}}
 	p.holdAfter(100_000) // the request for the upload's id passes
 	wait := crowd(d, jobs)

@@ -82,7 +82,7 @@ func newMismatch(t *testing.T, mode string, knows bool) *mismatch {
 	m.proxy.follow(m.store(passAll))
 	m.daemon = startDaemon(t, "S3_ENDPOINT_URL="+m.proxy.url(), "S3DAEMON_CHECKSUM="+mode,
 		fmt.Sprintf("S3DAEMON_ATTEMPTS=%d", mismatchAttempts))
-	m.small, m.large = makeFile(t, "small", 100_000), makeFile(t, "large", partSize+100_000)
+	m.small, m.large = makeFile(t, "small", 100_000), makeFile(t, "large", oneRequest+100_000)
 	t.Cleanup(func() { checkNothingDeleted(t, m.proxy) })
 	return m
 }

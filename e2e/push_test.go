@@ -21,9 +21,20 @@ import (
 	"github.com/minio/crc64nvme"
 )
 
-// partSize is what the daemon cuts files into. A file of one part is one
-// PutObject.
-const partSize = 32 << 20
+// A file of up to oneRequest bytes is one PutObject; a larger one is cut into
+// parts of partSize.
+const (
+	oneRequest = 32 << 20
+	partSize   = 8 << 20
+)
+
+// partsOf returns how many requests carry a file's bytes.
+func partsOf(size int64) int {
+	if size <= oneRequest {
+		return 1
+	}
+	return int((size + partSize - 1) / partSize)
+}
 
 // The ways in which a request can be written.
 func TestPushForms(t *testing.T) {
@@ -90,11 +101,11 @@ func TestPushWithCurl(t *testing.T) {
 	checkObject(t, bucket, "hosts", file)
 }
 
-// Sizes about the size of a part, where requests change their kind.
+// Sizes about those where requests change their kind, or their number.
 func TestPushSizes(t *testing.T) {
 	d := startDaemon(t)
 	bucket := newBucket(t)
-	for _, size := range []int64{0, 1, 1000, 5 << 20, partSize - 1, partSize, partSize + 1, 2 * partSize, 100_000_000} {
+	for _, size := range []int64{0, 1, 1000, 5 << 20, oneRequest - 1, oneRequest, oneRequest + 1, 5 * partSize, 5*partSize + 1, 100_000_000} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			file := makeFile(t, "file", size)
 			key := fmt.Sprintf("sizes/%d", size)
@@ -125,7 +136,7 @@ func checkReceipt(t testing.TB, r receipt, file string) {
 		t.Fatal(err)
 	}
 	head := headObject(t, r.Bucket, r.Key)
-	parts := int(max(1, (sums.size+partSize-1)/partSize))
+	parts := partsOf(sums.size)
 	if r.Size != sums.size || r.Parts != parts || r.Attempts != 1 || r.VersionID != "" || r.Label != "" {
 		t.Errorf("the receipt is %+v, want the size %d, %d parts, one attempt, no version and no label", r, sums.size, parts)
 	}
@@ -166,10 +177,18 @@ func sumsOf(path string) (s sums, err error) {
 		return s, err
 	}
 	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return s, err
+	}
+	each := int64(partSize)
+	if partsOf(info.Size()) == 1 {
+		each = oneRequest
+	}
 	crc, md5s, sha256s, parts := crc64nvme.New(), []byte(nil), []byte(nil), 0
 	for {
 		inMD5, inSHA256 := md5.New(), sha256.New()
-		n, err := io.Copy(io.MultiWriter(crc, inMD5, inSHA256), io.LimitReader(f, partSize))
+		n, err := io.Copy(io.MultiWriter(crc, inMD5, inSHA256), io.LimitReader(f, each))
 		if err != nil {
 			return s, err
 		}
@@ -179,7 +198,7 @@ func sumsOf(path string) (s sums, err error) {
 		s.size += n
 		parts++
 		md5s, sha256s = inMD5.Sum(md5s), inSHA256.Sum(sha256s)
-		if n < partSize {
+		if n < each {
 			break
 		}
 	}
@@ -197,7 +216,7 @@ func sumsOf(path string) (s sums, err error) {
 func TestPushProperties(t *testing.T) {
 	d := startDaemon(t)
 	bucket := newBucket(t)
-	small, large := makeFile(t, "small", 1000), makeFile(t, "large", partSize+1)
+	small, large := makeFile(t, "small", 1000), makeFile(t, "large", oneRequest+1)
 	metadata := map[string]string{"exposure": "42", "raft": "R22 of 25"}
 	tags := map[string]string{"night": "2026-11-23", "kind": "bias + dark @ 20:00"}
 	form := url.Values{

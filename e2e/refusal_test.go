@@ -11,7 +11,7 @@ import (
 func TestStoreRefuses(t *testing.T) {
 	d := startDaemon(t, "S3DAEMON_ATTEMPTS=2") // some of it comes as an error of the server's own
 	bucket := newBucket(t)
-	small, large := makeFile(t, "small", 1000), makeFile(t, "large", partSize+1)
+	small, large := makeFile(t, "small", 1000), makeFile(t, "large", oneRequest+1)
 	d.push(t, small, "s3://"+bucket+"/a").done(t)
 	d.push(t, small, "s3://"+bucket+"/d/e").done(t)
 	tests := []struct {
@@ -87,7 +87,7 @@ func TestStoreDown(t *testing.T) {
 		t.Errorf("the problem is %+v: the store had said nothing", got)
 	}
 	t.Logf("%s", got.Detail)
-	large := makeFile(t, "large", partSize+1)
+	large := makeFile(t, "large", oneRequest+1)
 	d.push(t, large, "s3://"+bucket+"/key").refused(t, http.StatusGatewayTimeout, "store_unreachable")
 	for _, path := range []string{"/healthz", "/readyz"} {
 		if a := d.get(t, path); a.status != http.StatusOK {

@@ -40,7 +40,7 @@ func TestEarlyRefusal(t *testing.T) {
 	for _, size := range []int{1000, 4 * testPart} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			r := newRig(t)
-			r.plan.minPart = 8 * testPart // one PutObject
+			r.plan.whole = 8 * testPart // one PutObject
 			var n atomic.Int32
 			r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
 				if n.Add(1) > 2 {
@@ -120,7 +120,7 @@ func TestNotAStore(t *testing.T) {
 // TestAnsweredUnread has a store say yes at once and read nothing.
 func TestAnsweredUnread(t *testing.T) {
 	r := newRig(t, func(c *Config) { c.Attempts = 1 })
-	r.plan.minPart = 32 * testPart
+	r.plan.whole = 32 * testPart
 	stop := make(chan struct{})
 	defer close(stop)
 	r.spoil(func(w http.ResponseWriter, req *http.Request, _ http.Handler) {

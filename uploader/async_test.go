@@ -374,7 +374,7 @@ func (r *rig) again(t *testing.T, change ...func(*Uploader)) *Uploader {
 	if err != nil {
 		t.Fatal(err)
 	}
-	up.plan.minPart = testPart
+	up.plan = plan{whole: testPart, minPart: testPart}
 	for _, f := range change {
 		f(up)
 	}

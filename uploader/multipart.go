@@ -37,7 +37,8 @@ func (d *delivery) inParts(ctx context.Context) (outcome, error) {
 	d.parts = make([]sentPart, d.up.plan.parts(d.file.Size()))
 	uploads := manager.NewUploader(d, func(m *manager.Uploader) {
 		m.PartSize = d.up.plan.partSize(d.file.Size())
-		m.Concurrency = d.up.limit // the slots decide how many parts really go
+		m.MaxUploadParts = maxParts + 1 // at just as many parts as there may be, it would cut them anew
+		m.Concurrency = d.up.limit      // the slots decide how many parts really go
 		m.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
 	})
 	if _, err := uploads.Upload(ctx, d.input(ctx)); err != nil {

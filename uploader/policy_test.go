@@ -262,19 +262,21 @@ func TestPartSize(t *testing.T) {
 		size, partSize int64
 		parts          int
 	}{
-		{0, 32 * mib, 1},
-		{1, 32 * mib, 1},
-		{18 * mib, 32 * mib, 1},
-		{32*mib - 1, 32 * mib, 1},
-		{32 * mib, 32 * mib, 1},
-		{32*mib + 1, 32 * mib, 2},
-		{6 * gib, 32 * mib, 192},
-		{10_000 * 32 * mib, 32 * mib, 10_000},
-		{10_000*32*mib + 1, 33 * mib, 9697},
+		{0, 8 * mib, 1},
+		{1, 8 * mib, 1},
+		{18 * mib, 8 * mib, 1},
+		{32*mib - 1, 8 * mib, 1},
+		{32 * mib, 8 * mib, 1},
+		{32*mib + 1, 8 * mib, 5},
+		{40 * mib, 8 * mib, 5},
+		{6 * gib, 8 * mib, 768},
+		{10_000*8*mib - 1, 8 * mib, 10_000},
+		{10_000 * 8 * mib, 8 * mib, 10_000},
+		{10_000*8*mib + 1, 9 * mib, 8889},
 		{tib, 105 * mib, 9987},
 		{5 * tib, 525 * mib, 9987},
 	} {
-		p := plan{minPart: minPartSize}
+		p := plan{whole: wholeSize, minPart: minPartSize}
 		if got := p.partSize(tc.size); got != tc.partSize {
 			t.Errorf("%d bytes: parts of %d, want %d", tc.size, got, tc.partSize)
 		}

@@ -46,7 +46,7 @@ func TestStalledStore(t *testing.T) {
 			}
 			t.Run(fmt.Sprint(name, " ", size), func(t *testing.T) {
 				r := newRig(t, impatient(t))
-				r.plan.minPart = 32 * testPart
+				r.plan.whole = 32 * testPart
 				stop := make(chan struct{})
 				defer close(stop)
 				var requests atomic.Int32
@@ -90,7 +90,7 @@ func TestStalledStore(t *testing.T) {
 // says so, pushes that nobody waits for are tried now and then, and no more.
 func TestAllStall(t *testing.T) {
 	r := newRig(t, impatient(t), func(c *Config) { c.MaxConnections = 8 })
-	r.plan.minPart = 32 * testPart
+	r.plan.whole = 32 * testPart
 	stop := make(chan struct{})
 	defer close(stop)
 	var requests atomic.Int32
@@ -123,7 +123,7 @@ func TestAllStall(t *testing.T) {
 // there: the push is delivered on another one at once, and nothing else notices.
 func TestOneStall(t *testing.T) {
 	r := newRig(t, func(c *Config) { c.MaxConnections, c.StallTimeout = 8, 2*time.Second })
-	r.plan.minPart = 32 * testPart
+	r.plan.whole = 32 * testPart
 	arrived, hold := make(chan struct{}, 8), make(chan struct{})
 	connections := &remotes{seen: make(map[string]bool)}
 	fill := func(w http.ResponseWriter, req *http.Request, next http.Handler) {
@@ -350,7 +350,7 @@ func (b *bare) WriteHeader(status int) {
 func TestSentBytes(t *testing.T) {
 	const size, takes = 16 * testPart, testPart
 	r := newRig(t, func(c *Config) { c.StallTimeout = time.Minute })
-	r.plan.minPart = 32 * testPart
+	r.plan.whole = 32 * testPart
 	reached, stop := make(chan struct{}, 2), make(chan struct{})
 	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
 		io.CopyN(io.Discard, req.Body, takes)

@@ -133,7 +133,7 @@ func New(ctx context.Context, cfg Config) (*Uploader, error) {
 // newUploader makes an Uploader that has not begun to work.
 func newUploader(ctx context.Context, cfg Config) (*Uploader, error) {
 	u := &Uploader{
-		limit: cfg.MaxConnections, slots: newSlots(cfg.MaxConnections), plan: plan{minPart: minPartSize},
+		limit: cfg.MaxConnections, slots: newSlots(cfg.MaxConnections), plan: plan{whole: wholeSize, minPart: minPartSize},
 		retry: newRetryPolicy(cfg.Attempts, cfg.GiveUpAfter), queueLimit: cfg.QueueLimit, syncFiles: cfg.SyncFiles, retryChanged: cfg.RetryChanged, drainQueue: cfg.DrainQueue,
 		checksum: cfg.Checksum,
 		journal:  cfg.Journal, log: cfg.Log, seed: maphash.MakeSeed(), leaving: make(chan struct{}), asking: make(chan struct{}, mostAsking),

@@ -82,7 +82,7 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	up.plan.minPart = testPart
+	up.plan = plan{whole: testPart, minPart: testPart}
 	if bySDK {
 		up.putter = nil
 	}
