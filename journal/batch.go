@@ -12,7 +12,7 @@ import (
 // writer is what only the writer's goroutine knows.
 type writer struct {
 	pruner  pruner
-	kept    []change  // ends that could not be written yet, in order
+	kept    []change  // what cannot be refused and could not be written yet, in order
 	doubt   []change  // accepts and requeues of a failed transaction that may be on disk all the same
 	unsure  bool      // that transaction is what bbolt goes on from, but its sync failed
 	failure error     // why the last transaction failed; nil if it did not
@@ -35,7 +35,7 @@ func (j *Journal) write(batch []change) {
 		j.fail(batch, w.failure)
 		return
 	}
-	// Ends that wait go first: they were given first.
+	// What was kept goes first: it was given first.
 	if len(w.kept) > 0 {
 		batch = append(w.kept, batch...)
 		w.kept = nil
@@ -61,10 +61,10 @@ func (j *Journal) write(batch []change) {
 	}
 }
 
-// fail tells all of the batch but the ends, which it keeps.
+// fail refuses what can be refused of the batch, and keeps the rest.
 func (j *Journal) fail(batch []change, err error) {
 	for _, c := range batch {
-		if c.kind == end {
+		if !c.kind.refusable() {
 			j.writer.kept = append(j.writer.kept, c)
 			continue
 		}
@@ -146,10 +146,10 @@ func (j *Journal) fill(tx *bbolt.Tx, batch []change) (*writer, error) {
 		if err := b.apply(c); err != nil {
 			return nil, err
 		}
-		changed = changed || c.err == nil
+		changed = changed || c.err == nil && c.kind != barrier
 	}
 	if !changed {
-		return nil, nil // nothing but duplicates
+		return nil, nil // nothing but duplicates, say
 	}
 	if _, err := after.pruner.prune(b, &j.cfg, max(pruneSome, 2*len(batch)), j.cfg.slack()); err != nil {
 		return nil, err
@@ -161,7 +161,7 @@ func (j *Journal) fill(tx *bbolt.Tx, batch []change) (*writer, error) {
 func doubtful(batch []change) []change {
 	var some []change
 	for _, c := range batch {
-		if c.kind != end && c.err == nil {
+		if c.kind.refusable() && c.err == nil {
 			some = append(some, c)
 		}
 	}

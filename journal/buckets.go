@@ -17,6 +17,8 @@ var (
 	nameQueue   = []byte("queue")
 	nameHistory = []byte("history")
 	nameKeys    = []byte("keys")
+	nameUploads = []byte("uploads")
+	nameParts   = []byte("parts")
 
 	metaVersion = []byte("version")
 	metaTotals  = []byte("totals")
@@ -41,10 +43,31 @@ func (b *bucket) add(key, value []byte) error {
 	return b.Put(key, value)
 }
 
+// put writes a sealed value under a key that may be there.
+func (b *bucket) put(key, value []byte) error {
+	if was := b.Get(key); was != nil {
+		*b.count--
+		*b.sum -= uint64(binary.BigEndian.Uint32(was))
+	}
+	return b.add(key, value)
+}
+
 // remove deletes a key, and reports whether it was there.
 func (b *bucket) remove(key []byte) (bool, error) {
-	k, value := b.cursor.Seek(key)
-	if !bytes.Equal(k, key) {
+	return b.removeAt(key, bytes.Equal)
+}
+
+// removeFirst deletes the first key that begins so, and reports whether there
+// was one.
+func (b *bucket) removeFirst(prefix []byte) (bool, error) {
+	return b.removeAt(prefix, bytes.HasPrefix)
+}
+
+// removeAt deletes the first key from this one on, if it is one of those that
+// are meant.
+func (b *bucket) removeAt(from []byte, meant func(key, from []byte) bool) (bool, error) {
+	k, value := b.cursor.Seek(from)
+	if k == nil || !meant(k, from) {
 		return false, nil
 	}
 	*b.count--
@@ -59,15 +82,30 @@ type totals struct {
 	last                 uint64 // the order of the newest id that was given
 	queue, history, keys uint64 // how many are in each bucket
 	sum                  uint64 // of the checksums of all their values
+	uploads, parts       uint64 // how many, again
 }
 
 func (t *totals) fields() []*uint64 {
-	return []*uint64{&t.last, &t.queue, &t.history, &t.keys, &t.sum}
+	return []*uint64{&t.last, &t.queue, &t.history, &t.keys, &t.sum, &t.uploads, &t.parts}
+}
+
+// read reads what a file of this format has.
+func (t *totals) read(value []byte, format uint64) error {
+	fields := t.fields()
+	if format < 2 {
+		fields = fields[:5] // it knew of no uploads
+	}
+	values, err := parseNumbers(metaTotals, value, len(fields))
+	for i := range values {
+		*fields[i] = values[i]
+	}
+	return err
 }
 
 // buckets are those of one transaction that writes.
 type buckets struct {
 	queue, history, keys bucket
+	uploads, parts       bucket
 
 	meta   *bbolt.Bucket
 	totals totals
@@ -76,16 +114,14 @@ type buckets struct {
 // bucketsOf returns the buckets, all of which Open has seen to be there.
 func bucketsOf(tx *bbolt.Tx) (*buckets, error) {
 	b := &buckets{meta: tx.Bucket(nameMeta)}
-	values, err := parseNumbers(metaTotals, b.meta.Get(metaTotals), len(b.totals.fields()))
-	if err != nil {
+	if err := b.totals.read(b.meta.Get(metaTotals), version); err != nil {
 		return nil, err
-	}
-	for i, field := range b.totals.fields() {
-		*field = values[i]
 	}
 	b.queue = b.bucket(tx, nameQueue, &b.totals.queue)
 	b.history = b.bucket(tx, nameHistory, &b.totals.history)
 	b.keys = b.bucket(tx, nameKeys, &b.totals.keys)
+	b.uploads = b.bucket(tx, nameUploads, &b.totals.uploads)
+	b.parts = b.bucket(tx, nameParts, &b.totals.parts)
 	b.queue.FillPercent, b.history.FillPercent = fill, fill
 	return b, nil
 }
@@ -112,8 +148,8 @@ func putTotals(meta *bbolt.Bucket, t totals) error {
 // apply makes the change, or sets its err and makes none. An error is one of
 // bbolt's: nothing of the transaction can be used.
 //
-// An end that was made before, by a transaction that failed and yet landed, can
-// be made again.
+// What cannot be refused, and was made before by a transaction that failed and
+// yet landed, can be made again.
 func (b *buckets) apply(c *change) error {
 	c.err, c.undo = nil, nil
 	switch c.kind {
@@ -121,8 +157,16 @@ func (b *buckets) apply(c *change) error {
 		return b.accept(c)
 	case requeue:
 		return b.requeue(c)
-	default:
+	case end:
 		return b.end(c)
+	case putUpload:
+		return b.uploads.put([]byte(c.key), c.value)
+	case putPart:
+		return b.putPart(c)
+	case dropUpload:
+		return b.dropUpload(c)
+	default:
+		return nil // a barrier
 	}
 }
 

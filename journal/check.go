@@ -11,7 +11,7 @@ import (
 )
 
 // version is that of the format; see the package comment on versions.
-const version = 1
+const version = 2
 
 // errDamaged says that a file is not, or not any more, what this package has
 // written.
@@ -24,6 +24,7 @@ func damaged(format string, args ...any) error {
 // contents is what check finds in a file.
 type contents struct {
 	totals
+	version uint64
 	oneMeta bool // one of the two pages that bbolt can start from is damaged
 }
 
@@ -36,28 +37,21 @@ func check(file *os.File) (contents, error) {
 	if err != nil {
 		return contents{}, err
 	}
-	found := contents{oneMeta: t.oneMeta}
 	roots, err := t.buckets()
 	if err != nil {
 		return contents{}, err
 	}
 	// What is in the file can be judged only if its version is known.
-	want, err := checkMeta(t, roots)
+	want, format, err := checkMeta(t, roots)
 	if err != nil {
 		return contents{}, err
 	}
-	if len(roots) != 4 {
+	found := contents{version: format, oneMeta: t.oneMeta}
+	buckets := found.buckets()
+	if len(roots) != len(buckets)+1 {
 		return contents{}, damaged("it has %d buckets", len(roots))
 	}
-	for _, b := range []struct {
-		name  []byte
-		count *uint64
-		visit func(key, value []byte) error
-	}{
-		{nameQueue, &found.queue, found.checkPush},
-		{nameHistory, &found.history, found.checkPush},
-		{nameKeys, &found.keys, checkKey},
-	} {
+	for _, b := range buckets {
 		root, ok := roots[string(b.name)]
 		if !ok {
 			return contents{}, damaged("it has no bucket %s", b.name)
@@ -79,43 +73,63 @@ func check(file *os.File) (contents, error) {
 	}
 	found.last = want.last
 	if found.totals != want {
-		return contents{}, damaged("it should have %d pushes in the queue, %d in the history and %d idempotency keys, and has others: %d, %d and %d", want.queue, want.history, want.keys, found.queue, found.history, found.keys)
+		return contents{}, damaged("it should have %s, and has others: %s", &want, &found.totals)
 	}
 	return found, nil
 }
 
-// checkMeta returns what the journal must amount to.
-func checkMeta(t *tree, roots map[string][]byte) (totals, error) {
-	var want totals
+// String says how many there are of each.
+func (t *totals) String() string {
+	return fmt.Sprintf("%d pushes in the queue, %d in the history, %d idempotency keys, %d uploads and %d parts of them", t.queue, t.history, t.keys, t.uploads, t.parts)
+}
+
+// checked is a bucket that check goes through.
+type checked struct {
+	name  []byte
+	count *uint64
+	visit func(key, value []byte) error
+}
+
+// buckets returns those that a file of this format has, besides meta.
+func (c *contents) buckets() []checked {
+	all := []checked{
+		{nameQueue, &c.queue, c.checkPush},
+		{nameHistory, &c.history, c.checkPush},
+		{nameKeys, &c.keys, checkKey},
+		{nameUploads, &c.uploads, checkUpload},
+		{nameParts, &c.parts, checkPart},
+	}
+	if c.version < 2 {
+		return all[:3]
+	}
+	return all
+}
+
+// checkMeta returns what the journal must amount to, and the version of its
+// format.
+func checkMeta(t *tree, roots map[string][]byte) (want totals, format uint64, err error) {
 	root, ok := roots[string(nameMeta)]
 	if !ok {
-		return want, damaged("it has no bucket %s", nameMeta)
+		return want, 0, damaged("it has no bucket %s", nameMeta)
 	}
 	values := make(map[string][]byte)
-	err := t.walkBucket(root, func(k, v []byte) error {
+	err = t.walkBucket(root, func(k, v []byte) error {
 		values[string(k)] = bytes.Clone(v)
 		return nil
 	})
 	if err != nil {
-		return want, err
+		return want, 0, err
 	}
 	v, err := parseNumbers(metaVersion, values[string(metaVersion)], 1)
 	switch {
 	case err != nil:
-		return want, asDamage(err)
+		return want, 0, asDamage(err)
 	case v[0] > version:
-		return want, fmt.Errorf("%w: its format is %d, and this s3daemon knows formats up to %d: start the later version, or give this one another directory with S3DAEMON_DATA_DIR", ErrNewer, v[0], version)
-	case v[0] != version:
-		return want, damaged("there is no format %d", v[0])
+		return want, 0, fmt.Errorf("%w: its format is %d, and this s3daemon knows formats up to %d: start the later version, or give this one another directory with S3DAEMON_DATA_DIR", ErrNewer, v[0], version)
+	case v[0] == 0:
+		return want, 0, damaged("there is no format 0")
 	}
-	numbers, err := parseNumbers(metaTotals, values[string(metaTotals)], len(want.fields()))
-	if err != nil {
-		return want, asDamage(err)
-	}
-	for i, field := range want.fields() {
-		*field = numbers[i]
-	}
-	return want, nil
+	return want, v[0], asDamage(want.read(values[string(metaTotals)], v[0]))
 }
 
 // checkPush looks at one push.
@@ -133,6 +147,16 @@ func (c *contents) checkPush(key, value []byte) error {
 
 func checkKey(key, value []byte) error {
 	_, _, err := parseKeyEntry(key, value)
+	return asDamage(err)
+}
+
+func checkUpload(key, value []byte) error {
+	_, err := decodeUpload(key, value)
+	return asDamage(err)
+}
+
+func checkPart(key, value []byte) error {
+	_, err := decodePart(key, value)
 	return asDamage(err)
 }
 

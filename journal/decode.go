@@ -17,18 +17,8 @@ func decode(id push.ID, value []byte) (*Record, error) {
 		return nil, fmt.Errorf("push %s in the journal: %w", id, err)
 	}
 	r := &Record{ID: id}
-	// One copy for all the texts, which are parts of it.
-	text := string(body)
-	for len(body) > 0 {
-		f, n := nextField(body)
-		if n < 0 {
-			return nil, fmt.Errorf("push %s in the journal: %w", id, protowire.ParseError(n))
-		}
-		end := len(text) - len(body) + n
-		if err := r.set(f, text[end-len(f.bytes):end]); err != nil {
-			return nil, fmt.Errorf("push %s in the journal: field %d: %w", id, f.number, err)
-		}
-		body = body[n:]
+	if err := eachField(body, r.set); err != nil {
+		return nil, fmt.Errorf("push %s in the journal: %w", id, err)
 	}
 	if r.State == "" {
 		return nil, fmt.Errorf("push %s in the journal has no state", id)
@@ -67,6 +57,24 @@ func nextField(b []byte) (field, int) {
 		return field{}, m
 	}
 	return f, n + m
+}
+
+// eachField calls set for all fields in body, each with its text.
+func eachField(body []byte, set func(f field, text string) error) error {
+	// One copy for all the texts, which are parts of it.
+	text := string(body)
+	for len(body) > 0 {
+		f, n := nextField(body)
+		if n < 0 {
+			return protowire.ParseError(n)
+		}
+		end := len(text) - len(body) + n
+		if err := set(f, text[end-len(f.bytes):end]); err != nil {
+			return fmt.Errorf("field %d: %w", f.number, err)
+		}
+		body = body[n:]
+	}
+	return nil
 }
 
 // set puts a field into the record; text is that of f.bytes. A field with

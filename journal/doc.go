@@ -1,4 +1,5 @@
-// Package journal keeps accepted pushes on disk. It knows nothing of S3, of
+// Package journal keeps accepted pushes on disk, and the multipart uploads that
+// were begun for them. It knows nothing of S3, of
 // HTTP, or of who goes next.
 //
 //	j, err := journal.Open(journal.Config{Dir: "/var/lib/s3daemon", HistoryAge: 72 * time.Hour, HistoryCount: 100_000})
@@ -19,6 +20,14 @@
 // the history it is done, failed or cancelled. A push that was running when the
 // process ended is queued at the next start.
 //
+// # The life of an upload
+//
+// A multipart upload is put here before the store is asked for it (PutUpload),
+// again once the store has given it an id, and once more before it is completed;
+// each of its parts when the store has it (PutPart). DropUpload takes it out with
+// all its parts. It needs no push: that of an upload may have ended, or be gone
+// from the history.
+//
 // # What holds
 //
 // A change is on disk when its done is called, and not before: it then survives
@@ -33,12 +42,12 @@
 // that nothing is asked of writes nothing.
 //
 // When a transaction cannot be written (the disk is full, say), the accepts and
-// requeues in it fail, ends are kept in memory, and the next transaction is
-// tried by itself after a while, or with the next change. If the last sync of a
-// transaction has failed, it may be on disk although its accepts were refused;
-// these are taken out again by the next transaction, before anything else. Only
-// if the process ends between the two can a push be found in the queue that was
-// refused.
+// requeues in it fail, ends and all changes of uploads are kept in memory, in
+// their order, and the next transaction is tried by itself after a while, or
+// with the next change. If the last sync of a transaction has failed, it may be
+// on disk although its accepts were refused; these are taken out again by the
+// next transaction, before anything else. Only if the process ends between the
+// two can a push be found in the queue that was refused.
 //
 // # The file
 //
@@ -46,22 +55,25 @@
 // journal.db.new and gets its name once it is whole and synced; the directory is
 // synced before Open returns. A lock on it (flock) keeps other processes out.
 //
-// It has four buckets:
+// It has six buckets:
 //
 //	queue    id (16 bytes) → record
 //	history  id (16 bytes) → record
 //	keys     idempotency key → sum (4), id (16), hash of the request (32)
+//	uploads  id (16), begun at (8) → upload
+//	parts    id (16), begun at (8), number (4) → part
 //	meta     "version" → sum (4), number (8)
-//	         "totals"  → sum (4), newest id (8), pushes in queue (8), in history (8), keys (8), sum of sums (8)
+//	         "totals"  → sum (4), newest id (8), pushes in queue (8), in history (8), keys (8), sum of sums (8),
+//	                     uploads (8), parts (8)
 //
 // Numbers are big-endian. A sum is the CRC-32C of what follows it and of the
 // key. totals are written with each transaction: the newest id is what the
 // next one must come after (the milliseconds and the order of an id as one
 // number of 60 bits), and the rest is compared when the file is opened.
 //
-// A record is a sum, and then fields as Protocol Buffers write them (number,
+// A record, an upload and a part are each a sum, and then fields as Protocol Buffers write them (number,
 // type, value), in the order of their numbers. A field with a zero value is
-// left out.
+// left out. Those of a record:
 //
 //	 1 state             varint   1 queued, 2 done, 3 failed, 4 cancelled
 //	 2 destination       bytes    s3://bucket/key
@@ -101,17 +113,43 @@
 //	36 verified          bytes    by whom: daemon or store
 //	37 verified          bytes    the value
 //
+// Those of an upload:
+//
+//	 1 store             bytes
+//	 2 bucket            bytes
+//	 3 key               bytes    of the object
+//	 4 id                bytes    the store's
+//	 5 checksum          bytes    the setting
+//	 6 part size         varint
+//	 7 size              varint   of the file, as all to the inode
+//	 8 mtime, seconds    zigzag
+//	 9 mtime, the rest   varint   nanoseconds
+//	10 device            varint
+//	11 inode             varint
+//	12 completed at      fixed64
+//	13 probe             varint   1
+//
+// Those of a part:
+//
+//	1 size              varint
+//	2 ETag              bytes
+//	3 CRC-64/NVME       fixed64
+//	4 MD5               bytes    16
+//	5 SHA-256           bytes    32
+//	6 verified          bytes    the algorithm
+//	7 verified          bytes    by whom: daemon or store
+//
 // # Versions
 //
-// The version in the file is that of the format, now 1, which may grow until it
-// is released. An s3daemon opens files of its own version and of all before,
+// The version in the file is that of the format, now 2. Format 1 has no uploads,
+// no parts, and totals that end with the sum of sums. An s3daemon opens files of its own version and of all before,
 // which it brings up to its own in one transaction. It refuses a later one and
 // leaves it as it is; so after a downgrade across versions, start the later
 // s3daemon once more with S3DAEMON_DRAIN=queue, or use another directory.
 //
 // A new field needs no new version if an earlier s3daemon does right to ignore
-// it: that reads the record, and drops the field when the push ends or is put
-// back. All else needs one: a field that must not be lost, another meaning, or
+// it: that reads the record, and drops the field when it writes that anew, as
+// when the push ends. All else needs one: a field that must not be lost, another meaning, or
 // another bucket.
 //
 // # A file that cannot be read

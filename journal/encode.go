@@ -108,13 +108,7 @@ func appendRequest(b []byte, r *Record) []byte {
 	b = appendPairs(b, fieldTags, q.Tags)
 	b = appendText(b, fieldStorageClass, q.StorageClass)
 	b = appendNumber(b, fieldSize, uint64(r.Size))
-	// In two fields, since a file may have a time that nanoseconds in 64 bits
-	// cannot express, and it is compared for equality.
-	if !r.ModTime.IsZero() {
-		b = protowire.AppendTag(b, fieldModSeconds, protowire.VarintType) // even if 0, which many archives give their files
-		b = protowire.AppendVarint(b, protowire.EncodeZigZag(r.ModTime.Unix()))
-	}
-	b = appendNumber(b, fieldModNanos, uint64(r.ModTime.Nanosecond()))
+	b = appendModTime(b, fieldModSeconds, fieldModNanos, r.ModTime)
 	b = appendNumber(b, fieldDevice, r.Device)
 	b = appendNumber(b, fieldInode, r.Inode)
 	b = appendTime(b, fieldAcceptedAt, r.AcceptedAt)
@@ -182,6 +176,16 @@ func appendTime(b []byte, field protowire.Number, t time.Time) []byte {
 		return b
 	}
 	return protowire.AppendFixed64(protowire.AppendTag(b, field, protowire.Fixed64Type), uint64(t.UnixNano()))
+}
+
+// appendModTime writes the time of a file, in two fields: it may be one that
+// nanoseconds in 64 bits cannot express, and it is compared for equality.
+func appendModTime(b []byte, seconds, nanos protowire.Number, t time.Time) []byte {
+	if !t.IsZero() {
+		b = protowire.AppendTag(b, seconds, protowire.VarintType) // even if 0, which many archives give their files
+		b = protowire.AppendVarint(b, protowire.EncodeZigZag(t.Unix()))
+	}
+	return appendNumber(b, nanos, uint64(t.Nanosecond()))
 }
 
 // appendPairs writes each pair as a message of its own, with the name as field

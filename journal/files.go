@@ -122,7 +122,7 @@ func createDatabase(file *os.File) (*bbolt.DB, error) {
 		return nil, err
 	}
 	return db, db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{nameQueue, nameHistory, nameKeys, nameMeta} {
+		for _, name := range [][]byte{nameQueue, nameHistory, nameKeys, nameUploads, nameParts, nameMeta} {
 			if _, err := tx.CreateBucket(name); err != nil {
 				return err
 			}

@@ -221,6 +221,8 @@ func TestMetrics(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	j := open(t, Config{Dir: t.TempDir(), Metrics: reg})
 	acceptAll(t, j, example(1))
+	j.PutUpload(exampleUpload(push.ID{1}, 1), nil)
+	await(j)
 	families, err := reg.Gather()
 	if err != nil {
 		t.Fatal(err)
@@ -231,7 +233,8 @@ func TestMetrics(t *testing.T) {
 		got[f.GetName()] = m.GetGauge().GetValue() + m.GetCounter().GetValue() + float64(m.GetHistogram().GetSampleCount())
 	}
 	want := map[string]float64{
-		"s3daemon_journal_commit_duration_seconds": 1,
+		"s3daemon_journal_commit_duration_seconds": 2,
+		"s3daemon_multipart_uploads":               1,
 		"s3daemon_journal_size_bytes":              float64(j.Size()),
 		"s3daemon_journal_write_failures_total":    0,
 		"s3daemon_journal_moved_aside":             0,

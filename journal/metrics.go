@@ -31,6 +31,9 @@ func newMetrics(reg prometheus.Registerer, j *Journal) *metrics {
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "s3daemon_journal_moved_aside", Help: "1 if the journal could not be read at the start and was moved aside."},
 			func() float64 { return moved }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "s3daemon_multipart_uploads", Help: "Multipart uploads in the journal: begun, and neither completed nor aborted as far as is known."},
+			func() float64 { return float64(j.countUploads()) }),
 	)
 	return m
 }

@@ -92,12 +92,36 @@ func (j *Journal) load(file *os.File) error {
 	if err != nil {
 		return err
 	}
+	if found.version < version {
+		if err := j.upgrade(db, &found); err != nil {
+			return errors.Join(fmt.Errorf("bring it from format %d up to %d: %w", found.version, version, err), db.Close())
+		}
+	}
 	j.db, j.file = db, file
 	j.ids.last = found.last
 	if found.oneMeta {
 		j.cfg.Log.Error("one of the two first pages of the journal is damaged, so the other was used; changes from just before the damage may be missing", "file", j.path())
 	}
 	return nil
+}
+
+// upgrade makes a file of format 1 one of format 2, in one transaction.
+func (j *Journal) upgrade(db *bbolt.DB, found *contents) error {
+	tx, err := db.Begin(true)
+	if err != nil {
+		return err
+	}
+	for _, name := range [][]byte{nameUploads, nameParts} {
+		if _, err := tx.CreateBucket(name); err != nil {
+			return errors.Join(err, tx.Rollback())
+		}
+	}
+	meta := tx.Bucket(nameMeta)
+	err = errors.Join(putNumbers(meta, metaVersion, version), putTotals(meta, found.totals))
+	if err != nil {
+		return errors.Join(err, tx.Rollback())
+	}
+	return j.cfg.commit(tx)
 }
 
 // begin prunes what has grown old while nothing was written. That it fails is
@@ -147,9 +171,9 @@ func (j *Journal) pruneIn(tx *bbolt.Tx, p *pruner) (removed int, err error) {
 	return removed, b.putTotals(j.ids.last)
 }
 
-// Close writes what was submitted before it, and lets go of the file. Ends that
-// cannot be written within two seconds are lost, which the error says; their
-// pushes are queued again at the next start.
+// Close writes what was submitted before it, and lets go of the file. Ends and
+// changes of uploads that cannot be written within two seconds are lost, which
+// the error says; the pushes are queued again at the next start.
 func (j *Journal) Close() error {
 	j.mu.Lock()
 	again := j.closing
@@ -164,8 +188,8 @@ func (j *Journal) Close() error {
 	if err != nil {
 		err = fmt.Errorf("close the journal: %w", err)
 	}
-	if n := len(j.writer.kept); n > 0 {
-		err = errors.Join(fmt.Errorf("close the journal: the ends of %d pushes are not on disk, so these will be queued again: %w", n, j.writer.failure), err)
+	if what := lost(j.writer.kept); what != "" {
+		err = errors.Join(fmt.Errorf("close the journal: %s: %w", what, j.writer.failure), err)
 	}
 	return err
 }

@@ -2,6 +2,7 @@ package journal
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -58,7 +59,7 @@ func TestOpenOfANewerJournal(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = Open(Config{Dir: dir})
-	if !errors.Is(err, ErrNewer) || !strings.Contains(err.Error(), "format is 2") {
+	if !errors.Is(err, ErrNewer) || !strings.Contains(err.Error(), fmt.Sprint("format is ", version+1)) {
 		t.Errorf("Open: %v", err)
 	}
 	after, err := os.ReadFile(j.path())

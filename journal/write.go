@@ -11,13 +11,13 @@ import (
 type change struct {
 	kind  kind
 	id    push.ID
-	key   string // an accepted push's idempotency key
+	key   string // an accepted push's idempotency key; what an upload or a part is under
 	hash  [32]byte
 	value []byte
 	err   error       // why it is not to be, found out while it was applied
 	undo  []byte      // of a requeue: what the history had
-	done  func(error) // of an accept and a requeue
-	ended func()      // of an end
+	done  func(error) // of what can be refused
+	ended func()      // of all else
 }
 
 type kind uint8
@@ -26,11 +26,19 @@ const (
 	accept kind = iota
 	requeue
 	end
+	putUpload
+	putPart
+	dropUpload
+	barrier
 )
+
+// refusable reports whether such a change is refused if it cannot be written.
+// The others tell of what has happened, so they are kept until they can be.
+func (k kind) refusable() bool { return k == accept || k == requeue }
 
 // tell calls done or ended.
 func (c *change) tell(err error) {
-	if c.kind != end {
+	if c.kind.refusable() {
 		c.done(err)
 	} else if c.ended != nil {
 		c.ended()
@@ -79,12 +87,7 @@ func (j *Journal) End(r *Record, done func()) {
 	}
 	c := change{kind: end, id: r.ID, value: encode(r, r.State), ended: done}
 	seal(c.value, c.id[:])
-	j.mu.Lock()
-	if j.closing {
-		j.mu.Unlock()
-		return
-	}
-	j.submitLocked(c)
+	j.submit(c)
 }
 
 // Requeue moves an ended push back to the queue, under the same id. done is
@@ -97,6 +100,17 @@ func (j *Journal) Requeue(r *Record, done func(error)) {
 	if j.closing {
 		j.mu.Unlock()
 		done(ErrClosed)
+		return
+	}
+	j.submitLocked(c)
+}
+
+// submit hands a change that cannot be refused to the writer, unless that has
+// ended.
+func (j *Journal) submit(c change) {
+	j.mu.Lock()
+	if j.closing {
+		j.mu.Unlock()
 		return
 	}
 	j.submitLocked(c)
@@ -129,7 +143,7 @@ const (
 	retryAfter  = 250 * time.Millisecond // before the next transaction, at least
 	retryFactor = 4                      // and this many times what the last one took
 	retryMost   = 10 * time.Second
-	closeWait   = 2 * time.Second // that Close waits for ends
+	closeWait   = 2 * time.Second // that Close waits for what cannot be refused
 )
 
 // spareMost is how many changes there is room for between two batches.
