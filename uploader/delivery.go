@@ -32,6 +32,8 @@ type delivery struct {
 	turn turn
 	sent sent
 
+	partSize int64 // that the file is cut by; 0: as the plan has it
+
 	before  int  // attempts at the push that were made in earlier runs
 	stored  bool // the store said that it has the object
 	maybe   bool // an attempt ended so that the store may have the object
@@ -98,7 +100,7 @@ func (d *delivery) input(ctx context.Context) *s3.PutObjectInput {
 		Bucket:       &d.dest.Bucket,
 		Key:          &d.dest.Key,
 		Body:         d.section(ctx),
-		ContentType:  aws.String(cmp.Or(d.req.ContentType, mediaType(d.dest.Key, d.req.File))),
+		ContentType:  aws.String(d.contentType()),
 		Metadata:     d.req.Metadata,
 		StorageClass: types.StorageClass(d.req.StorageClass),
 	}
@@ -112,6 +114,10 @@ func (d *delivery) input(ctx context.Context) *s3.PutObjectInput {
 		in.Tagging = aws.String(encodeTags(d.req.Tags))
 	}
 	return in
+}
+
+func (d *delivery) contentType() string {
+	return cmp.Or(d.req.ContentType, mediaType(d.dest.Key, d.req.File))
 }
 
 // section returns a reader of the file up to the size that it had when it was

@@ -1,16 +1,11 @@
 package uploader
 
 import (
-	"context"
 	"errors"
-	"io"
 	"net/http"
-	"strings"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
-	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"github.com/lsst-dm/s3daemon/journal"
 	"github.com/lsst-dm/s3daemon/push"
@@ -28,20 +23,26 @@ func (d *delivery) lookUp(cause error) (got outcome, err error, unclear bool) {
 		return outcome{}, cause, d.unclear
 	case err != nil:
 		return outcome{}, errors.Join(cause, err), true
-	case aws.ToInt64(head.ContentLength) != d.file.Size():
+	}
+	return d.compareWith(head, cause)
+}
+
+// compareWith ends lookUp with the store's answer.
+func (d *delivery) compareWith(head *s3.HeadObjectOutput, cause error) (got outcome, err error, unclear bool) {
+	if sizeDiffers(head, d.file.Size()) != nil {
 		return outcome{}, cause, false
 	}
 	if _, is := asFileError(cause); is {
 		return outcome{}, cause, true
 	}
-	got, same, known := d.matches(head)
+	s := d.compare(head, nil)
 	if why := d.file.Check(d.up.stopped); why != nil { // it was compared with another file than was sent, or with none
 		return outcome{}, why, true
 	}
-	if same {
-		return got, nil, false
+	if s.is == ourObject {
+		return s.got, nil, false
 	}
-	return outcome{}, cause, !known
+	return outcome{}, cause, s.is == someObject
 }
 
 // asFileError returns the failure if it is one of the file, with which nothing
@@ -56,78 +57,6 @@ func asFileError(err error) (*push.Error, bool) {
 		return known, true
 	}
 	return nil, false
-}
-
-// asking is the operation that asks for an object.
-const asking = "HeadObject"
-
-// head asks for the object.
-func (d *delivery) head() (head *s3.HeadObjectOutput, err error) {
-	in := &s3.HeadObjectInput{Bucket: &d.dest.Bucket, Key: &d.dest.Key}
-	if d.up.checksum != ChecksumMD5 {
-		in.ChecksumMode = types.ChecksumModeEnabled
-	}
-	err = d.request(d.up.stopped, asking, single, question, func(ctx context.Context, _ *commitment) (err error) {
-		head, err = d.up.client.HeadObject(ctx, in)
-		return err
-	})
-	return head, err
-}
-
-// matches compares an object of the file's size with the file: by its checksum
-// where the store gives one of the whole object, else by its ETag where that is
-// made of MD5s. If they are the same, what is known of the object comes with it.
-func (d *delivery) matches(head *s3.HeadObjectOutput) (got outcome, same, known bool) {
-	etag := bareETag(aws.ToString(head.ETag))
-	verified := &push.Verified{What: "object", Algorithm: "crc64nvme", By: byDaemon, Value: aws.ToString(wholeCRC(head.ChecksumCRC64NVME, head.ChecksumType))}
-	wanted := withCRC
-	if verified.Value == "" {
-		verified.Algorithm, verified.Value = "md5", etag
-		if isMD5OfParts(etag) {
-			verified.What = "parts"
-		}
-		wanted |= withMD5
-		if d.opaqueETag(head.ServerSideEncryption) || !isMD5(etag) && verified.What != "parts" {
-			return outcome{}, false, false
-		}
-	}
-	parts, err := d.readParts(wanted)
-	if err != nil {
-		return outcome{}, false, false
-	}
-	crc := combined(parts)
-	if wanted&withMD5 != 0 {
-		same = strings.EqualFold(etag, madeETag(parts))
-	} else {
-		same = verified.Value == crcText(crc)
-	}
-	got = newOutcome(head.ETag, head.VersionId, crc)
-	got.verified = verified
-	return got, same, true
-}
-
-// readParts reads the file as it would be sent.
-func (d *delivery) readParts(wanted algorithms) ([]sentPart, error) {
-	parts := make([]sentPart, d.up.plan.parts(d.file.Size()))
-	size := d.up.plan.partSize(d.file.Size())
-	for i := range parts {
-		at := int64(i) * size
-		content := io.NewSectionReader(d.section(d.up.stopped), at, min(size, d.file.Size()-at))
-		parts[i].size = content.Size()
-		if err := parts[i].ours.compute(content, wanted); err != nil {
-			return nil, err
-		}
-		parts[i].etag = parts[i].ours.md5Hex()
-	}
-	return parts, nil
-}
-
-// madeETag is the ETag that S3 gives an object that was sent in these parts.
-func madeETag(parts []sentPart) string {
-	if len(parts) == 1 {
-		return parts[0].etag
-	}
-	return joinedETag(parts)
 }
 
 const (
@@ -209,7 +138,7 @@ func (u *Uploader) askOnce(r *journal.Record) result {
 		return result{err: errCancelled}
 	case err != nil:
 		return result{err: err, unclear: true}
-	case aws.ToInt64(head.ContentLength) != r.Size:
+	case sizeDiffers(head, r.Size) != nil:
 		return result{err: errCancelled}
 	}
 	d, same, err := u.newDelivery(u.stopped, r, new(task))
@@ -221,7 +150,7 @@ func (u *Uploader) askOnce(r *journal.Record) result {
 		return result{err: push.Errorf(push.FileChanged, "file %s changed", push.Quote(r.Request.File)), unclear: true}
 	}
 	var res result
-	res.got, res.err, res.unclear = d.lookUp(errCancelled)
+	res.got, res.err, res.unclear = d.compareWith(head, errCancelled)
 	return res
 }
 

@@ -7,8 +7,8 @@ package uploader
 // file in place.
 
 import (
+	"cmp"
 	"context"
-	"crypto/md5"
 	"errors"
 	"fmt"
 	"net/url"
@@ -147,10 +147,10 @@ func (d *delivery) joinedOutcome(out *s3.CompleteMultipartUploadOutput, crc uint
 	ours := claim{crc64nvme: crcText(crc), etag: joinedETag(d.parts)}
 	says := d.newClaim(wholeCRC(out.ChecksumCRC64NVME, out.ChecksumType), out.ETag, out.ServerSideEncryption)
 	version, believed := out.VersionId, d.up.checksum.believes(&d.up.verifies.part)
-	shown, differs := d.judgeJoined(ours, says, believed)
+	shown, differs := d.judgeObject(ours, says, believed)
 	if !shown && (differs == nil || differs.algorithm == "ETag") {
 		var err error
-		if says, version, differs, err = d.askJoined(ours, says); err != nil {
+		if says, version, differs, err = d.askJoined(out); err != nil {
 			return outcome{}, err
 		}
 		believed = true
@@ -175,25 +175,20 @@ func (d *delivery) joinedOutcome(out *s3.CompleteMultipartUploadOutput, crc uint
 // and returns what the object's own answer says, and in what that is another
 // object than ours. Where ETags tell nothing it counts that each part was
 // verified; but it must be the object that the completion spoke of.
-func (d *delivery) askJoined(ours, said claim) (says claim, version *string, differs *difference, err error) {
+func (d *delivery) askJoined(out *s3.CompleteMultipartUploadOutput) (says claim, version *string, differs *difference, err error) {
 	head, err := d.head()
-	if err == nil && aws.ToString(head.ETag) == "" {
-		err = errNoStore
-	}
 	if err != nil {
 		d.stored, d.maybe, d.unclear = false, true, true
 		return claim{}, nil, nil, errNotShown(err)
 	}
+	head.ServerSideEncryption = cmp.Or(head.ServerSideEncryption, out.ServerSideEncryption)
+	s := d.compare(head, d.parts)
 	says = d.headClaim(head)
-	says.opaque = says.opaque || said.opaque
-	if size := aws.ToInt64(head.ContentLength); size != d.file.Size() {
-		return says, nil, &difference{"size", fmt.Sprint(d.file.Size()), fmt.Sprint(size)}, nil
+	said := bareETag(aws.ToString(out.ETag))
+	if s.is == someObject && said != "" && !strings.EqualFold(said, says.etag) {
+		s.differs = &difference{"ETag", said, says.etag}
 	}
-	shown, differs := d.judgeJoined(ours, says, true)
-	if !shown && differs == nil && said.etag != "" && !strings.EqualFold(said.etag, says.etag) {
-		differs = &difference{"ETag", said.etag, says.etag}
-	}
-	return says, head.VersionId, differs, nil
+	return says, head.VersionId, s.differs, nil
 }
 
 // errNotShown ends an upload whose completion was answered with success, though
@@ -207,61 +202,17 @@ func errNotShown(cause error) error {
 	return &unclearError{fmt.Errorf("what it answered shows no object, and it does not show one when asked (HeadObject): %s", text)}
 }
 
-// judgeJoined says what an answer shows of an object of parts: that it is
-// another than ours, that it is ours, or neither.
-//
-//	it gives another CRC64NVME                            another
-//	it gives ours, with crc64nvme                         ours
-//	its ETag is that of as many parts, and not our ETag   another
-//	it gives ours, and that is believed, or our ETag      ours
-//	its ETag is of another kind                           neither: stores make them in ways of
-//	                                                      their own
-func (d *delivery) judgeJoined(ours, says claim, believed bool) (shown bool, differs *difference) {
-	if says.crc64nvme != "" && says.crc64nvme != ours.crc64nvme {
-		return false, &difference{"CRC64NVME", ours.crc64nvme, says.crc64nvme}
-	}
-	shown = believed && says.crc64nvme != ""
-	if shown && d.up.checksum == ChecksumCRC64NVME {
-		return true, nil
-	}
-	if ours.etag != "" && strings.EqualFold(says.etag, ours.etag) {
-		return true, nil
-	}
-	alike := isMD5OfParts(says.etag) && ours.etag != "" && len(says.etag) == len(ours.etag) && says.etag[2*md5.Size:] == ours.etag[2*md5.Size:]
-	if contradictory(says.etag) || alike && !says.opaque {
-		return false, &difference{"ETag", ours.etag, says.etag}
-	}
-	return shown, nil
-}
-
-func (d *delivery) headClaim(head *s3.HeadObjectOutput) claim {
-	return d.newClaim(wholeCRC(head.ChecksumCRC64NVME, head.ChecksumType), head.ETag, head.ServerSideEncryption)
-}
-
-// wholeCRC is the CRC64NVME that an answer has of a whole object; nil if it has
-// none.
-func wholeCRC(crc *string, kind types.ChecksumType) *string {
-	if kind == types.ChecksumTypeComposite {
-		return nil
-	}
-	return crc
-}
-
 // resolve asks for the object whose completion ended unclearly. If what the
 // store shows is ours, it was completed; else the cause stands.
 func (d *delivery) resolve(cause error) (*s3.CompleteMultipartUploadOutput, error) {
-	head, err := d.head()
-	if err != nil || aws.ToInt64(head.ContentLength) != d.file.Size() {
-		return nil, cause
-	}
-	ours := claim{crc64nvme: crcText(combined(d.parts)), etag: joinedETag(d.parts)}
-	if shown, _ := d.judgeJoined(ours, d.headClaim(head), true); !shown {
+	s, err := d.look(d.parts)
+	if err != nil || s.is != ourObject {
 		return nil, cause
 	}
 	d.stored = true
 	return &s3.CompleteMultipartUploadOutput{
-		ETag: head.ETag, VersionId: head.VersionId, ChecksumCRC64NVME: head.ChecksumCRC64NVME, ChecksumType: head.ChecksumType,
-		ServerSideEncryption: head.ServerSideEncryption,
+		ETag: s.head.ETag, VersionId: s.head.VersionId, ChecksumCRC64NVME: s.head.ChecksumCRC64NVME, ChecksumType: s.head.ChecksumType,
+		ServerSideEncryption: s.head.ServerSideEncryption,
 	}, nil
 }
 

@@ -8,12 +8,10 @@ import (
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/minio/crc64nvme"
 
 	"github.com/lsst-dm/s3daemon/push"
-	"github.com/lsst-dm/s3daemon/source"
 )
 
 // passes counts how often a text was read from its start.
@@ -119,9 +117,9 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// TestJudgeJoined has what an answer shows of an object of two parts, for all
+// TestJudgeObject has what an answer shows of an object of two parts, for all
 // that it can say.
-func TestJudgeJoined(t *testing.T) {
+func TestJudgeObject(t *testing.T) {
 	const (
 		ourCRC, otherCRC = "rosUhgp5mIg=", "AAAAAAAAAAA="
 		ourTag, otherTag = "d8399932ce6023ac3365f50fbbcde132-2", "25f9e794323b453885f5181f1b624d0b-2"
@@ -151,7 +149,7 @@ func TestJudgeJoined(t *testing.T) {
 	} {
 		for mode, want := range map[Checksum]string{ChecksumAuto: tc.auto, ChecksumCRC64NVME: tc.crc} {
 			d := &delivery{up: &Uploader{checksum: mode}}
-			shown, differs := d.judgeJoined(claim{crc64nvme: ourCRC, etag: ourTag}, tc.says, !tc.doubted || mode == ChecksumCRC64NVME)
+			shown, differs := d.judgeObject(claim{crc64nvme: ourCRC, etag: ourTag}, tc.says, !tc.doubted || mode == ChecksumCRC64NVME)
 			got := ""
 			switch {
 			case differs != nil && shown:
@@ -166,7 +164,7 @@ func TestJudgeJoined(t *testing.T) {
 			}
 		}
 		d := &delivery{up: &Uploader{}} // where the parts' ETags are no MD5s
-		if _, differs := d.judgeJoined(claim{crc64nvme: ourCRC}, claim{etag: tc.says.etag}, true); differs != nil != contradictory(tc.says.etag) {
+		if _, differs := d.judgeObject(claim{crc64nvme: ourCRC}, claim{etag: tc.says.etag}, true); differs != nil != contradictory(tc.says.etag) {
 			t.Errorf("%s, of parts whose ETags tell nothing: %+v", tc.name, differs)
 		}
 	}
@@ -233,52 +231,6 @@ func TestFormsOfETags(t *testing.T) {
 	} {
 		if got := [2]bool{isMD5(etag), isMD5OfParts(etag)}; got != want {
 			t.Errorf("%q: %v, want %v", etag, got, want)
-		}
-	}
-}
-
-// TestMatches compares files with what a store says of an object of their size:
-// where that tells nothing, it is not known whether they are the same.
-func TestMatches(t *testing.T) {
-	r := newRig(t)
-	for _, size := range []int{1000, testPart + 1} {
-		path, content := r.file(t, "f", size)
-		file, err := source.Open(t.Context(), path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer file.Close()
-		d := &delivery{up: r.Uploader, file: file}
-		what, ours := "object", wantValue(&push.Verified{What: "object", Algorithm: "md5"}, content)
-		if size > testPart {
-			what, ours = "parts", wantValue(&push.Verified{What: "parts", Algorithm: "md5"}, content)
-		}
-		other := strings.Repeat("0", 32) + ours[32:]
-		crc := crcText(crc64nvme.Checksum(content))
-		for _, tc := range []struct {
-			name        string
-			etag, crc   string
-			kind        types.ChecksumType
-			encryption  types.ServerSideEncryption
-			same, known bool
-			what        string
-		}{
-			{"our CRC", "x", crc, types.ChecksumTypeFullObject, "", true, true, "object"},
-			{"another CRC", ours, crcText(1), types.ChecksumTypeFullObject, "", false, true, "object"},
-			{"our ETag", ours, "", "", "", true, true, what},
-			{"our ETag, and a sum of sums", ours, crcText(1), types.ChecksumTypeComposite, "", true, true, what},
-			{"another ETag", other, "", "", "", false, true, what},
-			{"another ETag, encrypted", other, "", "", types.ServerSideEncryptionAwsKms, false, false, ""},
-			{"an ETag that tells nothing", "x", "", "", "", false, false, ""},
-		} {
-			head := &s3.HeadObjectOutput{ETag: aws.String(`"` + tc.etag + `"`), ChecksumType: tc.kind, ServerSideEncryption: tc.encryption}
-			if tc.crc != "" {
-				head.ChecksumCRC64NVME = &tc.crc
-			}
-			got, same, known := d.matches(head)
-			if same != tc.same || known != tc.known || known && got.verified.What != tc.what {
-				t.Errorf("%d bytes, %s: same %v, known %v, want %v, %v; %+v", size, tc.name, same, known, tc.same, tc.known, got.verified)
-			}
 		}
 	}
 }
