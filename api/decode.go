@@ -97,7 +97,7 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 }
 
 // fields are the names of the members of a body.
-var fields = []string{"file", "destination", "label", "content_type", "metadata", "tags", "storage_class", "server_side_encryption", "sse_kms_key_id", "async"}
+var fields = []string{"file", "destination", "label", "content_type", "metadata", "tags", "storage_class", "server_side_encryption", "sse_kms_key_id", "overwrite", "async"}
 
 func unknownField(name string) error {
 	return push.Errorf(push.UnknownField, "the field %s is not known: there are %s", push.Quote(name), strings.Join(fields, ", "))
@@ -231,8 +231,11 @@ func invalidJSON(err error) error {
 	var wrongType *json.UnmarshalTypeError
 	if errors.As(err, &wrongType) && wrongType.Field != "" {
 		want := "a string"
-		if wrongType.Field == "metadata" || wrongType.Field == "tags" {
+		switch wrongType.Field {
+		case "metadata", "tags":
 			want = "an object of strings"
+		case "overwrite":
+			want = "true or false, without quotes"
 		}
 		return push.Errorf(push.InvalidField, "the field %s must be %s, not %s %s", push.Quote(wrongType.Field), want, article(wrongType.Value), wrongType.Value)
 	}
@@ -264,13 +267,19 @@ func decodeForm(body []byte) (order, error) {
 		if len(values) > 1 {
 			return none, push.Errorf(push.InvalidField, "the field %s is given %d times: one push has one of each", push.Quote(name), len(values))
 		}
-		if name == "async" {
-			if asked.async, err = parseAsync(values[0]); err != nil {
-				return none, err
-			}
-			continue
+		known := true
+		switch name {
+		case "async":
+			asked.async, err = parseAsync(values[0])
+		case "overwrite":
+			asked.Overwrite, err = parseOverwrite(values[0])
+		default:
+			known = setField(&asked.Request, name, values[0])
 		}
-		if !setField(&asked.Request, name, values[0]) {
+		switch {
+		case err != nil:
+			return none, err
+		case !known:
 			return none, unknownField(name)
 		}
 	}
@@ -286,6 +295,15 @@ func parseAsync(value string) (bool, error) {
 		return false, nil
 	}
 	return false, push.Errorf(push.InvalidField, "the field \"async\" must be true or false, or 1 or 0, not %s", push.Quote(value))
+}
+
+// parseOverwrite reads the field overwrite of a form.
+func parseOverwrite(value string) (*bool, error) {
+	overwrite := value == "true"
+	if !overwrite && value != "false" {
+		return nil, push.Errorf(push.InvalidField, "the field \"overwrite\" must be true or false, not %s", push.Quote(value))
+	}
+	return &overwrite, nil
 }
 
 // setField sets the member of that name in a form, and reports whether there is

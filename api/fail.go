@@ -46,6 +46,9 @@ var statusOf = map[push.Code]int{
 	push.ChecksumMismatch: http.StatusBadGateway,
 	push.NotVerified:      http.StatusBadGateway,
 	push.NoCredentials:    http.StatusBadGateway,
+	push.Exists:           http.StatusPreconditionFailed,
+
+	push.ConditionUnsupported: http.StatusBadGateway,
 
 	push.ShuttingDown:       http.StatusServiceUnavailable,
 	push.QueueFull:          http.StatusTooManyRequests,

@@ -105,6 +105,10 @@ func (r *Record) set(f field, text string) error {
 		r.Request.Encryption = text
 	case fieldKMSKeyID:
 		r.Request.KMSKeyID = text
+	case fieldCreateOnly:
+		if f.value != 0 {
+			r.Request.Overwrite = new(bool)
+		}
 	case fieldSize:
 		r.Size = int64(f.value)
 	case fieldModSeconds:

@@ -112,6 +112,7 @@
 //	35 verified          bytes    the algorithm
 //	36 verified          bytes    by whom: daemon or store
 //	37 verified          bytes    the value
+//	38 create only       varint   1 where an object that exists must stay
 //
 // Those of an upload:
 //

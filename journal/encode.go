@@ -55,6 +55,7 @@ const (
 	fieldVerifiedAlgorithm
 	fieldVerifiedBy
 	fieldVerifiedValue
+	fieldCreateOnly
 )
 
 // states has the number that stands for each state on disk.
@@ -95,6 +96,9 @@ func encode(r *Record, state push.State) []byte {
 	b = appendText(b, fieldEncryption, r.Request.Encryption)
 	b = appendText(b, fieldKMSKeyID, r.Request.KMSKeyID)
 	b = appendVerified(b, r.Verified)
+	if r.Request.CreateOnly() {
+		b = appendNumber(b, fieldCreateOnly, 1)
+	}
 	return b
 }
 

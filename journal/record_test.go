@@ -20,7 +20,7 @@ func full() *Record {
 		State: push.Failed,
 		Request: push.Request{
 			File: "/data/\xff not UTF-8", Destination: "s3://b/k", Label: "night-1",
-			ContentType: "image/fits", StorageClass: "STANDARD_IA", Encryption: "aws:kms", KMSKeyID: "alias/raw",
+			ContentType: "image/fits", StorageClass: "STANDARD_IA", Encryption: "aws:kms", KMSKeyID: "alias/raw", Overwrite: new(bool),
 			Metadata: map[string]string{"a": "1", "empty": "", "zz": strings.Repeat("x", 300)},
 			Tags:     map[string]string{"tag": "value"},
 		},
@@ -98,7 +98,7 @@ func TestFieldNumbers(t *testing.T) {
 		numbers = append(numbers, fmt.Sprint(f.number))
 		body = body[n:]
 	}
-	want := "1 2 3 4 5 6 6 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37"
+	want := "1 2 3 4 5 6 6 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37 38"
 	if got := strings.Join(numbers, " "); got != want {
 		t.Errorf("fields are %s\nwant      %s", got, want)
 	}
@@ -177,7 +177,7 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if fmt.Sprintf("%+v", r2.Request) != fmt.Sprintf("%+v", r.Request) || r2.State != r.State || r2.Size != r.Size {
+		if !reflect.DeepEqual(r2.Request, r.Request) || r2.State != r.State || r2.Size != r.Size {
 			t.Errorf("%+v became %+v", r, r2)
 		}
 	})

@@ -53,6 +53,10 @@ const (
 	ChecksumMismatch Code = "checksum_mismatch" // it has got other bytes than were read
 	NotVerified      Code = "not_verified"      // it said yes, and nothing shows that it has the file's bytes
 	NoCredentials    Code = "no_credentials"    // none to be had to ask it with
+	Exists           Code = "exists"            // it has another object there, which a push that does not overwrite leaves as it is
+	// ConditionUnsupported is of a push that does not overwrite, and that the
+	// store has no safe way for.
+	ConditionUnsupported Code = "condition_unsupported"
 
 	// Something is the matter with the daemon.
 	ShuttingDown       Code = "shutting_down"

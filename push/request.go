@@ -35,7 +35,11 @@ type Request struct {
 	StorageClass string            `json:"storage_class,omitempty"`          // e.g. STANDARD_IA; the bucket's default where empty
 	Encryption   string            `json:"server_side_encryption,omitempty"` // one of Encryptions; the bucket's default where empty
 	KMSKeyID     string            `json:"sse_kms_key_id,omitempty"`         // for Encryptions of KMS; its default key where empty
+	Overwrite    *bool             `json:"overwrite,omitempty"`              // false: an object that exists stays as it is; true where nil
 }
+
+// CreateOnly reports whether the push may make an object and not replace one.
+func (r Request) CreateOnly() bool { return r.Overwrite != nil && !*r.Overwrite }
 
 // Check reports the first thing wrong with the request as an *Error, without
 // looking at the file system or the store, and returns the destination.

@@ -20,7 +20,16 @@ func good() push.Request {
 	return push.Request{
 		File: "/data/a.fits", Destination: "s3://raw/a.fits", Label: "night 12", ContentType: "image/fits",
 		Metadata: map[string]string{"exposure": "12", "filter": "r"}, Tags: map[string]string{"kind": "raw"}, StorageClass: "STANDARD_IA",
-		Encryption: "aws:kms", KMSKeyID: "arn:aws:kms:us-east-1:111122223333:key/1234abcd",
+		Encryption: "aws:kms", KMSKeyID: "arn:aws:kms:us-east-1:111122223333:key/1234abcd", Overwrite: new(bool),
+	}
+}
+
+func TestCreateOnly(t *testing.T) {
+	no, yes := false, true
+	for overwrite, want := range map[*bool]bool{nil: false, &yes: false, &no: true} {
+		if got := (push.Request{Overwrite: overwrite}).CreateOnly(); got != want {
+			t.Errorf("create only: %v, want %v", got, want)
+		}
 	}
 }
 

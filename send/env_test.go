@@ -116,6 +116,7 @@ func TestArguments(t *testing.T) {
 		{"wait without a label", []string{"-wait"}, here, 1, "", "send: flag needs an argument: -wait"},
 		{"wait with an empty label", []string{"-wait", ""}, here, 1, "", "send: the LABEL of -wait is empty"},
 		{"wait with files", []string{"-wait", "L", "/f", "a/bkt/k"}, here, 1, "", `send: -wait takes no FILE: what is "/f"?`},
+		{"wait without overwriting", []string{"-wait", "L", "-no-overwrite"}, here, 1, "", "send: -no-overwrite does not go with -wait"},
 		{"wait with other flags", []string{"-wait", "L", "-json"}, here, 1, "", "send: -json does not go with -wait"},
 		{"wait backwards", []string{"-wait", "L", "-timeout", "-1s"}, here, 1, "", "send: -timeout is -1s"},
 		{"wait, bad URL", []string{"-wait", "L"}, env("S3DAEMON_URL=x"), 1, "", "send: S3DAEMON_URL: "},

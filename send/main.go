@@ -21,7 +21,8 @@ import (
 )
 
 const usage = `usage: send FILE DEST
-       send [-async] [-json] [-progress] [-label LABEL] [-j N] FILE... DEST
+       send [-async] [-json] [-progress] [-label LABEL] [-no-overwrite] [-j N]
+            FILE... DEST
        send -wait LABEL [-timeout DURATION]
        send -listen [HOST:PORT]
        send -help | -version
@@ -42,6 +43,8 @@ error, and the others go on. What the daemon has accepted goes on without send.
                    of JSON
   -progress        show what is under way, as bars on a terminal and else a line
                    for each file that is done, on standard error
+  -no-overwrite    leave objects that exist as they are: such a push fails, unless
+                   the object has the bytes of FILE
   -label LABEL     of the pushes, for lists and for -wait
   -j N             pushes side by side, 25
   --               ends the flags

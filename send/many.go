@@ -69,7 +69,7 @@ func theDaemon(getenv func(string) string) (*client.Daemon, error) {
 func pushAll(ctx context.Context, daemon *client.Daemon, o options, items []batch.Item, stdout, stderr io.Writer) int {
 	r := &reporter{stdout: stdout, stderr: stderr, json: o.json, async: o.async, several: len(items) > 1}
 	cfg := batch.Config{
-		Daemon: daemon, Observer: r, Parallel: o.parallel, Label: o.label,
+		Daemon: daemon, Observer: r, Parallel: o.parallel, Label: o.label, CreateOnly: o.createOnly,
 		Async: o.async, Notice: r.outage,
 	}
 	if o.progress {

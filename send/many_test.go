@@ -42,6 +42,8 @@ func TestFlags(t *testing.T) {
 		{"/a /fails.1 /missing.1 /cancelled.1 s3://bkt/d/", 1, "", "send: /cancelled.1: the push was cancelled (cancelled)\n" +
 			"send: /fails.1: " + refused + "\n" + `send: /missing.1: there is no file "/missing.1" (file_not_found)` + "\n", 0},
 		{"-label L /fails.1 s3://bkt/d/", 1, "", "send: /fails.1: " + refused + "\n", 0},
+		{"-no-overwrite /f /taken s3://bkt/d/", 1, "", "send: /taken: there is another object (exists)\n", 0},
+		{"-label L /taken s3://bkt/d/", 0, "", "", 0},
 
 		{"-async /f s3://bkt/held", 0, "id1\n", "", 1},
 		{"-async /held s3://bkt/", 0, "id1\n", "", 1},

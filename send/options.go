@@ -16,6 +16,7 @@ const maxParallel = 1000
 // options is a command line with flags.
 type options struct {
 	async, json, progress bool
+	createOnly            bool
 	label                 string
 	parallel              int
 
@@ -35,6 +36,7 @@ func parseOptions(args []string) (options, error) {
 	set.BoolVar(&o.async, "async", false, "")
 	set.BoolVar(&o.json, "json", false, "")
 	set.BoolVar(&o.progress, "progress", false, "")
+	set.BoolVar(&o.createOnly, "no-overwrite", false, "")
 	set.StringVar(&o.label, "label", "", "")
 	set.IntVar(&o.parallel, "j", 25, "")
 	set.StringVar(&o.wait, "wait", "", "")

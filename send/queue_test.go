@@ -84,6 +84,9 @@ func (q *queue) post(w http.ResponseWriter, r *http.Request) {
 	case strings.HasPrefix(base, "missing"):
 		answer(w, 404, push.Problem{Status: 404, Code: push.FileNotFound, Detail: fmt.Sprintf("there is no file %q", file)})
 		return
+	case strings.HasPrefix(base, "taken") && r.PostForm.Get("overwrite") == "false":
+		answer(w, 412, push.Problem{Status: 412, Code: push.Exists, Detail: "there is another object", ID: "id0"})
+		return
 	}
 	p := q.accept(r.Header.Get("Idempotency-Key"), r.PostForm.Encode(), push.Receipt{
 		State: push.Queued, File: file, Destination: destination, Label: r.PostForm.Get("label"),

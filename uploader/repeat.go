@@ -21,6 +21,9 @@ func hashOf(req push.Request) [32]byte {
 	if req.Encryption != "" {
 		text = fmt.Appendf(text, "%q%q", req.Encryption, req.KMSKeyID)
 	}
+	if req.CreateOnly() {
+		text = append(text, " create only"...)
+	}
 	return sha256.Sum256(text)
 }
 

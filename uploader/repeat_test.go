@@ -21,4 +21,13 @@ func TestHashOfRequest(t *testing.T) {
 	if hashOf(plain) == hashOf(encrypted) || hashOf(encrypted) == hashOf(byKey) || hashOf(plain) == hashOf(byKey) {
 		t.Error("requests with different encryption have one hash")
 	}
+	no, yes := false, true
+	said, only, onlyEncrypted := plain, plain, encrypted
+	said.Overwrite, only.Overwrite, onlyEncrypted.Overwrite = &yes, &no, &no
+	if hashOf(said) != hashOf(plain) {
+		t.Error("a request that says the default has another hash")
+	}
+	if hashOf(only) == hashOf(plain) || hashOf(onlyEncrypted) == hashOf(encrypted) || hashOf(only) == hashOf(onlyEncrypted) {
+		t.Error("a request that may not overwrite has the hash of another")
+	}
 }

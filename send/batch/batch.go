@@ -67,6 +67,8 @@ type Config struct {
 	Label    string      // of every push; may be empty
 	Notice   func(error) // called once in each outage that lasts; may be nil
 
+	// CreateOnly has every push leave an object that exists as it is.
+	CreateOnly bool
 	// Async ends a push for us once it is accepted.
 	Async bool
 	// Watch has every push accepted first and then asked for its state, at

@@ -28,7 +28,7 @@ func (r *run) deliver(ctx context.Context, item Item) (Outcome, phase, error) {
 	}
 	s := client.Submission{
 		File: item.File, Destination: item.Destination, Label: r.Label, Key: rand.Text(),
-		Async: r.Async || r.Watch > 0,
+		CreateOnly: r.CreateOnly, Async: r.Async || r.Watch > 0,
 	}
 	last := untouched
 	a, err := persist(ctx, &r.patience, func() (client.Answer, error) {

@@ -33,6 +33,7 @@ type Submission struct {
 	File        string // an absolute path on the daemon's host
 	Destination string
 	Label       string // may be empty
+	CreateOnly  bool   // an object that exists stays as it is
 	// Key is the Idempotency-Key: asking again with the same one is asking for
 	// the same push. Empty: without.
 	Key string
@@ -54,6 +55,9 @@ func (d *Daemon) Submit(ctx context.Context, s Submission) (Answer, error) {
 	form := url.Values{"file": {s.File}, "destination": {s.Destination}}
 	if s.Label != "" {
 		form.Set("label", s.Label)
+	}
+	if s.CreateOnly {
+		form.Set("overwrite", "false")
 	}
 	var header strings.Builder
 	if s.Key != "" {

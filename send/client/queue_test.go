@@ -52,8 +52,8 @@ func TestSubmitAsks(t *testing.T) {
 	}{
 		{"waiting", Submission{File: "/f", Destination: "s3://bkt/k"},
 			question{"POST", "/under/push", "", "", "destination=s3%3A%2F%2Fbkt%2Fk&file=%2Ff"}},
-		{"all", Submission{File: "/\xff", Destination: "s3://bkt/k", Label: "night 12", Key: "K1", Async: true},
-			question{"POST", "/under/push", "respond-async", `"K1"`, "destination=s3%3A%2F%2Fbkt%2Fk&file=%2F%FF&label=night+12"}},
+		{"all", Submission{File: "/\xff", Destination: "s3://bkt/k", Label: "night 12", Key: "K1", CreateOnly: true, Async: true},
+			question{"POST", "/under/push", "respond-async", `"K1"`, "destination=s3%3A%2F%2Fbkt%2Fk&file=%2F%FF&label=night+12&overwrite=false"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

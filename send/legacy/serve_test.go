@@ -140,7 +140,7 @@ func TestPushes(t *testing.T) {
 			t.Errorf("%.40q: %q", test.request, reply)
 		}
 		if got := <-daemon.pushes; got.File != test.file || got.Destination != test.destination {
-			t.Errorf("%.40q: %+q", test.request, got)
+			t.Errorf("%.40q: %+q to %+q", test.request, got.File, got.Destination)
 		}
 	}
 }
@@ -191,7 +191,7 @@ func TestLeavingClients(t *testing.T) {
 	io.WriteString(half, "/half a/bkt/k\n")
 	half.CloseWrite()
 	if got := <-daemon.pushes; got.File != "/half" {
-		t.Errorf("%q", got)
+		t.Errorf("%q", got.File)
 	}
 	for _, name := range []string{"/closes", "/resets", "/resets/while/waiting"} {
 		conn := dial(t, address)
