@@ -18,16 +18,17 @@ import (
 // once, and goes out in one packet with its headers where it fits.
 const inMemory = 32 << 10
 
-// PutObject sends a file of one part. What it amounts to is in d.got.
+// PutObject sends a file by one request, which counts as one of a large file where
+// it is one. What it amounts to is in d.got.
 func (d *delivery) PutObject(ctx context.Context, in *s3.PutObjectInput, opts ...func(*s3.Options)) (*s3.PutObjectOutput, error) {
 	content, err := d.content(ctx)
 	if err != nil {
 		return nil, err
 	}
 	in.ContentLength = aws.Int64(d.file.Size())
-	p := &payload{d: d, operation: "PutObject", verifies: &d.up.verifies.put, content: io.NewSectionReader(content, 0, d.file.Size())}
+	p := &payload{d: d, operation: putting, verifies: &d.up.verifies.put, content: io.NewSectionReader(content, 0, d.file.Size())}
 	var out *s3.PutObjectOutput
-	err = d.request(ctx, p.operation, single, first, func(ctx context.Context, c *commitment) (err error) {
+	err = d.request(ctx, p.operation, d.up.kindOf(d.file.Size()), first, func(ctx context.Context, c *commitment) (err error) {
 		if err := p.prepare(); err != nil {
 			return err
 		}

@@ -26,6 +26,7 @@ import (
 // the answer checked and a failed attempt made again.
 type delivery struct {
 	up   *Uploader
+	id   push.ID // of the push
 	req  push.Request
 	dest push.Destination
 	file *source.File
@@ -50,6 +51,7 @@ type delivery struct {
 // outcome is what a delivered object is known by.
 type outcome struct {
 	etag, versionID string
+	parts           int // requests that carried the bytes, where they were not as many as planned; else 0
 	checksum        *push.Checksum
 	verified        *push.Verified
 }
@@ -58,13 +60,14 @@ type outcome struct {
 // have shown that it has exactly the file's bytes, and the file had not changed
 // up to then.
 func (d *delivery) run(ctx context.Context) (outcome, error) {
-	var got outcome
-	var err error
-	if d.up.plan.parts(d.file.Size()) == 1 {
-		got, err = d.whole(ctx)
-	} else {
-		got, err = d.inParts(ctx)
+	send := d.inParts
+	switch {
+	case d.req.CreateOnly():
+		send = d.create
+	case d.up.plan.parts(d.file.Size()) == 1:
+		send = d.whole
 	}
+	got, err := send(ctx)
 	// A file that changed explains any failure, and spoils any success. Where the
 	// run was ended that takes a second more at most, though the file hangs.
 	if changed := d.file.Check(ctx); changed != nil {
@@ -73,10 +76,12 @@ func (d *delivery) run(ctx context.Context) (outcome, error) {
 	return got, err
 }
 
+// whole sends the file by one request.
 func (d *delivery) whole(ctx context.Context) (outcome, error) {
 	if _, err := d.PutObject(ctx, d.input(ctx)); err != nil {
 		return outcome{}, err
 	}
+	d.got.parts = 1
 	return d.got, nil
 }
 
@@ -103,6 +108,7 @@ func (d *delivery) input(ctx context.Context) *s3.PutObjectInput {
 		ContentType:  aws.String(d.contentType()),
 		Metadata:     d.req.Metadata,
 		StorageClass: types.StorageClass(d.req.StorageClass),
+		IfNoneMatch:  d.condition(),
 	}
 	if d.req.Encryption != "" {
 		in.ServerSideEncryption = types.ServerSideEncryption(d.req.Encryption)

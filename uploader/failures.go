@@ -51,6 +51,12 @@ func stalledAt(err error, at transport.Phase) bool {
 
 // transient reports whether the same request may succeed later.
 func transient(err error) bool {
+	switch {
+	case errors.Is(err, errMade):
+		return false
+	case errors.Is(err, errVanished):
+		return true
+	}
 	var known *push.Error
 	if errors.As(err, &known) {
 		shortage := errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM)
@@ -89,6 +95,12 @@ func ofFile(err error) bool {
 	return is && (known.Code == push.FileHangs || errors.Is(err, errUnsettled))
 }
 
+// ofObject reports whether what stands at the push's object is in its way, which
+// says nothing of others.
+func ofObject(err error) bool {
+	return isExists(err) || errors.Is(err, errVanished) || answerOf(err).Code == "ConditionalRequestConflict"
+}
+
 // mismatched reports whether the store has other bytes than were read, or
 // refused them for that. A part that it does not know by the ETag that it gave
 // is among those.
@@ -121,7 +133,7 @@ func needsRepair(err error) bool {
 		"AuthorizationHeaderMalformed", "PermanentRedirect":
 		return true
 	case "":
-		return answer.Status/100 == 4 && isFinal(answer.Status) || answer.Status/100 == 3
+		return answer.Status/100 == 4 && isFinal(answer.Status) && !conditionFailed(err) || answer.Status/100 == 3
 	}
 	return answer.Status/100 == 3
 }

@@ -88,6 +88,7 @@ func (d *delivery) named(key *string) bool {
 // d.got.
 func (d *delivery) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteMultipartUploadInput, opts ...func(*s3.Options)) (*s3.CompleteMultipartUploadOutput, error) {
 	crc := combined(d.parts)
+	in.IfNoneMatch = d.condition()
 	if d.up.checksum != ChecksumMD5 {
 		// The store must not join other parts than the ones of this file.
 		in.MpuObjectSize = aws.Int64(d.file.Size())

@@ -113,6 +113,7 @@ func (p *putter) request(ctx context.Context, in *s3.PutObjectInput, signed stri
 	set("X-Amz-Checksum-Crc64nvme", in.ChecksumCRC64NVME)
 	set("Content-Md5", in.ContentMD5)
 	set("X-Amz-Tagging", in.Tagging)
+	set("If-None-Match", in.IfNoneMatch)
 	if in.StorageClass != "" {
 		h["X-Amz-Storage-Class"] = []string{string(in.StorageClass)}
 	}

@@ -52,6 +52,7 @@ func TestPutterAsksAsTheSDKDoes(t *testing.T) {
 			{Destination: "s3://bucket/plain"},
 			{Destination: "s3://bucket//a b+c%d/ü//?x=1&y#z/~*'()!$,;:@/"},
 			{Destination: "s3://bucket/k", Encryption: "AES256"},
+			{Destination: "s3://bucket/k", Overwrite: new(bool)},
 			{Destination: "s3://bucket/k", Encryption: "aws:kms", KMSKeyID: "arn:aws:kms:us-east-1:111122223333:key/1"},
 			{Destination: "s3://bucket/k", ContentType: "text/plain; charset=utf-8", StorageClass: "STANDARD",
 				Metadata: map[string]string{"camera-Id": "R22  S11", "x": ""}, Tags: map[string]string{"a b": "c+d/e"}},

@@ -50,7 +50,7 @@ func (d *delivery) exchange(ctx context.Context, operation string) (inner contex
 	switch {
 	case operation == completing:
 		return transport.With(ctx, &transport.Exchange{Answer: answerLimits.complete}), func(error) {}
-	case (operation == "PutObject" || operation == "UploadPart") && d.file.Size() > inMemory:
+	case (operation == putting || operation == "UploadPart") && d.file != nil && d.file.Size() > inMemory:
 		x := new(transport.Exchange)
 		d.sent.begin(x)
 		return transport.With(ctx, x), func(err error) { d.sent.end(x, err) }

@@ -90,6 +90,7 @@ type Uploader struct {
 	drainQueue   bool
 	checksum     Checksum
 	verifies     verifies
+	conditions   conditions
 	journal      *journal.Journal
 	log          *slog.Logger
 	metrics      *metrics

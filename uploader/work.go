@@ -1,6 +1,7 @@
 package uploader
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -120,7 +121,7 @@ func (u *Uploader) newDelivery(ctx context.Context, r *journal.Record, t *task) 
 	if err != nil {
 		return nil, false, err
 	}
-	d = &delivery{up: u, req: r.Request, dest: dest}
+	d = &delivery{up: u, id: r.ID, req: r.Request, dest: dest}
 	u.mu.Lock()
 	t.delivery, d.file, d.before = d, u.takeFileLocked(t), t.attempts
 	u.mu.Unlock()
@@ -209,7 +210,7 @@ func (u *Uploader) judgeBucket(b *bucket, err error, now time.Time) {
 	case ofFile(err): // nor is the file the bucket's
 		u.queue.untried(b, now)
 	// It answers, though it says no, or has other bytes than were sent.
-	case mismatched(err), !transient(err) && answerOf(err).Status != 0:
+	case mismatched(err), ofObject(err), !transient(err) && answerOf(err).Status != 0:
 		u.queue.acquit(b, now)
 	case transient(err):
 		u.queue.failure(b, now, retryAfter(err))
@@ -265,6 +266,7 @@ func (u *Uploader) write(e *entry, t *task, accepted *journal.Record, state push
 	r.StartedAt, r.Attempts = t.startedAt, t.attempts
 	r.ETag, r.VersionID, r.Checksum = got.etag, got.versionID, got.checksum
 	r.Verified = got.verified
+	r.Parts = cmp.Or(got.parts, r.Parts)
 	if failure != nil {
 		r.Problem = failure.Problem()
 	}

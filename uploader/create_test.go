@@ -1,0 +1,639 @@
+package uploader
+
+import (
+	"bytes"
+	"context"
+	"crypto/md5"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/lsst-dm/s3daemon/journal"
+	"github.com/lsst-dm/s3daemon/push"
+)
+
+// create pushes a file that may replace nothing.
+func (r *rig) create(t *testing.T, path, key string) (push.Receipt, error) {
+	t.Helper()
+	return r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/" + key, Overwrite: new(bool)})
+}
+
+// journey counts what reaches the store, by operation: those of probes apart.
+type journey struct {
+	mu     sync.Mutex
+	counts map[string]int
+}
+
+// watch counts requests before f answers them, or the store where f is nil.
+func (r *rig) watch(f func(http.ResponseWriter, *http.Request, http.Handler)) *journey {
+	j := &journey{counts: make(map[string]int)}
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		name, _, _ := strings.Cut(operationOf(req), " ")
+		if req.Method == http.MethodDelete {
+			name = "Delete"
+		}
+		if isProbe(req) {
+			name = "probe " + name
+		}
+		j.mu.Lock()
+		j.counts[name]++
+		j.mu.Unlock()
+		if f == nil {
+			f = serve
+		}
+		f(w, req, next)
+	})
+	return j
+}
+
+func serve(w http.ResponseWriter, req *http.Request, next http.Handler) { next.ServeHTTP(w, req) }
+
+func isProbe(req *http.Request) bool { return strings.Contains(req.URL.Path, "/"+probeName) }
+
+// take returns the counts, and begins anew.
+func (j *journey) take() map[string]int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	counts := j.counts
+	j.counts = make(map[string]int)
+	return counts
+}
+
+func (j *journey) want(t *testing.T, what string, want map[string]int) {
+	t.Helper()
+	if got := j.take(); !maps.Equal(got, want) {
+		t.Errorf("%s: requests %v, want %v", what, got, want)
+	}
+}
+
+// wantExists checks the end of a push that found another object.
+func wantExists(t *testing.T, receipt push.Receipt, err error, says string) {
+	t.Helper()
+	if !isExists(err) || !strings.Contains(err.Error(), says) {
+		t.Errorf("%v, %+v: want exists, and that it says %q", err, receipt, says)
+	}
+}
+
+// wantNoProbes checks that probes have left nothing.
+func (r *rig) wantNoProbes(t *testing.T) {
+	t.Helper()
+	drained := make(chan struct{})
+	r.journal.Barrier(func() { close(drained) })
+	<-drained
+	err := r.journal.EachUpload(func(u *journal.Upload) error {
+		if u.Probe {
+			t.Errorf("the journal still has the probe %s", u.Key)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// TestCreate makes objects, and meets them.
+func TestCreate(t *testing.T) {
+	r := newRig(t)
+	seen := r.watch(nil)
+	probePut := map[string]int{"probe PutObject": 2, "probe Delete": 1}
+	probeComplete := map[string]int{"probe PutObject": 1, "probe CreateMultipartUpload": 1, "probe UploadPart": 1, "probe CompleteMultipartUpload": 1, "probe Delete": 2}
+	with := func(probe map[string]int, more map[string]int) map[string]int {
+		all := maps.Clone(more)
+		maps.Copy(all, probe)
+		return all
+	}
+	small, content := r.file(t, "small", 1000)
+	parts, partsContent := r.file(t, "parts", testPart+1)
+	asLarge, _ := r.file(t, "as large", 2*testPart)
+	if err := os.Truncate(asLarge, testPart+1); err != nil {
+		t.Fatal(err)
+	}
+	sameSize, _ := r.file(t, "same size", 1256)
+	if err := os.Truncate(sameSize, 1000); err != nil {
+		t.Fatal(err)
+	}
+
+	if _, err := r.create(t, small, "d/small"); err != nil {
+		t.Fatal(err)
+	}
+	seen.want(t, "the first", with(probePut, map[string]int{"PutObject": 1}))
+	receipt, err := r.create(t, small, "d/small")
+	if err != nil || receipt.Attempts != 1 || receipt.Verified.What != "object" || receipt.ETag == "" {
+		t.Errorf("the same bytes: %v, %+v", err, receipt)
+	}
+	seen.want(t, "the same bytes", map[string]int{"PutObject": 1, "HeadObject": 1})
+	receipt, err = r.create(t, sameSize, "d/small")
+	wantExists(t, receipt, err, "another object (1000 bytes, ETag ")
+	if !strings.Contains(err.Error(), "s3://bucket/d/small already") || receipt.Attempts != 1 || receipt.State != push.Failed || asPushError(err).Store.Status != http.StatusPreconditionFailed {
+		t.Errorf("%v, %+v", err, receipt)
+	}
+	seen.want(t, "other bytes", map[string]int{"PutObject": 1, "HeadObject": 1})
+
+	receipt, err = r.create(t, parts, "d/parts")
+	if err != nil || receipt.Parts != 2 {
+		t.Errorf("parts: %v, %+v", err, receipt)
+	}
+	seen.want(t, "parts", with(probeComplete, map[string]int{"HeadObject": 2, "CreateMultipartUpload": 1, "UploadPart": 2, "CompleteMultipartUpload": 1}))
+	if receipt, err = r.create(t, parts, "d/parts"); err != nil || receipt.Verified == nil || receipt.Parts != 2 {
+		t.Errorf("the same parts: %v, %+v", err, receipt)
+	}
+	seen.want(t, "the same parts", map[string]int{"HeadObject": 1})
+	receipt, err = r.create(t, asLarge, "d/parts")
+	wantExists(t, receipt, err, "another object")
+	receipt, err = r.create(t, parts, "d/small")
+	wantExists(t, receipt, err, "another object")
+	seen.want(t, "other parts", map[string]int{"HeadObject": 2})
+
+	r.wantObject(t, "d/small", content)
+	r.wantObject(t, "d/parts", partsContent)
+	if receipt, err := r.Push(t.Context(), push.Request{File: parts, Destination: "s3://bucket/d/small"}); err != nil {
+		t.Errorf("one that may overwrite: %v, %+v", err, receipt)
+	}
+	r.wantObject(t, "d/small", partsContent)
+	if n := testutil.ToFloat64(r.metrics.pushes.WithLabelValues("failed")); n != 3 {
+		t.Errorf("%v pushes have failed, want 3", n)
+	}
+	r.wantNoProbes(t)
+}
+
+// conditional is a store that may or may not heed If-None-Match.
+type conditional struct {
+	heedsPut, heedsComplete bool
+	versions                bool                                                // it keeps versions, and gives each object one
+	instead                 func(w http.ResponseWriter, req *http.Request) bool // answers in its place, if it returns true
+
+	mu      sync.Mutex
+	objects map[string][]byte
+	kept    map[string]string // versions that were not deleted, and of what
+	parts   map[string][]byte // by upload id and number
+	uploads map[string]string // that are under way, and of what
+	made    int
+}
+
+func (s *conditional) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	body, err := io.ReadAll(req.Body)
+	if err != nil || s.instead != nil && s.instead(w, req) {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key, query := req.URL.Path, req.URL.Query()
+	object, there := s.objects[key]
+	id := query.Get("uploadId")
+	wants := req.Header.Get("If-None-Match") == "*"
+	switch operation, _, _ := strings.Cut(operationOf(req), " "); {
+	case req.Method == http.MethodHead && there:
+		w.Header().Set("Content-Length", strconv.Itoa(len(object)))
+		w.Header().Set("Etag", etagOf(object))
+	case req.Method == http.MethodHead, id != "" && s.uploads[id] != key:
+		w.WriteHeader(http.StatusNotFound)
+		if req.Method != http.MethodHead {
+			io.WriteString(w, "<Error><Code>NoSuchUpload</Code></Error>")
+		}
+	case operation == "CreateMultipartUpload":
+		s.made++
+		id := strconv.Itoa(s.made)
+		s.uploads[id] = key
+		fmt.Fprintf(w, "<InitiateMultipartUploadResult><UploadId>%s</UploadId></InitiateMultipartUploadResult>", id)
+	case operation == "UploadPart":
+		s.parts[id+"/"+query.Get("partNumber")] = body
+		w.Header().Set("Etag", etagOf(body))
+	case req.Method == http.MethodDelete && id != "":
+		delete(s.uploads, id)
+		w.WriteHeader(http.StatusNoContent)
+	case req.Method == http.MethodDelete:
+		delete(s.kept, query.Get("versionId"))
+		if !s.versions || !slices.Contains(slices.Collect(maps.Values(s.kept)), key) {
+			delete(s.objects, key)
+		}
+		w.WriteHeader(http.StatusNoContent)
+	case wants && there && (operation == "PutObject" && s.heedsPut || operation != "PutObject" && s.heedsComplete):
+		w.WriteHeader(http.StatusPreconditionFailed)
+		io.WriteString(w, "<Error><Code>PreconditionFailed</Code></Error>")
+	case operation == "PutObject":
+		w.Header().Set("Etag", etagOf(body))
+		s.make(w, key, body)
+	default:
+		var joined, sums []byte
+		n := 0
+		for ; s.parts[fmt.Sprint(id, "/", n+1)] != nil; n++ {
+			part := s.parts[fmt.Sprint(id, "/", n+1)]
+			sum := md5.Sum(part)
+			joined, sums = append(joined, part...), append(sums, sum[:]...)
+		}
+		delete(s.uploads, id)
+		s.make(w, key, joined)
+		fmt.Fprintf(w, "<CompleteMultipartUploadResult><Key>%s</Key><ETag>%x-%d</ETag></CompleteMultipartUploadResult>", strings.TrimPrefix(key, "/bucket/"), md5.Sum(sums), n)
+	}
+}
+
+func etagOf(content []byte) string { return fmt.Sprintf("\"%x\"", md5.Sum(content)) }
+
+func (s *conditional) make(w http.ResponseWriter, key string, content []byte) {
+	s.objects[key] = content
+	s.made++
+	if s.versions {
+		version := "v" + strconv.Itoa(s.made)
+		s.kept[version] = key
+		w.Header().Set("X-Amz-Version-Id", version)
+	}
+}
+
+// in puts the store in the place of the rig's.
+func (s *conditional) in(r *rig) *journey {
+	s.objects, s.kept, s.parts, s.uploads = make(map[string][]byte), make(map[string]string), make(map[string][]byte), make(map[string]string)
+	return r.watch(func(w http.ResponseWriter, req *http.Request, _ http.Handler) { s.ServeHTTP(w, req) })
+}
+
+// left returns the keys that there are, and those of the uploads under way.
+func (s *conditional) left() (keys []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for key := range s.objects {
+		keys = append(keys, key)
+	}
+	for _, key := range s.uploads {
+		keys = append(keys, "upload of "+key)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// TestConditionIsIgnored has stores that do not know the condition. Who would
+// replace an object by that sends nothing.
+func TestConditionIsIgnored(t *testing.T) {
+	for _, versions := range []bool{false, true} {
+		t.Run(fmt.Sprint("on CompleteMultipartUpload, versions ", versions), func(t *testing.T) {
+			r, s := newRig(t), &conditional{heedsPut: true, versions: versions}
+			seen := s.in(r)
+			path, _ := r.file(t, "f", 3*testPart)
+			receipt, err := r.create(t, path, "d/k")
+			if err != nil || receipt.Parts != 1 {
+				t.Errorf("%v, %+v", err, receipt)
+			}
+			if got := seen.take(); got["PutObject"] != 1 || got["UploadPart"] != 0 {
+				t.Errorf("requests %v, want one PutObject", got)
+			}
+			if got := s.left(); !slices.Equal(got, []string{"/bucket/d/k"}) {
+				t.Errorf("the store has %q", got)
+			}
+			if versions && len(s.kept) != 1 {
+				t.Errorf("versions %v are left, want that of the object", s.kept)
+			}
+			r.wantNoProbes(t)
+
+			if receipt, err := r.create(t, path, "d/k"); err != nil || receipt.Verified.What != "object" {
+				t.Errorf("the same: %v, %+v", err, receipt)
+			}
+			seen.want(t, "the same", map[string]int{"HeadObject": 1})
+			other, _ := r.file(t, "other", 4*testPart)
+			receipt, err = r.create(t, other, "d/k")
+			wantExists(t, receipt, err, "another object")
+			seen.want(t, "another", map[string]int{"HeadObject": 1})
+
+			sparse := filepath.Join(r.dir, "sparse")
+			if err := os.WriteFile(sparse, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Truncate(sparse, largestPut+1); err != nil {
+				t.Fatal(err)
+			}
+			if _, err = r.create(t, sparse, "large"); asPushError(err).Code != push.ConditionUnsupported || !strings.Contains(err.Error(), "5 GiB") {
+				t.Errorf("beyond one request: %v", err)
+			}
+			seen.want(t, "beyond one request", map[string]int{"HeadObject": 1})
+		})
+	}
+	t.Run("on PutObject", func(t *testing.T) {
+		r, s := newRig(t), new(conditional)
+		seen := s.in(r)
+		for _, size := range []int{1, testPart + 1} {
+			path, _ := r.file(t, "f", size)
+			if _, err := r.create(t, path, "k"); asPushError(err).Code != push.ConditionUnsupported || !strings.Contains(err.Error(), "PutObject") {
+				t.Errorf("%d bytes: %v", size, err)
+			}
+		}
+		seen.want(t, "nothing is sent", map[string]int{"probe PutObject": 2, "probe Delete": 1, "HeadObject": 1})
+		if got := s.left(); len(got) != 0 {
+			t.Errorf("the store has %q", got)
+		}
+		r.wantNoProbes(t)
+	})
+}
+
+// refuseWith answers as a store does that does not allow it.
+func refuseWith(w http.ResponseWriter, status int, code string) bool {
+	w.WriteHeader(status)
+	fmt.Fprintf(w, "<Error><Code>%s</Code></Error>", code)
+	return true
+}
+
+// TestProbeIsRefused has credentials that may not do what a probe does. Small
+// files go all the same, large ones as one request; each bucket is asked again
+// after a while only.
+func TestProbeIsRefused(t *testing.T) {
+	for _, what := range []string{"PutObject", "CompleteMultipartUpload", "Delete"} {
+		t.Run(what, func(t *testing.T) {
+			r, s := newRig(t), &conditional{heedsPut: true, heedsComplete: true}
+			s.instead = func(w http.ResponseWriter, req *http.Request) bool {
+				name, _, _ := strings.Cut(operationOf(req), " ")
+				if req.Method == http.MethodDelete {
+					name = map[bool]string{true: "Abort", false: "Delete"}[req.URL.Query().Has("uploadId")]
+				}
+				return isProbe(req) && name == what && refuseWith(w, http.StatusForbidden, "AccessDenied")
+			}
+			seen := s.in(r)
+			for i, size := range []int{100, testPart + 1, 100, 2 * testPart} {
+				path, content := r.file(t, "f", size)
+				receipt, err := r.create(t, path, fmt.Sprint("k", i))
+				wantParts := 1
+				if what == "Delete" && size > testPart {
+					wantParts = 2
+				}
+				if err != nil || receipt.Parts != wantParts || receipt.Attempts != 1 {
+					t.Errorf("%d bytes: %v, %+v", size, err, receipt)
+				}
+				if !bytes.Equal(s.objects[fmt.Sprint("/bucket/k", i)], content) {
+					t.Errorf("%d bytes: the object is another", size)
+				}
+			}
+			got := seen.take()
+			if want := map[string]int{"PutObject": 2, "CompleteMultipartUpload": 3, "Delete": 3}[what]; got["probe PutObject"] != want {
+				t.Errorf("requests %v, want %d for probes", got, want)
+			}
+			if what == "Delete" {
+				if strings.Count(r.log.String(), "a probe is left behind") != 2 {
+					t.Errorf("the log does not have both probes:\n%s", r.log)
+				}
+				return
+			}
+			if got := s.left(); len(got) != 4 {
+				t.Errorf("the store has %q", got)
+			}
+			r.wantNoProbes(t)
+		})
+	}
+}
+
+// TestFindingOut asks once for all, and again in a bucket that did not tell after
+// an hour.
+func TestFindingOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var c conditionOf
+		asked := 0
+		say := func(h heeding, err error) func() (heeding, error) {
+			return func() (heeding, error) {
+				asked++
+				time.Sleep(time.Second)
+				return h, err
+			}
+		}
+		want := func(bucket string, ask func() (heeding, error), wantHeeding heeding, wantErr error, wantAsked int) {
+			t.Helper()
+			got, err := c.find(t.Context(), bucket, ask)
+			if got != wantHeeding || err != wantErr || asked != wantAsked {
+				t.Errorf("%v, %v after %d questions, want %v, %v, %d", got, err, asked, wantHeeding, wantErr, wantAsked)
+			}
+		}
+		lost := errors.New("no answer")
+		want("a", say(unsure, lost), unsure, lost, 1)
+		want("a", say(unsure, nil), unsure, nil, 2)
+		want("a", say(heeded, nil), unsure, nil, 2)
+		time.Sleep(askHeedAgain)
+		want("a", say(unsure, nil), unsure, nil, 3)
+		want("b", say(unsure, lost), unsure, lost, 4)
+		var all sync.WaitGroup
+		for range 10 {
+			all.Go(func() {
+				if got, err := c.find(t.Context(), "b", say(heeded, nil)); got != heeded || err != nil {
+					t.Errorf("%v, %v", got, err)
+				}
+			})
+		}
+		all.Wait()
+		want("a", say(ignored, nil), heeded, nil, 5)
+		want("c", say(ignored, nil), heeded, nil, 5)
+	})
+}
+
+// TestWaitForAnothersQuestion ends with the waiting push, and goes on to ask where
+// the other had no answer.
+func TestWaitForAnothersQuestion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var c conditionOf
+		hold := make(chan struct{})
+		lost := errors.New("no answer")
+		go c.find(t.Context(), "a", func() (heeding, error) { <-hold; return unsure, lost })
+		synctest.Wait()
+		ctx, cancel := context.WithCancelCause(t.Context())
+		ended := make(chan error, 2)
+		go func() {
+			_, err := c.find(ctx, "a", nil)
+			ended <- err
+		}()
+		go func() {
+			h, err := c.find(t.Context(), "a", func() (heeding, error) { return ignored, nil })
+			if h != ignored {
+				t.Errorf("found %v", h)
+			}
+			ended <- err
+		}()
+		synctest.Wait()
+		cancel(errCancelled)
+		if err := <-ended; err != errCancelled {
+			t.Error(err)
+		}
+		close(hold)
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestMeeting has what happens around an object that is in the way.
+func TestMeeting(t *testing.T) {
+	const small, large = 1000, testPart + 1
+	fail := func(n int, match string, f func(w http.ResponseWriter, req *http.Request, next http.Handler)) func(http.ResponseWriter, *http.Request, http.Handler) {
+		var mu sync.Mutex
+		return func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+			name, _, _ := strings.Cut(operationOf(req), " ")
+			mu.Lock()
+			hit := !isProbe(req) && name == match && n > 0
+			if hit {
+				n--
+			}
+			mu.Unlock()
+			if hit {
+				f(w, req, next)
+				return
+			}
+			next.ServeHTTP(w, req)
+		}
+	}
+	with := func(status int, code string) func(http.ResponseWriter, *http.Request, http.Handler) {
+		return func(w http.ResponseWriter, req *http.Request, _ http.Handler) {
+			io.Copy(io.Discard, req.Body)
+			refuseWith(w, status, code)
+		}
+	}
+	lose := func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		next.ServeHTTP(discard{make(http.Header)}, req)
+		panic(http.ErrAbortHandler)
+	}
+	for _, tc := range []struct {
+		name   string
+		size   int
+		before int // bytes of an object that is there; 0 for none, and the size for that of the file
+		fault  func(http.ResponseWriter, *http.Request, http.Handler)
+		code   push.Code // of the end; "" for done
+		says   string
+	}{
+		{"it vanishes", small, 0, fail(1, "PutObject", with(412, "PreconditionFailed")), "", ""},
+		{"it vanishes, without a code", small, 0, fail(1, "PutObject", with(412, "")), "", ""},
+		{"a conflict", small, 0, fail(1, "PutObject", with(409, "ConditionalRequestConflict")), "", ""},
+		{"a conflict at the end", large, 0, fail(1, "CompleteMultipartUpload", with(409, "ConditionalRequestConflict")), "", ""},
+		{"our own first try", small, 0, fail(1, "PutObject", lose), "", ""},
+		{"our own first try, in parts", large, 0, fail(1, "CompleteMultipartUpload", lose), "", ""},
+		{"it may not be looked at", small, small + 1, fail(100, "HeadObject", with(403, "")), push.Exists, "cannot be compared with the file at s3://bucket/k already"},
+		{"it may not be looked at, in parts", large, small, fail(100, "HeadObject", with(403, "")), push.Exists, "cannot be compared with the file"},
+		{"no answer about it", small, small, fail(1, "HeadObject", with(503, "")), "", ""},
+		{"no answer about it, in parts", large, large, fail(1, "HeadObject", with(503, "")), "", ""},
+		{"never an answer about it", small, small, fail(100, "HeadObject", with(503, "")), push.StoreRefused, ""},
+		{"another, found at the end", large, small, fail(1, "HeadObject", with(404, "")), push.Exists, "another object (1000 bytes"},
+		{"the same, found at the end", large, large, fail(1, "HeadObject", with(404, "")), "", ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := newRig(t)
+			path, content := r.file(t, "f", tc.size)
+			if tc.before > 0 {
+				_, there := r.file(t, "before", tc.before)
+				if err := r.store.Put("bucket", "k", there); err != nil {
+					t.Fatal(err)
+				}
+				content = there
+			}
+			r.watch(tc.fault)
+			receipt, err := r.create(t, path, "k")
+			if tc.code == "" && err != nil || tc.code != "" && asPushError(err).Code != tc.code || err != nil && !strings.Contains(err.Error(), tc.says) {
+				t.Errorf("%v, %+v: want %q", err, receipt, tc.code)
+			}
+			r.wantObject(t, "k", content)
+			r.wantNoProbes(t)
+		})
+	}
+}
+
+// TestExistsIsNoFailureOfTheBucket: the bucket answers, so others are not put off.
+func TestExistsIsNoFailureOfTheBucket(t *testing.T) {
+	r := newRig(t)
+	path, _ := r.file(t, "f", 10)
+	if err := r.store.Put("bucket", "k", []byte("other")); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 * failuresForTrial {
+		if receipt, err := r.create(t, path, "k"); !isExists(err) || receipt.Attempts != 1 {
+			t.Errorf("%v, %+v", err, receipt)
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.queue.onTrial) > 0 {
+		t.Error("the bucket is on trial")
+	}
+}
+
+// TestRefusedUnread meets an object with a file whose bytes the store does not
+// read before it answers, and closes the connection on.
+func TestRefusedUnread(t *testing.T) {
+	for _, reset := range []bool{false, true} {
+		t.Run(fmt.Sprint("reset ", reset), func(t *testing.T) {
+			r := newRig(t)
+			r.plan.whole = 16 * testPart
+			path, _ := r.file(t, "f", 8*testPart)
+			if err := r.store.Put("bucket", "k", []byte("other")); err != nil {
+				t.Fatal(err)
+			}
+			seen := r.watch(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+				if isProbe(req) || req.Method != http.MethodPut {
+					next.ServeHTTP(w, req)
+					return
+				}
+				w.Header().Set("Connection", "close")
+				if reset {
+					conn, _, err := w.(http.Hijacker).Hijack()
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					conn.(*net.TCPConn).SetLinger(0)
+					conn.Close()
+					return
+				}
+				refuseWith(w, 412, "PreconditionFailed")
+			})
+			receipt, err := r.create(t, path, "k")
+			wantExists(t, receipt, err, "another object (5 bytes")
+			if got := seen.take(); got["HeadObject"] != 1 || got["PutObject"] > 2 {
+				t.Errorf("requests %v", got)
+			}
+		})
+	}
+}
+
+// TestMadeWrong has a store that keeps other bytes than it was sent. The object
+// stands, so no other attempt can put it right.
+func TestMadeWrong(t *testing.T) {
+	for _, size := range []int{100, testPart + 1} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			r, s := newRig(t), &conditional{heedsPut: true, heedsComplete: true}
+			seen := s.in(r)
+			path, _ := r.file(t, "f", size)
+			if _, err := r.create(t, path, "first"); err != nil { // so that there are no probes any more
+				t.Fatal(err)
+			}
+			seen.take()
+			s.instead = func(w http.ResponseWriter, req *http.Request) bool {
+				name, _, _ := strings.Cut(operationOf(req), " ")
+				switch name {
+				case "PutObject":
+					w.Header().Set("Etag", etagOf([]byte("other")))
+				case "CompleteMultipartUpload":
+					fmt.Fprintf(w, "<CompleteMultipartUploadResult><Key>k</Key><ETag>%x-2</ETag></CompleteMultipartUploadResult>", md5.Sum(nil))
+				case "HeadObject":
+					if seen.mu.Lock(); seen.counts["CompleteMultipartUpload"] > 0 {
+						w.Header().Set("Etag", fmt.Sprintf("%x-2", md5.Sum(nil)))
+						w.Header().Set("Content-Length", strconv.Itoa(size))
+						seen.mu.Unlock()
+						return true
+					}
+					seen.mu.Unlock()
+					return false
+				default:
+					return false
+				}
+				return true
+			}
+			receipt, err := r.create(t, path, "k")
+			if known := asPushError(err); known == nil || known.Code != push.ChecksumMismatch || !strings.Contains(known.Detail, "remove it and push again") || receipt.Attempts != 1 {
+				t.Errorf("%v, %+v", err, receipt)
+			}
+			if got := seen.take(); got["PutObject"] > 1 || got["CompleteMultipartUpload"] > 1 {
+				t.Errorf("requests %v", got)
+			}
+		})
+	}
+}

@@ -1,0 +1,294 @@
+package uploader
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/rand"
+	"path"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
+	"github.com/lsst-dm/s3daemon/journal"
+	"github.com/lsst-dm/s3daemon/push"
+)
+
+// Stores are asked for what they do with If-None-Match, since those that do not
+// know it ignore it, and replace what was to stay.
+
+// heeding is what an operation of the store does with the condition.
+type heeding uint8
+
+const (
+	unsure  heeding = iota // it could not be found out
+	heeded                 // an object that exists is not replaced
+	ignored                // it is
+)
+
+// askHeedAgain is how long a bucket is left alone in which it could not be found
+// out.
+const askHeedAgain = time.Hour
+
+// conditions is what is known of the store, for PutObject and
+// CompleteMultipartUpload apart. It is found out once in the life of a process.
+type conditions struct{ put, complete conditionOf }
+
+// conditionOf is what is known of one operation.
+type conditionOf struct {
+	mu     sync.Mutex // guards all below
+	known  heeding
+	vain   map[string]time.Time // when a bucket was asked in vain
+	asking chan struct{}        // closed when the question that is under way has ended; nil if none is
+}
+
+// find returns what is known, or asks; only one asks at a time. What it returns
+// without an error may be unsure.
+func (c *conditionOf) find(ctx context.Context, bucket string, ask func() (heeding, error)) (heeding, error) {
+	for {
+		c.mu.Lock()
+		last, asked := c.vain[bucket]
+		switch {
+		case c.known != unsure || asked && time.Since(last) < askHeedAgain:
+			defer c.mu.Unlock()
+			return c.known, nil
+		case c.asking == nil:
+			c.asking = make(chan struct{})
+			c.mu.Unlock()
+			return c.learn(bucket, ask)
+		}
+		asking := c.asking
+		c.mu.Unlock()
+		select {
+		case <-asking:
+		case <-ctx.Done():
+			return unsure, context.Cause(ctx)
+		}
+	}
+}
+
+// learn asks, and keeps what comes of it. What has failed for want of an answer
+// is for another attempt of the push.
+func (c *conditionOf) learn(bucket string, ask func() (heeding, error)) (heeding, error) {
+	h, err := ask()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	close(c.asking)
+	c.asking = nil
+	switch {
+	case err != nil:
+		return unsure, err
+	case h == unsure:
+		if c.vain == nil {
+			c.vain = make(map[string]time.Time)
+		}
+		c.vain[bucket] = time.Now()
+	}
+	c.known = h
+	return h, nil
+}
+
+// putting is the operation that makes an object of one request.
+const putting = "PutObject"
+
+// heeds returns what the operation does with the condition.
+func (d *delivery) heeds(ctx context.Context, operation string) (heeding, error) {
+	c, ask := &d.up.conditions.put, (*probe).put
+	if operation == completing {
+		c, ask = &d.up.conditions.complete, (*probe).complete
+	}
+	return c.find(ctx, d.dest.Bucket, func() (heeding, error) {
+		h, err := d.probe(ctx, ask)
+		switch {
+		case err == nil:
+			d.up.log.Info("found out what the store does with If-None-Match", "operation", operation, "heeds", h == heeded, "bucket", d.dest.Bucket)
+		case answerOf(err).Status != 0:
+			d.up.log.Warn("could not find out what the store does with If-None-Match", "operation", operation, "bucket", d.dest.Bucket, "error", inBrief(err))
+			err = nil
+		}
+		return h, err
+	})
+}
+
+// probe makes an object of its own beside that of a push, to see what the store
+// does with requests that may not replace it. Its upload in the journal leads to
+// it, if the process ends before it has been removed.
+type probe struct {
+	*delivery
+	upload   journal.Upload
+	object   bool     // there may be one
+	versions []string // of it, as far as the store has told
+}
+
+// probeName begins the last element of the keys of probes.
+const probeName = ".s3daemon-probe-"
+
+// probe asks by a probe, and removes what that made.
+func (d *delivery) probe(ctx context.Context, ask func(*probe, context.Context) (heeding, error)) (heeding, error) {
+	dest := push.Destination{Bucket: d.dest.Bucket, Key: probeKey(d.dest.Key)}
+	p := &probe{
+		delivery: &delivery{up: d.up, dest: dest, id: d.id, req: push.Request{Overwrite: d.req.Overwrite, Encryption: d.req.Encryption, KMSKeyID: d.req.KMSKeyID}},
+		upload:   journal.Upload{Push: d.id, BegunAt: time.Now().UTC(), Store: d.up.name, Bucket: dest.Bucket, Key: dest.Key, Probe: true},
+	}
+	onDisk := make(chan struct{})
+	d.up.journal.PutUpload(&p.upload, func() { close(onDisk) })
+	var h heeding
+	var err error
+	select {
+	case <-onDisk:
+		h, err = ask(p, ctx)
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	p.remove()
+	return h, err
+}
+
+// probeKey is a key that nobody else has, below the same prefix. It fits where
+// the key does.
+func probeKey(key string) string {
+	dir, _ := path.Split(key)
+	name := probeName + rand.Text()
+	if len(dir)+len(name) > push.MaxKeyBytes {
+		return name
+	}
+	return dir + name
+}
+
+// put asks about PutObject.
+func (p *probe) put(ctx context.Context) (heeding, error) {
+	err := p.makeObject(ctx)
+	if err == nil {
+		err = p.makeObject(ctx)
+	}
+	// If the first one fails so, it was itself that is in the way: a try whose
+	// answer was lost.
+	return heedingOf(err)
+}
+
+// complete asks about CompleteMultipartUpload.
+func (p *probe) complete(ctx context.Context) (heeding, error) {
+	if err := p.makeObject(ctx); err != nil && !conditionFailed(err) {
+		return unsure, err
+	}
+	if err := p.beginUpload(ctx); err != nil {
+		return unsure, err
+	}
+	etag, err := p.sendPart(ctx)
+	if err != nil {
+		return unsure, err
+	}
+	in := &s3.CompleteMultipartUploadInput{
+		Bucket: &p.dest.Bucket, Key: &p.dest.Key, UploadId: &p.upload.ID, IfNoneMatch: p.condition(),
+		MultipartUpload: &types.CompletedMultipartUpload{Parts: []types.CompletedPart{{PartNumber: aws.Int32(1), ETag: etag}}},
+	}
+	return heedingOf(p.request(ctx, completing, single, question, func(ctx context.Context, _ *commitment) error {
+		out, err := p.up.client.CompleteMultipartUpload(ctx, in)
+		if err == nil {
+			p.made(out.VersionId)
+		}
+		return err
+	}))
+}
+
+// heedingOf is what a request shows that was to meet an object and to fail.
+func heedingOf(err error) (heeding, error) {
+	switch {
+	case err == nil:
+		return ignored, nil
+	case conditionFailed(err):
+		return heeded, nil
+	}
+	return unsure, err
+}
+
+// makeObject makes an empty object, if there is none.
+func (p *probe) makeObject(ctx context.Context) error {
+	in := &s3.PutObjectInput{Bucket: &p.dest.Bucket, Key: &p.dest.Key, IfNoneMatch: p.condition(), ServerSideEncryption: types.ServerSideEncryption(p.req.Encryption)}
+	if p.req.KMSKeyID != "" {
+		in.SSEKMSKeyId = &p.req.KMSKeyID
+	}
+	return p.request(ctx, putting, single, question, func(ctx context.Context, _ *commitment) error {
+		in.Body = bytes.NewReader(nil)
+		out, err := p.up.client.PutObject(ctx, in)
+		p.object = p.object || err == nil || unclear(err) || conditionFailed(err)
+		if err != nil {
+			return err
+		}
+		p.made(out.VersionId)
+		return p.acknowledged(bareETag(aws.ToString(out.ETag)))
+	})
+}
+
+func (p *probe) beginUpload(ctx context.Context) error {
+	in := &s3.CreateMultipartUploadInput{Bucket: &p.dest.Bucket, Key: &p.dest.Key, ServerSideEncryption: types.ServerSideEncryption(p.req.Encryption)}
+	if p.req.KMSKeyID != "" {
+		in.SSEKMSKeyId = &p.req.KMSKeyID
+	}
+	return p.request(ctx, "CreateMultipartUpload", single, question, func(ctx context.Context, _ *commitment) error {
+		out, err := p.up.client.CreateMultipartUpload(ctx, in)
+		if err == nil {
+			p.upload.ID = aws.ToString(out.UploadId)
+			p.up.journal.PutUpload(&p.upload, nil)
+		}
+		return err
+	})
+}
+
+func (p *probe) sendPart(ctx context.Context) (etag *string, err error) {
+	in := &s3.UploadPartInput{Bucket: &p.dest.Bucket, Key: &p.dest.Key, UploadId: &p.upload.ID, PartNumber: aws.Int32(1)}
+	err = p.request(ctx, "UploadPart", single, question, func(ctx context.Context, _ *commitment) error {
+		in.Body = bytes.NewReader([]byte{'.'})
+		out, err := p.up.client.UploadPart(ctx, in)
+		if err == nil {
+			etag = out.ETag
+		}
+		return err
+	})
+	return etag, err
+}
+
+// made notes a version of the object, which is to be removed as well.
+func (p *probe) made(version *string) {
+	if v := aws.ToString(version); v != "" && !slices.Contains(p.versions, v) {
+		p.versions = append(p.versions, v)
+	}
+}
+
+// remove removes all that the probe has made. It goes on when the push has been
+// cancelled. What it cannot remove, the janitor will try to.
+func (p *probe) remove() {
+	var err error
+	if p.upload.ID != "" {
+		err = p.request(p.up.stopped, aborting, single, question, func(ctx context.Context, _ *commitment) error {
+			_, err := p.up.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &p.dest.Bucket, Key: &p.dest.Key, UploadId: &p.upload.ID})
+			if answerOf(err).Code == "NoSuchUpload" { // it was completed
+				return nil
+			}
+			return err
+		})
+	}
+	versions := p.versions
+	if p.object && len(versions) == 0 {
+		versions = []string{""}
+	}
+	for _, version := range versions {
+		in := &s3.DeleteObjectInput{Bucket: &p.dest.Bucket, Key: &p.dest.Key}
+		if version != "" {
+			in.VersionId = &version
+		}
+		err = cmp.Or(err, p.request(p.up.stopped, "DeleteObject", single, question, func(ctx context.Context, _ *commitment) error {
+			_, err := p.up.client.DeleteObject(ctx, in)
+			return err
+		}))
+	}
+	if err != nil {
+		p.up.log.Warn("a probe is left behind", "bucket", p.dest.Bucket, "key", p.dest.Key, "error", inBrief(err))
+		return
+	}
+	p.up.journal.DropUpload(&p.upload, nil)
+}
