@@ -22,6 +22,7 @@ type metrics struct {
 	requestIn *prometheus.HistogramVec
 
 	mismatches *prometheus.CounterVec
+	aborts     prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, u *Uploader, limit int) *metrics {
@@ -45,10 +46,12 @@ func newMetrics(reg prometheus.Registerer, u *Uploader, limit int) *metrics {
 	}
 	m.mismatches = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "s3daemon_checksum_mismatches_total", Help: "Requests after which the store had, or said that it had got, other bytes than were read, by operation."}, []string{"operation"})
+	m.aborts = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "s3daemon_multipart_aborts_total", Help: "Multipart uploads that were aborted, since no push went on with them."})
 	for _, operation := range []string{"PutObject", "UploadPart", completing} {
 		m.mismatches.WithLabelValues(operation)
 	}
-	reg.MustRegister(m.mismatches, m.pushes, m.failures, m.bytes, m.duration, m.retries, m.requests, m.requestIn, queueCollector{u},
+	reg.MustRegister(m.mismatches, m.aborts, m.pushes, m.failures, m.bytes, m.duration, m.retries, m.requests, m.requestIn, queueCollector{u},
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "s3daemon_slots", Help: "Size of the pool: requests to the store that may be under way at once."},
 			func() float64 { return float64(limit) }),

@@ -30,6 +30,8 @@
 //
 // What is asked of a store that is away is decided in two places: endpoint, for
 // one that no connection can be made to, and trial, for a bucket that fails.
+//
+// Multipart uploads that no push goes on with are the janitor's.
 package uploader
 
 import (
@@ -92,6 +94,7 @@ type Uploader struct {
 	verifies     verifies
 	conditions   conditions
 	journal      *journal.Journal
+	janitor      *janitor
 	log          *slog.Logger
 	metrics      *metrics
 	seed         maphash.Seed
@@ -150,6 +153,7 @@ func newUploader(ctx context.Context, cfg Config) (*Uploader, error) {
 	}
 	u.name, u.client, u.wire, u.asker, u.putter = endpointName(client.Options()), client, wire, asker, newPutter(client.Options())
 	u.metrics = newMetrics(cfg.Metrics, u, cfg.MaxConnections)
+	u.janitor = newJanitor(u)
 	for k := range u.turn {
 		u.turn[k] = sync.NewCond(&u.mu)
 	}
@@ -166,6 +170,7 @@ func (u *Uploader) start() {
 		u.workers.Go(func() { u.work(single) })
 		u.workers.Go(func() { u.work(part) })
 	}
+	u.workers.Go(u.janitor.run)
 }
 
 // takeUp puts the pushes that an earlier process left into the queue.

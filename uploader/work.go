@@ -279,6 +279,9 @@ func (u *Uploader) ended(e *entry, t *task, r *journal.Record, failure *push.Err
 	receipt := receiptOf(r)
 	u.metrics.ended(receipt, failure)
 	u.logEnd(receipt, failure)
+	if failure != nil { // what is done has no upload left, but for those that it replaced
+		u.janitor.wake()
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.rate.ended(r.FinishedAt)

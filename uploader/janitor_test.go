@@ -1,0 +1,515 @@
+package uploader
+
+import (
+	"context"
+	"crypto/md5"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"runtime"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/minio/crc64nvme"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/lsst-dm/s3daemon/journal"
+	"github.com/lsst-dm/s3daemon/push"
+)
+
+func TestOwnUpload(t *testing.T) {
+	at := func(n int) time.Time { return time.Unix(1000, int64(n)) }
+	uploads := func(times ...int) (all []journal.Upload) {
+		for _, n := range times {
+			all = append(all, journal.Upload{BegunAt: at(n)})
+		}
+		return all
+	}
+	probe := append(uploads(3), journal.Upload{BegunAt: at(4), Probe: true})
+	for name, tc := range map[string]struct {
+		push    *journal.Record
+		uploads []journal.Upload
+		want    int // -1: none
+	}{
+		"none was begun":              {&journal.Record{State: push.Queued}, nil, -1},
+		"the newest":                  {&journal.Record{State: push.Queued}, uploads(3, 4), 1},
+		"done":                        {&journal.Record{State: push.Done}, uploads(3, 4), -1},
+		"failed":                      {&journal.Record{State: push.Failed}, uploads(3), -1},
+		"not in the history":          {nil, uploads(3), -1},
+		"put back since":              {&journal.Record{State: push.Queued, RetriedAt: at(5)}, uploads(3, 4), -1},
+		"begun after it was put back": {&journal.Record{State: push.Queued, RetriedAt: at(4)}, uploads(3, 4), 1},
+		"a question to the store":     {&journal.Record{State: push.Queued}, probe, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var want *journal.Upload
+			if tc.want >= 0 {
+				want = &tc.uploads[tc.want]
+			}
+			if got := ownUpload(tc.push, tc.uploads); got != want {
+				t.Errorf("%+v, want %+v", got, want)
+			}
+		})
+	}
+}
+
+func TestDuty(t *testing.T) {
+	now := time.Now()
+	for name, tc := range map[string]struct {
+		upload journal.Upload
+		want   duty
+	}{
+		"its id is known":                {journal.Upload{Store: "here", ID: "x"}, give},
+		"its completion was asked for":   {journal.Upload{Store: "here", ID: "x", CompletedAt: now}, ask},
+		"its id is not known":            {journal.Upload{Store: "here"}, search},
+		"a question to the store":        {journal.Upload{Store: "here", Probe: true, CompletedAt: now}, clean},
+		"another store has it":           {journal.Upload{Store: "there", ID: "x"}, spare},
+		"another store may have made it": {journal.Upload{Store: "there"}, spare},
+	} {
+		if got := dutyOf(&tc.upload, "here"); got != tc.want {
+			t.Errorf("%s: %d, want %d", name, got, tc.want)
+		}
+	}
+}
+
+// TestPostponed: the pauses grow to an hour, and only what is old and was tried
+// that often is given up.
+func TestPostponed(t *testing.T) {
+	now := time.Now()
+	young, old := &journal.Upload{BegunAt: now.Add(-time.Hour)}, &journal.Upload{BegunAt: now.Add(-8 * 24 * time.Hour)}
+	var p postponed
+	var sum time.Duration
+	for p.tries < enoughTries {
+		if p.hopeless(old, now) {
+			t.Errorf("given up after %d tries", p.tries)
+		}
+		p.again(now)
+		if pause := p.due.Sub(now); pause < firstPause || pause > time.Hour {
+			t.Errorf("after %d tries it waits for %v", p.tries, pause)
+		} else {
+			sum += pause
+		}
+	}
+	if last := p.due.Sub(now); last != time.Hour || sum < time.Hour {
+		t.Errorf("the last pause is %v, all are %v", last, sum)
+	}
+	p.tries = 1000
+	p.again(now)
+	if p.due.Sub(now) != time.Hour || !p.hopeless(old, now) || p.hopeless(young, now) {
+		t.Errorf("%+v", p)
+	}
+}
+
+func TestStoreClock(t *testing.T) {
+	at := func(s float64) time.Time { return time.UnixMilli(1_000_000_000_000 + int64(1000*s)) }
+	type answer struct{ sent, came, date float64 }
+	for name, tc := range map[string]struct {
+		answers []answer
+		want    time.Duration
+	}{
+		"nothing is known":         {nil, 0},
+		"alike":                    {[]answer{{5.2, 5.4, 5}}, 0},
+		"alike, at a second's end": {[]answer{{5.9, 6.1, 6}}, 0},
+		"an hour ahead":            {[]answer{{5.2, 5.4, 3605}}, 3600*time.Second - 400*time.Millisecond},
+		"an hour behind":           {[]answer{{5.2, 5.4, -3595}}, -3600*time.Second - 400*time.Millisecond},
+		"behind by less than a second, which one answer does not show": {[]answer{{5.7, 5.7, 5}}, 0},
+		"and one does": {[]answer{{5.7, 5.7, 5}, {6.2, 6.2, 5}}, -700 * time.Millisecond},
+		"it was set":   {[]answer{{5.2, 5.4, 3605}, {6.2, 6.4, 6}}, 0},
+	} {
+		var c storeClock
+		for _, a := range tc.answers {
+			c.note(at(a.sent), at(a.came), at(a.date))
+		}
+		if got := c.ahead(); got != tc.want {
+			t.Errorf("%s: %v, want %v", name, got, tc.want)
+		}
+	}
+}
+
+// TestUnheard: what was begun before the intent, and what is known, is nobody's to
+// abort.
+func TestUnheard(t *testing.T) {
+	intent := time.Date(2026, 11, 26, 10, 0, 5, 600_000_000, time.UTC)
+	listed := func(times ...string) (all []types.MultipartUpload) {
+		for _, text := range times {
+			at, err := time.Parse("5.999", text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			at = time.Date(2026, 11, 26, 10, 0, 0, 0, time.UTC).Add(time.Duration(at.Second())*time.Second + time.Duration(at.Nanosecond()))
+			all = append(all, types.MultipartUpload{UploadId: &text, Initiated: &at})
+		}
+		return all
+	}
+	for name, tc := range map[string]struct {
+		listed []types.MultipartUpload
+		clock  storeClock
+		want   []string
+	}{
+		"whole seconds":             {listed("3", "4", "5", "6"), storeClock{}, []string{"5", "6"}},
+		"milliseconds":              {listed("4.2", "5.599", "5.600", "6"), storeClock{}, []string{"5.600", "6"}},
+		"the store's clock is fast": {listed("5.9", "15.1", "15.7"), storeClock{true, 10 * time.Second, 11 * time.Second}, []string{"15.7"}},
+		"the store's clock is slow": {listed("1.1", "2.7", "5.9"), storeClock{true, -3 * time.Second, -2 * time.Second}, []string{"2.7", "5.9"}},
+		"one is known":              {listed("7", "8"), storeClock{}, []string{"7"}},
+		"without an id or a time":   {[]types.MultipartUpload{{UploadId: aws.String("x")}, {Initiated: aws.Time(intent.Add(time.Hour))}}, storeClock{}, nil},
+	} {
+		if got := unheard(tc.listed, []journal.Upload{{ID: ""}, {ID: "8"}}, intent, tc.clock); !slices.Equal(got, tc.want) {
+			t.Errorf("%s: %q, want %q", name, got, tc.want)
+		}
+	}
+}
+
+// begin begins an upload past the daemon, perhaps with a part.
+func (r *rig) begin(t *testing.T, key string, parts ...[]byte) string {
+	t.Helper()
+	out, err := r.client.CreateMultipartUpload(t.Context(), &s3.CreateMultipartUploadInput{Bucket: aws.String("bucket"), Key: &key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, p := range parts {
+		_, err := r.client.UploadPart(t.Context(), &s3.UploadPartInput{
+			Bucket: aws.String("bucket"), Key: &key, UploadId: out.UploadId, PartNumber: aws.Int32(int32(i + 1)), Body: strings.NewReader(string(p)),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return *out.UploadId
+}
+
+// uploadsLeft returns the ids of all uploads that the store has.
+func (r *rig) uploadsLeft(t *testing.T) (ids []string) {
+	t.Helper()
+	out, err := r.client.ListMultipartUploads(context.Background(), &s3.ListMultipartUploadsInput{Bucket: aws.String("bucket")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, u := range out.Uploads {
+		ids = append(ids, aws.ToString(u.UploadId))
+	}
+	return ids
+}
+
+// orphan puts an upload into the journal that no push goes on with.
+func (r *rig) orphan(t *testing.T, key, id string, change ...func(*journal.Upload)) *journal.Upload {
+	t.Helper()
+	up := &journal.Upload{Push: push.NewID(time.Now(), 0, [8]byte{byte(len(key))}), BegunAt: time.Now(), Store: r.name, Bucket: "bucket", Key: key, ID: id}
+	for _, f := range change {
+		f(up)
+	}
+	done := make(chan struct{})
+	r.journal.PutUpload(up, func() { close(done) })
+	<-done
+	return up
+}
+
+// inJournal reports whether the journal has the upload.
+func (r *rig) inJournal(t *testing.T, up *journal.Upload) bool {
+	t.Helper()
+	found, err := r.journal.Uploads(up.Push)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(found, func(f journal.Upload) bool { return nameOf(&f) == nameOf(up) })
+}
+
+// TestJanitorAborts: what the journal knows and no push goes on with is aborted,
+// at the start and later, and nothing else.
+func TestJanitorAborts(t *testing.T) {
+	r := newRig(t)
+	foreign := []string{r.begin(t, "k"), r.begin(t, "k", []byte("part")), r.begin(t, "k/x")}
+	first, second := r.begin(t, "k", []byte("part")), r.begin(t, "other")
+	r.Drain(t.Context())
+	orphans := []*journal.Upload{r.orphan(t, "k", first), r.orphan(t, "gone", "no-such-upload")}
+	next := r.again(t)
+	settled := func() bool {
+		return !slices.ContainsFunc(orphans, func(o *journal.Upload) bool { return r.inJournal(t, o) })
+	}
+	until(t, "those of an earlier process", settled)
+	orphans = append(orphans, r.orphan(t, "other", second))
+	next.janitor.wake()
+	until(t, "those of later", settled)
+	if left := r.uploadsLeft(t); !sameSet(left, foreign) {
+		t.Errorf("the store has the uploads %q, want %q", left, foreign)
+	}
+	if n := testutil.ToFloat64(next.metrics.aborts); n != 2 {
+		t.Errorf("%v aborts counted", n)
+	}
+	for _, id := range []string{first, second} {
+		if n := strings.Count(r.log.String(), fmt.Sprintf(`"upload_id":%q`, id)); n != 1 {
+			t.Errorf("the log has upload %s %d times", id, n)
+		}
+	}
+}
+
+func sameSet(a, b []string) bool {
+	a, b = slices.Clone(a), slices.Clone(b)
+	slices.Sort(a)
+	slices.Sort(b)
+	return slices.Equal(a, b)
+}
+
+// TestJanitorTriesAgain: an abort that fails is repeated, not at each wake.
+func TestJanitorTriesAgain(t *testing.T) {
+	r := newRig(t)
+	id := r.begin(t, "k")
+	var asked atomic.Int32
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		if req.Method == http.MethodDelete && asked.Add(1) < 3 {
+			refuse(500)(w, req, next)
+			return
+		}
+		next.ServeHTTP(w, req)
+	})
+	o, begun := r.orphan(t, "k", id), time.Now()
+	until(t, "an abort", func() bool {
+		r.janitor.wake()
+		return !r.inJournal(t, o)
+	})
+	if took := time.Since(begun); asked.Load() != 3 || took < 3*firstPause {
+		t.Errorf("aborted after %d requests in %v", asked.Load(), took)
+	}
+	if left := r.uploadsLeft(t); len(left) > 0 {
+		t.Errorf("the store has the uploads %q", left)
+	}
+}
+
+// TestJanitorSearches: of an upload whose id nobody heard it aborts what was
+// begun since, of exactly that key, that nobody goes on with.
+func TestJanitorSearches(t *testing.T) {
+	r := newRig(t)
+	early := r.begin(t, "k")
+	for begun := time.Now(); time.Since(begun) < 2*time.Millisecond; { // the store keeps times to the millisecond
+		runtime.Gosched()
+	}
+	ours := r.orphan(t, "k", "")
+	stay := []string{early, r.begin(t, "k2"), r.begin(t, "k/x"), r.begin(t, "K"), r.begin(t, "k", []byte("somebody is at it"))}
+	lost, again := r.begin(t, "k"), r.begin(t, "k")
+	named := r.begin(t, "k")
+	r.orphan(t, "k", named, func(up *journal.Upload) { up.Store = "another by name" })
+	r.janitor.wake()
+	stay = append(stay, named)
+	until(t, "the search", func() bool {
+		left := r.uploadsLeft(t)
+		return !slices.Contains(left, lost) && !slices.Contains(left, again)
+	})
+	if left := r.uploadsLeft(t); !sameSet(left, stay) {
+		t.Errorf("the store has the uploads %q, want %q", left, stay)
+	}
+	// Another may appear yet: the request for it may still be on its way.
+	late := r.begin(t, "k")
+	until(t, "the next search", func() bool { return !slices.Contains(r.uploadsLeft(t), late) })
+	if !r.inJournal(t, ours) {
+		t.Error("nobody looks any more, so soon")
+	}
+}
+
+// TestJanitorStopsSearching: after some time no upload can appear any more.
+func TestJanitorStopsSearching(t *testing.T) {
+	r := newRig(t)
+	r.janitor.begun = time.Now().Add(-time.Hour)
+	o := r.orphan(t, "k", "", func(up *journal.Upload) { up.BegunAt = time.Now().Add(-creationTakes) })
+	lost := r.begin(t, "k")
+	r.janitor.wake()
+	until(t, "the end of the search", func() bool { return !r.inJournal(t, o) })
+	if left := r.uploadsLeft(t); len(left) > 0 {
+		t.Errorf("the store has the uploads %q of which one was %s", left, lost)
+	}
+}
+
+// TestJanitorLeavesToTheRun: while a push to the object is in the queue, its run
+// may be beginning an upload of which nothing is known yet.
+func TestJanitorLeavesToTheRun(t *testing.T) {
+	r := newRig(t)
+	var lists atomic.Int32
+	g := r.hold(t, true, pass)
+	path, _ := r.file(t, "f", 100)
+	id := r.later(t, push.Request{File: path, Destination: "s3://bucket/k"})
+	<-g.arrived
+	held := *r.fault.Load()
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		switch {
+		case req.URL.Query().Has("uploads") && req.Method == http.MethodGet:
+			lists.Add(1)
+			next.ServeHTTP(w, req)
+		case req.URL.Query().Has("uploads") || req.URL.Query().Has("uploadId"):
+			next.ServeHTTP(w, req)
+		default:
+			held(w, req, next)
+		}
+	})
+	o := r.orphan(t, "k", "")
+	lost := r.begin(t, "k")
+	d := &delivery{up: r.Uploader, dest: push.Destination{Bucket: "bucket", Key: "k"}}
+	if err := r.janitor.searchFor(t.Context(), d, o); !errors.Is(err, errTooEarly) || lists.Load() != 0 {
+		t.Errorf("%v, and %d lists", err, lists.Load())
+	}
+	// The run itself knows what it does.
+	if err := r.clearIntents(t.Context(), d.dest); err != nil || slices.Contains(r.uploadsLeft(t), lost) {
+		t.Errorf("%v, and the store has the upload", err)
+	}
+	g.let()
+	r.ended(t, id, push.Done)
+}
+
+// TestClearIntentsAsksForNothing: a run that has nothing to clear costs no request.
+func TestClearIntentsAsksForNothing(t *testing.T) {
+	r := newRig(t)
+	r.Drain(t.Context()) // which ends the janitor
+	r.orphan(t, "k2", "")
+	r.orphan(t, "k", "no-such-upload")
+	r.orphan(t, "k", "", func(up *journal.Upload) { up.Store = "another" })
+	r.spoil(func(http.ResponseWriter, *http.Request, http.Handler) { t.Error("a request") })
+	if err := r.clearIntents(t.Context(), push.Destination{Bucket: "bucket", Key: "k"}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestJanitorAndCompletions: an upload whose completion was asked for is aborted
+// only where that cannot harm an object.
+func TestJanitorAndCompletions(t *testing.T) {
+	r := newRig(t)
+	content := strings.Repeat("x", 1000)
+	sum := md5.Sum([]byte(content))
+	part := journal.Part{Number: 1, Size: 1000, ETag: hex.EncodeToString(sum[:]), CRC64NVME: crc64nvme.Checksum([]byte(content)), MD5: sum[:]}
+	long := time.Now().Add(-completionTakes - time.Second)
+	made := func(key string) { // what the upload would have made
+		id := r.begin(t, key, []byte(content))
+		_, err := r.client.CompleteMultipartUpload(t.Context(), &s3.CompleteMultipartUploadInput{
+			Bucket: aws.String("bucket"), Key: &key, UploadId: &id,
+			MultipartUpload: &types.CompletedMultipartUpload{Parts: []types.CompletedPart{{PartNumber: aws.Int32(1), ETag: &part.ETag}}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	type outcome int
+	const (
+		waits outcome = iota
+		aborted
+	)
+	for _, tc := range []struct {
+		name      string
+		completed time.Time
+		before    func(key string)
+		want      outcome
+	}{
+		{"a moment ago", time.Now(), func(string) {}, waits},
+		{"long ago, and there is no object", long, func(string) {}, aborted},
+		{"long ago, and the object is another", long, func(key string) { r.store.Put("bucket", key, []byte("another")) }, aborted},
+		{"long ago, and the object may be of it", long, made, waits},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			key := "k/" + tc.name
+			tc.before(key)
+			id := r.begin(t, key, []byte(content))
+			o := r.orphan(t, key, id, func(up *journal.Upload) { up.CompletedAt, up.Size, up.Probe = tc.completed, 1000, false })
+			done := make(chan struct{})
+			r.journal.PutPart(o, &part, func() { close(done) })
+			<-done
+			d := &delivery{up: r.Uploader, dest: push.Destination{Bucket: "bucket", Key: key}}
+			err := d.abortUnlessCompleted(t.Context(), o)
+			if left := slices.Contains(r.uploadsLeft(t), id); left != (tc.want == waits) || (err == nil) != (tc.want == aborted) {
+				t.Errorf("%v, left: %v", err, left)
+			}
+		})
+	}
+	// One that the store does not know was completed, or never will be.
+	o := r.orphan(t, "k", "no-such-upload", func(up *journal.Upload) { up.CompletedAt = time.Now() })
+	r.janitor.wake()
+	until(t, "it to be dropped", func() bool { return !r.inJournal(t, o) })
+}
+
+// TestJanitorGivesUp: what nothing can be done about for a week is left, with a
+// word of it.
+func TestJanitorGivesUp(t *testing.T) {
+	r := newRig(t)
+	r.spoil(refuse(403))
+	old := time.Now().Add(-orphansKept - time.Second)
+	for name, o := range map[string]*journal.Upload{
+		"abort":  {ID: "upload-1", Store: r.name},
+		"search": {Store: r.name},
+		"spare":  {ID: "upload-3", Store: "another"},
+	} {
+		o.Push, o.Bucket, o.Key = push.NewID(time.Now(), 1, [8]byte{}), "bucket", name
+		for _, tc := range []struct {
+			begun time.Time
+			tries int
+			kept  bool
+		}{{old, 0, true}, {time.Now(), enoughTries, true}, {old, enoughTries, false}} {
+			o.BegunAt = tc.begun
+			up := r.orphan(t, "", "", func(up *journal.Upload) { *up = *o })
+			r.janitor.settle(up, &postponed{tries: tc.tries})
+			done := make(chan struct{})
+			r.journal.Barrier(func() { close(done) })
+			<-done
+			if kept := r.inJournal(t, up); kept != tc.kept {
+				t.Errorf("%s, begun %v, after %d tries: kept %v", name, tc.begun, tc.tries, kept)
+			}
+			r.journal.DropUpload(up, nil)
+		}
+		if !strings.Contains(r.log.String(), fmt.Sprintf(`"key":%q`, name)) || !strings.Contains(r.log.String(), "left behind") {
+			t.Errorf("%s: the log has %s", name, r.log.String())
+		}
+	}
+}
+
+// TestJanitorAndOutages: while the store is away it is not asked for this either,
+// which does not hold up the end of the daemon; when it is back, what had to wait
+// is done.
+func TestJanitorAndOutages(t *testing.T) {
+	r := newRig(t)
+	id := r.begin(t, "k")
+	r.endpoint.lost(io.ErrUnexpectedEOF)
+	o := r.orphan(t, "k", id)
+	r.janitor.wake()
+	until(t, "the abort, since the store answers again", func() bool { return !r.inJournal(t, o) })
+	if left := r.uploadsLeft(t); len(left) > 0 {
+		t.Errorf("the store has the uploads %q", left)
+	}
+	r.endpoint.ask = func(context.Context) error { return io.ErrUnexpectedEOF }
+	r.endpoint.lost(io.ErrUnexpectedEOF)
+	r.orphan(t, "k", "some-upload")
+	r.janitor.wake()
+	begun := time.Now()
+	if r.Drain(t.Context()); time.Since(begun) > 5*time.Second {
+		t.Errorf("the end took %v", time.Since(begun))
+	}
+}
+
+// TestJanitorCleansUp: what a question of an earlier process has made goes, with
+// its object; one of this process is left to that.
+func TestJanitorCleansUp(t *testing.T) {
+	r := newRig(t)
+	probe := func(up *journal.Upload) { up.Probe = true }
+	id, unheard := r.begin(t, "probe-1", []byte("x")), r.begin(t, "probe-2", []byte("x"))
+	own := r.orphan(t, "probe-3", "own", probe)
+	orphans := []*journal.Upload{r.orphan(t, "probe-1", id, probe), r.orphan(t, "probe-2", "", probe)}
+	for _, key := range []string{"probe-1", "probe-2"} {
+		if err := r.store.Put("bucket", key, []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.Drain(t.Context())
+	if !r.inJournal(t, own) || len(r.uploadsLeft(t)) != 2 {
+		t.Errorf("questions that are under way are disturbed: %q", r.uploadsLeft(t))
+	}
+	r.journal.DropUpload(own, nil)
+	r.again(t)
+	until(t, "the end", func() bool { return !r.inJournal(t, orphans[0]) && !r.inJournal(t, orphans[1]) })
+	if left := r.uploadsLeft(t); len(left) > 0 {
+		t.Errorf("the store has the uploads %q, %s among them", left, unheard)
+	}
+	for _, key := range []string{"probe-1", "probe-2"} {
+		if _, err := r.store.Get("bucket", key); err == nil {
+			t.Errorf("the store has %s", key)
+		}
+	}
+}

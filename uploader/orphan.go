@@ -1,0 +1,182 @@
+package uploader
+
+import (
+	"time"
+
+	"github.com/lsst-dm/s3daemon/journal"
+)
+
+// ownUpload returns which of its uploads, which come oldest first, a push goes on
+// with: the newest, as long as the push has not ended. It returns nil where there
+// is none, and where the record of the push is nil, since it has left the history.
+// What was begun before a push that had ended was put back is not its own either: that
+// may be given up at this very moment.
+func ownUpload(r *journal.Record, uploads []journal.Upload) *journal.Upload {
+	if r == nil || r.State.Ended() {
+		return nil
+	}
+	for i := len(uploads) - 1; i >= 0; i-- {
+		if up := &uploads[i]; !up.Probe {
+			if up.BegunAt.Before(r.RetriedAt) {
+				return nil
+			}
+			return up
+		}
+	}
+	return nil
+}
+
+// uploadName tells an upload in the journal from all others.
+type uploadName struct {
+	push    [16]byte
+	begunAt int64
+}
+
+func nameOf(up *journal.Upload) uploadName { return uploadName{up.Push, up.BegunAt.UnixNano()} }
+
+// orphans returns the uploads in the journal that no push goes on with. Those
+// that became orphans a moment ago may not be among them; a push's own never is.
+func (u *Uploader) orphans() (orphans []journal.Upload, err error) {
+	all, err := u.uploads(func(*journal.Upload) bool { return true })
+	for err == nil && len(all) > 0 {
+		n := 1
+		for n < len(all) && all[n].Push == all[0].Push {
+			n++
+		}
+		var r *journal.Record
+		kept, found, why := u.journal.Get(all[0].Push)
+		if found {
+			r = &kept
+		}
+		err = why
+		own := ownUpload(r, all[:n])
+		for i := range all[:n] {
+			if up := &all[i]; up != own && !u.probing(up) {
+				orphans = append(orphans, *up)
+			}
+		}
+		all = all[n:]
+	}
+	return orphans, err
+}
+
+// probeTakes is how long a question of this process about what the store can do
+// may take.
+const probeTakes = time.Hour
+
+// probing reports whether the upload is of a question that this process may be
+// at.
+func (u *Uploader) probing(up *journal.Upload) bool {
+	return up.Probe && up.BegunAt.After(u.janitor.begun) && time.Since(up.BegunAt) < probeTakes
+}
+
+// uploads returns those of the uploads in the journal that the function is true of.
+func (u *Uploader) uploads(which func(*journal.Upload) bool) (found []journal.Upload, err error) {
+	err = u.journal.EachUpload(func(up *journal.Upload) error {
+		if which(up) {
+			found = append(found, *up)
+		}
+		return nil
+	})
+	return found, err
+}
+
+// duty is what an orphan calls for.
+type duty int
+
+const (
+	give   duty = iota // it is aborted
+	ask                // its completion may be under way, or have been carried out: that is found out first
+	search             // nobody heard its id: it is looked for
+	clean              // it was for a question to the store: all that this made is removed
+	spare              // another store has it
+)
+
+// dutyOf returns what an orphan calls for, where the store has this name.
+func dutyOf(up *journal.Upload, store string) duty {
+	switch {
+	case up.Store != store:
+		return spare
+	case up.Probe:
+		return clean
+	case up.ID == "":
+		return search
+	case !up.CompletedAt.IsZero():
+		return ask
+	}
+	return give
+}
+
+const (
+	// completionTakes is for how long after it was asked for a completion may be
+	// under way: some stores, where an abort then meets it, lose the object.
+	completionTakes = time.Hour
+	// creationTakes is for how long after it was asked for an upload may appear.
+	creationTakes = 10 * time.Minute
+	// orphansKept is how old an orphan becomes that nothing can be done about.
+	orphansKept = 7 * 24 * time.Hour
+)
+
+// postponed is when an orphan is looked at again that could not be settled.
+type postponed struct {
+	tries int
+	due   time.Time
+}
+
+const (
+	firstPause = time.Second
+	janitorCap = time.Hour
+	// enoughTries is how many tries there are at least before an orphan that is
+	// old enough is given up: as many as it takes for the pauses to become as long
+	// as they can.
+	enoughTries = 13
+)
+
+// again postpones an orphan that has been looked at: each time for longer.
+func (p *postponed) again(now time.Time) {
+	p.tries++
+	pause := janitorCap
+	if p.tries < enoughTries {
+		pause = min(firstPause<<(p.tries-1), janitorCap)
+	}
+	p.due = now.Add(pause)
+}
+
+// hopeless reports whether an orphan was looked at often enough in vain.
+func (p *postponed) hopeless(up *journal.Upload, now time.Time) bool {
+	return p.tries >= enoughTries && now.Sub(up.BegunAt) >= orphansKept
+}
+
+// storeClock is what is known of the store's clock: the bounds of what it is
+// ahead of ours. A Date in an answer has whole seconds, so each answer alone
+// leaves it open by one; together they tell more.
+type storeClock struct {
+	known  bool
+	lo, hi time.Duration
+}
+
+// note takes an answer into account that came between these times of ours.
+func (c *storeClock) note(sent, came, date time.Time) {
+	lo, hi := date.Sub(came), date.Add(time.Second).Sub(sent)
+	if !c.known || lo > c.hi || hi < c.lo { // one of the clocks was set
+		*c = storeClock{true, lo, hi}
+		return
+	}
+	c.lo, c.hi = max(c.lo, lo), min(c.hi, hi)
+}
+
+// ahead returns what the store's clock is ahead of ours: the least that it can
+// be, and nothing as long as they may be alike.
+func (c *storeClock) ahead() time.Duration {
+	if c.lo <= 0 && c.hi >= 0 {
+		return 0
+	}
+	return c.lo
+}
+
+// notBefore returns the time by which the store can have begun an upload at the
+// earliest that was asked for at that time of ours, as the store writes times:
+// stores keep them to the second, or to the millisecond.
+func (c *storeClock) notBefore(begun time.Time, precision time.Duration) time.Time {
+	return begun.Add(c.ahead()).Truncate(precision)
+}
