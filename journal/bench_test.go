@@ -171,3 +171,23 @@ func anonymous(b *testing.B) string {
 	}
 	return "unknown"
 }
+
+// BenchmarkDropUpload is the largest change that there is: an upload of 10,000
+// parts, with each part verified by two digests.
+func BenchmarkDropUpload(b *testing.B) {
+	j := open(b, Config{Dir: b.TempDir()})
+	for range b.N {
+		b.StopTimer()
+		u := exampleUpload(push.ID{1}, 1)
+		j.PutUpload(u, nil)
+		for n := range 10_000 {
+			p := examplePart(n + 1)
+			p.SHA256 = make([]byte, 32)
+			j.PutPart(u, p, nil)
+		}
+		await(j)
+		b.StartTimer()
+		j.DropUpload(u, nil)
+		await(j)
+	}
+}

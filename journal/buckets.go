@@ -54,20 +54,8 @@ func (b *bucket) put(key, value []byte) error {
 
 // remove deletes a key, and reports whether it was there.
 func (b *bucket) remove(key []byte) (bool, error) {
-	return b.removeAt(key, bytes.Equal)
-}
-
-// removeFirst deletes the first key that begins so, and reports whether there
-// was one.
-func (b *bucket) removeFirst(prefix []byte) (bool, error) {
-	return b.removeAt(prefix, bytes.HasPrefix)
-}
-
-// removeAt deletes the first key from this one on, if it is one of those that
-// are meant.
-func (b *bucket) removeAt(from []byte, meant func(key, from []byte) bool) (bool, error) {
-	k, value := b.cursor.Seek(from)
-	if k == nil || !meant(k, from) {
+	k, value := b.cursor.Seek(key)
+	if !bytes.Equal(k, key) {
 		return false, nil
 	}
 	*b.count--

@@ -200,12 +200,19 @@ func (b *buckets) putPart(c *change) error {
 // it.
 func (b *buckets) dropUpload(c *change) error {
 	key := []byte(c.key)
-	was, err := b.uploads.remove(key)
-	if err == nil && !was {
+	if was, err := b.uploads.remove(key); err != nil || !was {
 		c.err = errNoUpload
+		return err
 	}
-	for was && err == nil {
-		was, err = b.parts.removeFirst(key)
+	// All keys first: to look for the next one after each removal would lead
+	// through ever more pages that are empty already.
+	var keys []byte
+	err := eachWith(b.parts.Bucket, key, func(k, _ []byte) error {
+		keys = append(keys, k...)
+		return nil
+	})
+	for ; err == nil && len(keys) > 0; keys = keys[partKeySize:] {
+		_, err = b.parts.remove(keys[:partKeySize])
 	}
 	return err
 }
