@@ -93,7 +93,7 @@ func (t *totals) read(value []byte, format uint64) error {
 // buckets are those of one transaction that writes.
 type buckets struct {
 	queue, history, keys bucket
-	uploads, parts       bucket
+	uploads, parts       bucket // once openUploads was called
 
 	meta   *bbolt.Bucket
 	totals totals
@@ -108,10 +108,16 @@ func bucketsOf(tx *bbolt.Tx) (*buckets, error) {
 	b.queue = b.bucket(tx, nameQueue, &b.totals.queue)
 	b.history = b.bucket(tx, nameHistory, &b.totals.history)
 	b.keys = b.bucket(tx, nameKeys, &b.totals.keys)
-	b.uploads = b.bucket(tx, nameUploads, &b.totals.uploads)
-	b.parts = b.bucket(tx, nameParts, &b.totals.parts)
 	b.queue.FillPercent, b.history.FillPercent = fill, fill
 	return b, nil
+}
+
+// openUploads makes uploads and parts ready. Most transactions do without.
+func (b *buckets) openUploads() {
+	if b.uploads.Bucket == nil {
+		b.uploads = b.bucket(b.meta.Tx(), nameUploads, &b.totals.uploads)
+		b.parts = b.bucket(b.meta.Tx(), nameParts, &b.totals.parts)
+	}
 }
 
 func (b *buckets) bucket(tx *bbolt.Tx, name []byte, count *uint64) bucket {
@@ -147,14 +153,17 @@ func (b *buckets) apply(c *change) error {
 		return b.requeue(c)
 	case end:
 		return b.end(c)
+	case barrier:
+		return nil
+	}
+	b.openUploads()
+	switch c.kind {
 	case putUpload:
 		return b.uploads.put([]byte(c.key), c.value)
 	case putPart:
 		return b.putPart(c)
-	case dropUpload:
-		return b.dropUpload(c)
 	default:
-		return nil // a barrier
+		return b.dropUpload(c)
 	}
 }
 
