@@ -44,11 +44,33 @@ func sample(t testing.TB, dir string) map[push.ID]*Record {
 	}
 	for _, r := range all {
 		records[r.ID] = r
+		for n := range uploadsOf(r) {
+			u := exampleUpload(r.ID, n)
+			j.PutUpload(u, nil)
+			for i := range partsOfSample {
+				j.PutPart(u, examplePart(i+1), nil)
+			}
+		}
+		dropped := exampleUpload(r.ID, -1)
+		j.PutUpload(dropped, nil)
+		j.PutPart(dropped, examplePart(1), nil)
+		j.DropUpload(dropped, nil)
 	}
 	if err := j.Close(); err != nil {
 		t.Fatal(err)
 	}
 	return records
+}
+
+// partsOfSample is how many parts each upload of a sample has.
+const partsOfSample = 7
+
+// uploadsOf returns how many uploads there are of a push of a sample.
+func uploadsOf(r *Record) int {
+	if r.Size%10 != 0 {
+		return 0
+	}
+	return 2
 }
 
 // TestDamage overwrites parts of a journal: whatever is done to it, it opens
@@ -155,11 +177,40 @@ func openDamaged(t *testing.T, what string, bad []byte, records map[push.ID]*Rec
 	if err != nil || n != len(records) && !behind {
 		t.Errorf("%s: %d pushes of %d, %v", what, n, len(records), err)
 	}
+	if !behind {
+		wantSampleUploads(t, what, j, records)
+	}
 	// It can be written, too.
 	r := example(99)
 	acceptAll(t, j, r)
 	endAll(j, ended(*r))
 	return false
+}
+
+func wantSampleUploads(t *testing.T, what string, j *Journal, records map[push.ID]*Record) {
+	t.Helper()
+	want := 0
+	for id, r := range records {
+		n := uploadsOf(r)
+		want += n
+		if n == 0 {
+			continue
+		}
+		uploads, err := j.Uploads(id)
+		if err != nil || len(uploads) != n {
+			t.Errorf("%s: push %s has %d uploads, want %d, %v", what, id, len(uploads), n, err)
+		}
+		for i := range uploads {
+			u := &uploads[i]
+			parts, err := j.Parts(u)
+			if err != nil || len(parts) != partsOfSample || !reflect.DeepEqual(u, exampleUpload(id, i)) || !reflect.DeepEqual(&parts[2], examplePart(3)) {
+				t.Errorf("%s: upload %d of push %s is not what it was: %+v, %v", what, i, id, u, err)
+			}
+		}
+	}
+	if got := j.countUploads(); got != uint64(want) {
+		t.Errorf("%s: %d uploads, want %d", what, got, want)
+	}
 }
 
 // TestEveryByteOfASmallJournal flips bits in each byte that is in use.
@@ -172,6 +223,12 @@ func TestEveryByteOfASmallJournal(t *testing.T) {
 		r.IdempotencyKey = fmt.Sprint(i)
 		acceptAll(t, j, r)
 		records[r.ID] = r
+		if i%3 == 0 {
+			u := exampleUpload(r.ID, 1)
+			j.PutUpload(u, nil)
+			j.PutPart(u, examplePart(1), nil)
+			j.PutPart(u, examplePart(2), nil)
+		}
 	}
 	if err := j.Close(); err != nil {
 		t.Fatal(err)
@@ -201,8 +258,8 @@ func TestEveryByteOfASmallJournal(t *testing.T) {
 		switch {
 		case err != nil:
 			found++
-		case !c.oneMeta && int(c.queue) != len(records):
-			t.Errorf("with bit %d of byte %d flipped there are %d pushes of %d", at%8, at, c.queue, len(records))
+		case !c.oneMeta && (int(c.queue) != len(records) || c.uploads != 10 || c.parts != 20):
+			t.Errorf("with bit %d of byte %d flipped there are %s", at%8, at, &c.totals)
 		default:
 			unnoticed++ // a free page, or padding
 		}
@@ -223,7 +280,9 @@ func TestCheckAgreesWithBbolt(t *testing.T) {
 	dir := t.TempDir()
 	j := open(t, Config{Dir: dir, HistoryCount: 500})
 	var queue []*Record
+	uploads := make(map[string]bool)
 	for step := range 200 {
+		changeUploads(j, rng, uploads)
 		switch n := 1 + rng.IntN(1<<rng.IntN(9)); {
 		case rng.IntN(100) == 0: // all
 			for i, r := range queue {
@@ -263,8 +322,8 @@ func TestCheckAgreesWithBbolt(t *testing.T) {
 			queue = append(queue, accepted(j, some)...)
 		}
 		c, err := check(j.file)
-		if err != nil || c.oneMeta || int(c.queue) != len(queue) {
-			t.Fatalf("step %d: %d pushes in the queue, want %d; %v", step, c.queue, len(queue), err)
+		if err != nil || c.oneMeta || int(c.queue) != len(queue) || int(c.uploads) != len(uploads) {
+			t.Fatalf("step %d: %s, want %d in the queue and %d uploads; %v", step, &c.totals, len(queue), len(uploads), err)
 		}
 	}
 	// bbolt's own check agrees.
@@ -277,6 +336,25 @@ func TestCheckAgreesWithBbolt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// changeUploads begins an upload with some parts, or drops one. have is what
+// there are.
+func changeUploads(j *Journal, rng *rand.Rand, have map[string]bool) {
+	u := exampleUpload(push.ID{byte(rng.IntN(20))}, 0)
+	key := string(uploadKey(u))
+	if have[key] {
+		j.DropUpload(u, nil)
+		delete(have, key)
+	} else {
+		have[key] = true
+		u.ID = string(make([]byte, rng.IntN(5_000)))
+		j.PutUpload(u, nil)
+		for n := range rng.IntN(1 << rng.IntN(11)) {
+			j.PutPart(u, examplePart(n+1), nil)
+		}
+	}
+	await(j)
 }
 
 // acceptDistinct accepts records, of which some may have a key that is taken.
@@ -323,6 +401,13 @@ func TestStalePages(t *testing.T) {
 			endAll(j, ended(*queue[0]), ended(*queue[2]))
 			queue = queue[3:]
 		}
+		u := exampleUpload(push.ID{byte(i % 7)}, i%3)
+		j.PutUpload(u, nil)
+		j.PutPart(u, examplePart(i+1), nil)
+		if i%10 == 9 {
+			j.DropUpload(u, nil)
+		}
+		await(j)
 		if i == 100 {
 			before = read()
 		}

@@ -3,8 +3,10 @@ package journal
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -24,6 +26,7 @@ func TestModel(t *testing.T) {
 				m := &model{
 					t: t, rng: rand.New(rand.NewPCG(seed, 0)), fault: &broken{landed: seed%2 == 0},
 					is: map[push.ID]*Record{}, keys: map[string]push.ID{},
+					uploads: map[string]*Upload{}, parts: map[string]map[int32]*Part{},
 				}
 				m.j = open(t, Config{Dir: t.TempDir(), commit: m.fault.commit})
 				for range 300 {
@@ -46,12 +49,19 @@ type model struct {
 	fault *broken
 	j     *Journal
 
+	// What must be in the journal once all is written, since nothing of it can be
+	// refused; and how many such changes were submitted.
+	uploads map[string]*Upload
+	parts   map[string]map[int32]*Part
+	given   int
+
 	mu      sync.Mutex          // guards the rest: answers come on another goroutine
 	is      map[push.ID]*Record // what must be in the journal
 	keys    map[string]push.ID
 	queued  []push.ID // that may be ended
 	ended   []push.ID // that may be put back
 	refused []push.ID
+	heard   int // how many of given are said to be on disk
 }
 
 // step submits a few changes, to different pushes, and waits for the answers.
@@ -64,13 +74,15 @@ func (m *model) step() {
 		time.Sleep(retryMost) // else what comes after a failure may be refused at once
 	}
 	for range 1 + m.rng.IntN(5) {
-		switch m.rng.IntN(3) {
+		switch m.rng.IntN(5) {
 		case 0:
 			m.accept()
 		case 1:
 			m.end()
-		default:
+		case 2:
 			m.requeue()
+		default:
+			m.upload()
 		}
 	}
 	synctest.Wait()
@@ -149,8 +161,78 @@ func (m *model) requeue() {
 	})
 }
 
+// upload changes something of the uploads of a few pushes.
+func (m *model) upload() {
+	u := exampleUpload(push.ID{byte(m.rng.IntN(3))}, m.rng.IntN(3))
+	key := string(uploadKey(u))
+	_, there := m.uploads[key]
+	switch m.rng.IntN(6) {
+	case 0:
+		m.j.DropUpload(u, m.told())
+		delete(m.uploads, key)
+		delete(m.parts, key)
+	case 1:
+		m.j.Barrier(m.told())
+	case 2, 3:
+		u.ID = fmt.Sprint(m.rng.IntN(1e6))
+		m.j.PutUpload(u, m.told())
+		m.uploads[key] = u
+		if !there {
+			m.parts[key] = map[int32]*Part{}
+		}
+	default:
+		p := examplePart(1 + m.rng.IntN(5))
+		p.ETag = fmt.Sprint(m.rng.IntN(1e6))
+		m.j.PutPart(u, p, m.told())
+		if there {
+			m.parts[key][p.Number] = p
+		}
+	}
+}
+
+// told returns the done of the next change that cannot be refused: it must be
+// called once, after those of all before it.
+func (m *model) told() func() {
+	n := m.given
+	m.given++
+	return func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if n != m.heard {
+			m.t.Errorf("change %d is on disk before change %d", n, m.heard)
+		}
+		m.heard = n + 1
+	}
+}
+
+func (m *model) compareUploads() {
+	m.t.Helper()
+	if m.heard != m.given || m.given < 100 {
+		m.t.Errorf("of %d changes %d are said to be on disk", m.given, m.heard)
+	}
+	n, parts := 0, 0
+	err := m.j.EachUpload(func(u *Upload) error {
+		key := string(uploadKey(u))
+		if n++; !reflect.DeepEqual(u, m.uploads[key]) {
+			m.t.Errorf("got  %+v\nwant %+v", u, m.uploads[key])
+		}
+		var want []*Part
+		for _, number := range slices.Sorted(maps.Keys(m.parts[key])) {
+			want = append(want, m.parts[key][number])
+		}
+		wantParts(m.t, m.j, u, want...)
+		parts += len(want)
+		return nil
+	})
+	c, checkErr := check(m.j.file)
+	if err = errors.Join(err, checkErr); err != nil || n != len(m.uploads) || int(c.uploads) != n || int(c.parts) != parts || parts == 0 {
+		m.t.Errorf("%d uploads with %d parts, want %d; %+v, %v", n, parts, len(m.uploads), c, err)
+	}
+}
+
 func (m *model) compare() {
 	m.t.Helper()
+	m.compareUploads()
 	n := 0
 	err := m.j.Since(push.ID{}, func(r *Record) bool {
 		n++
