@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// child accepts, ends and puts back pushes, and prints what is on disk, a line
+// child accepts, ends and puts back pushes, with uploads, and prints what is on disk, a line
 // each as soon as it is.
 func child(dir, most string) {
 	j, err := Open(Config{Dir: dir})
@@ -61,12 +61,14 @@ func child(dir, most string) {
 // with one push it submits at once, in order, so that any part of it may be in
 // one transaction; where syncs fail it only accepts, since a push that is not
 // there has no end.
+//
+// Each push has an upload, which is kept, or dropped after the push's end.
 func childLoop(j *Journal, n, some int, say func(string, *Record)) {
 	failing := os.Getenv(childFails) != ""
 	for i := 0; i != n; i++ {
 		var wg sync.WaitGroup
 		failed := false
-		heard := func(what string, r *Record) func(error) {
+		report := func(what string, r *Record) func(error) {
 			wg.Add(1)
 			return func(err error) {
 				if err != nil {
@@ -81,16 +83,26 @@ func childLoop(j *Journal, n, some int, say func(string, *Record)) {
 			if k%3 == 0 {
 				r.IdempotencyKey = fmt.Sprint(rand.Uint64())
 			}
-			j.Accept(r, heard("accepted", r))
-			if rand.IntN(4) == 0 || failing {
-				continue // and leave it
+			j.Accept(r, report("accepted", r))
+			told := func(what string) func() {
+				done := report(what, r)
+				return func() { done(nil) }
 			}
-			end := heard("ended", r)
-			j.End(ended(*r), func() { end(nil) })
+			leave := rand.IntN(4) == 0 || failing
+			keep := leave || rand.IntN(3) == 0
+			u := exampleUpload(r.ID, 1)
+			childUpload(j, u, keep, told)
+			if leave {
+				continue
+			}
+			j.End(ended(*r), told("ended"))
+			if !keep {
+				j.DropUpload(u, told(uploadDropped))
+			}
 			if rand.IntN(5) == 0 {
 				again := *r
 				again.RetriedAt = r.AcceptedAt.Add(1)
-				j.Requeue(&again, heard("requeued", r))
+				j.Requeue(&again, report("requeued", r))
 			}
 		}
 		wg.Wait()
@@ -100,8 +112,34 @@ func childLoop(j *Journal, n, some int, say func(string, *Record)) {
 	}
 }
 
+// What a child says of the upload of a push.
+const (
+	uploadKept    = "upload kept"    // it will not be dropped
+	uploadPassing = "upload passing" // it will be, after the end of its push
+	uploadDropped = "upload dropped"
+)
+
+// childUpload begins an upload with some parts.
+func childUpload(j *Journal, u *Upload, keep bool, told func(string) func()) {
+	what := uploadPassing
+	if keep {
+		what = uploadKept
+	}
+	j.PutUpload(u, told(what))
+	for n := range childParts {
+		j.PutPart(u, examplePart(n+1), nil)
+	}
+	u.CompletedAt = u.BegunAt.Add(time.Second)
+	j.PutUpload(u, told(what+", complete"))
+}
+
+// childParts is how many parts each upload has.
+const childParts = 3
+
 // acknowledged is what a child has said of each push, last.
-type acknowledged map[push.ID]string
+type acknowledged map[push.ID]*heard
+
+type heard struct{ push, upload string }
 
 // heed notes a line of a child.
 func (a acknowledged) heed(line string) error {
@@ -111,7 +149,14 @@ func (a acknowledged) heed(line string) error {
 	if err != nil {
 		return fmt.Errorf("the child says %q", line)
 	}
-	a[parsed] = what
+	if a[parsed] == nil {
+		a[parsed] = new(heard)
+	}
+	if strings.HasPrefix(what, "upload") {
+		a[parsed].upload = what
+	} else {
+		a[parsed].push = what
+	}
 	return nil
 }
 
@@ -119,9 +164,12 @@ func (a acknowledged) heed(line string) error {
 // was said may be in it.
 func (a acknowledged) check(j *Journal) error {
 	var errs []error
-	for id, what := range a {
+	for id, heard := range a {
+		what := heard.push
 		r, found, err := j.Get(id)
+		errs = append(errs, checkUploads(j, id, heard.upload, r.State.Ended() || !r.RetriedAt.IsZero()))
 		switch {
+		case what == "": // only its upload was heard of
 		case err != nil:
 			errs = append(errs, err)
 		case what == "not accepted":
@@ -136,6 +184,34 @@ func (a acknowledged) check(j *Journal) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// checkUploads reports what is wrong with the upload of a push, of which the
+// child has said this, and which had an end or not.
+func checkUploads(j *Journal, id push.ID, said string, hadEnd bool) error {
+	uploads, err := j.Uploads(id)
+	if err != nil {
+		return err
+	}
+	complete := strings.HasSuffix(said, ", complete")
+	if len(uploads) == 0 {
+		if strings.HasPrefix(said, uploadKept) || strings.HasPrefix(said, uploadPassing) && !hadEnd {
+			return fmt.Errorf("push %s: %s, and it is gone", id, said)
+		}
+		return nil
+	}
+	parts, err := j.Parts(&uploads[0])
+	switch {
+	case err != nil:
+		return err
+	case said == uploadDropped:
+		return fmt.Errorf("push %s: %s, and it is there", id, said)
+	case complete && uploads[0].CompletedAt.IsZero():
+		return fmt.Errorf("push %s: %s, and of that nothing is there", id, said)
+	case !uploads[0].CompletedAt.IsZero() && len(parts) != childParts:
+		return fmt.Errorf("push %s: the upload is complete and has %d parts", id, len(parts))
+	}
+	return nil
 }
 
 // TestKill kills a process that writes, again and again, and looks at what it

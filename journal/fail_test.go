@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+
+	"github.com/lsst-dm/s3daemon/push"
 )
 
 // broken makes a commit fail as long as it says so.
@@ -137,6 +139,108 @@ func TestEndsKeepTheirOrder(t *testing.T) {
 			t.Errorf("%d ends of %d are on disk", len(order), len(all))
 		}
 	})
+}
+
+// TestUploadsWaitForTheDisk: what happens to uploads while nothing can be written
+// is kept, and written in its order, and in that of ends.
+func TestUploadsWaitForTheDisk(t *testing.T) {
+	for name, landed := range map[string]bool{"failed and absent": false, "failed and yet on disk": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fault := &broken{landed: landed}
+				j := open(t, Config{Dir: t.TempDir(), commit: fault.commit})
+				r, late := example(1), example(2)
+				acceptAll(t, j, r)
+				u, v := exampleUpload(r.ID, 1), exampleUpload(r.ID, 2)
+				j.PutUpload(u, nil)
+				j.PutPart(u, examplePart(1), nil)
+				await(j)
+
+				fault.set(syscall.ENOSPC)
+				var order []string
+				told := func(what string) func() { return func() { order = append(order, what) } }
+				j.PutUpload(v, told("put"))
+				j.PutPart(v, examplePart(1), told("part"))
+				time.Sleep(retryMost) // in a transaction of its own
+				j.Accept(late, func(err error) {
+					if !errors.Is(err, syscall.ENOSPC) {
+						t.Errorf("Accept: %v", err)
+					}
+				})
+				j.Barrier(told("barrier"))
+				j.End(ended(*r), told("end"))
+				time.Sleep(time.Millisecond) // refused without being tried
+				j.DropUpload(u, told("drop"))
+				j.PutPart(u, examplePart(2), told("part of the dropped"))
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				if len(order) > 0 {
+					t.Errorf("on disk, it is said: %s", order)
+				}
+
+				fault.set(nil)
+				time.Sleep(retryMost)
+				synctest.Wait()
+				if got, want := strings.Join(order, ", "), "put, part, barrier, end, drop, part of the dropped"; got != want {
+					t.Errorf("on disk, it is said: %s, want %s", got, want)
+				}
+				for range 2 {
+					wantUploads(t, j, r.ID, v)
+					wantParts(t, j, v, examplePart(1))
+					wantParts(t, j, u)
+					wantPush(t, j, ended(*r))
+					wantQueued(t, j)
+					j = reopen(t, j)
+				}
+			})
+		})
+	}
+}
+
+// TestCloseLosesUploads: Close says of how many uploads something is lost.
+func TestCloseLosesUploads(t *testing.T) {
+	for name, test := range map[string]struct {
+		ends, uploads int
+		barrier       bool
+		want          string // empty: no error
+	}{
+		"ends":              {ends: 2, want: "the ends of 2 pushes"},
+		"uploads":           {uploads: 3, want: "the last about 3 multipart uploads"},
+		"both":              {ends: 1, uploads: 2, want: "the ends of 1 pushes are not on disk, so these will be queued again, nor is the last about 2 multipart uploads"},
+		"nothing to regret": {barrier: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fault := &broken{}
+				j := open(t, Config{Dir: t.TempDir(), commit: fault.commit})
+				all := make([]*Record, test.ends)
+				for i := range all {
+					all[i] = example(i)
+				}
+				acceptAll(t, j, all...)
+				fault.set(syscall.ENOSPC)
+				told := func() { t.Error("a change is said to be on disk") }
+				for _, r := range all {
+					j.End(ended(*r), told)
+				}
+				for n := range test.uploads {
+					u := exampleUpload(push.ID{1}, n)
+					j.PutUpload(u, told)
+					j.PutPart(u, examplePart(1), told)
+				}
+				if test.barrier {
+					_ = accept1(j, example(1)) // so that there is a failure to wait for
+					j.Barrier(nil)
+				}
+				err := j.Close()
+				if test.want == "" && err != nil || test.want != "" && (!errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), test.want)) {
+					t.Errorf("Close: %v", err)
+				}
+				j.PutUpload(exampleUpload(push.ID{1}, 1), told) // after it nothing is
+				j.Barrier(told)
+			})
+		})
+	}
 }
 
 // TestCloseGivesUp: an end that cannot be written does not hold Close up for

@@ -118,6 +118,30 @@ func TestLifeOfAnUpload(t *testing.T) {
 	}
 }
 
+// TestUploadOutlivesItsPush: where the process ends between the end of a push and
+// the drop of its upload, that is still there to be looked after, also once
+// nothing is known of the push any more.
+func TestUploadOutlivesItsPush(t *testing.T) {
+	j := open(t, Config{Dir: t.TempDir(), HistoryCount: 1})
+	r, next := example(1), example(2)
+	acceptAll(t, j, r, next)
+	u := exampleUpload(r.ID, 1)
+	j.PutUpload(u, nil)
+	j.PutPart(u, examplePart(1), nil)
+	endAll(j, ended(*r))
+	j = reopen(t, j)
+	wantPush(t, j, ended(*r))
+	wantUploads(t, j, r.ID, u)
+
+	endAll(j, ended(*next))
+	j = reopen(t, j)
+	if _, found, err := j.Get(r.ID); found || err != nil {
+		t.Errorf("the push is still in the history: %v", err)
+	}
+	wantUploads(t, j, r.ID, u)
+	wantParts(t, j, u, examplePart(1))
+}
+
 // TestEachUpload: all of them are seen, in order, however many there are, and as
 // long as nobody says stop.
 func TestEachUpload(t *testing.T) {

@@ -2,7 +2,6 @@ package journal
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"time"
 
@@ -133,9 +132,6 @@ func decodePart(key, value []byte) (*Part, error) {
 	}
 	p := &Part{Number: int32(binary.BigEndian.Uint32(key[uploadKeySize:]))}
 	body, err := unseal(value, key)
-	if err == nil && p.Number < 1 {
-		err = errors.New("there is no such number")
-	}
 	if err == nil {
 		err = eachField(body, p.set)
 	}
