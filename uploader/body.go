@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -29,6 +30,7 @@ func (d *delivery) PutObject(ctx context.Context, in *s3.PutObjectInput, opts ..
 	p := &payload{d: d, operation: putting, verifies: &d.up.verifies.put, content: io.NewSectionReader(content, 0, d.file.Size())}
 	var out *s3.PutObjectOutput
 	err = d.request(ctx, p.operation, d.up.kindOf(d.file.Size()), first, func(ctx context.Context, c *commitment) (err error) {
+		begun := time.Now()
 		if err := p.prepare(); err != nil {
 			return err
 		}
@@ -48,16 +50,19 @@ func (d *delivery) PutObject(ctx context.Context, in *s3.PutObjectInput, opts ..
 			out, err = d.up.client.PutObject(ctx, in, slices.Concat(opts, []func(*s3.Options){p.sign})...)
 		}
 		if err != nil {
-			d.maybe = d.maybe || c.reached() && unclear(err)
+			if c.reached() && unclear(err) {
+				d.mayHaveMade(begun)
+			}
 			return p.refused(err)
 		}
 		d.stored = true
-		return p.verify(d.newClaim(out.ChecksumCRC64NVME, out.ETag, out.ServerSideEncryption))
-	})
-	if err == nil {
+		if err := p.verify(d.newClaim(out.ChecksumCRC64NVME, out.ETag, out.ServerSideEncryption)); err != nil {
+			return err
+		}
 		d.got = newOutcome(out.ETag, out.VersionId, p.ours.crc)
 		d.got.verified = p.verified()
-	}
+		return nil
+	})
 	return out, err
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/http"
 	"net/url"
 	"strings"
 	"sync"
@@ -35,17 +36,19 @@ type delivery struct {
 
 	partSize int64 // that the file is cut by; 0: as the plan has it
 
-	before  int  // attempts at the push that were made in earlier runs
-	stored  bool // the store said that it has the object
-	maybe   bool // an attempt ended so that the store may have the object
-	unclear bool // that was the completion of an upload
+	before       int       // attempts at the push that were made in earlier runs
+	unclearSince time.Time // when the first PutObject began of which it is not known whether it made the object; zero: there was none
+	stored       bool      // the store said that it has the object
+	maybe        bool      // an attempt ended so that the store may have the object
+	unclear      bool      // that was the completion of an upload
 
 	got        outcome // once it is stored, and that was shown
 	mismatches atomic.Int32
 
-	mu       sync.Mutex // guards all below
-	attempts int        // the most that one request needed
-	parts    []sentPart // by their number less one, zero until the store has them; free to read once all have been sent
+	mu          sync.Mutex // guards all below
+	attempts    int        // the most that one request needed
+	askedInVain int        // questions for the object that were not answered
+	parts       []sentPart // by their number less one, zero until the store has them; free to read once all have been sent
 }
 
 // outcome is what a delivered object is known by.
@@ -78,6 +81,9 @@ func (d *delivery) run(ctx context.Context) (outcome, error) {
 
 // whole sends the file by one request.
 func (d *delivery) whole(ctx context.Context) (outcome, error) {
+	if made, err := d.wasMade(ctx); made || err != nil {
+		return d.got, err
+	}
 	if _, err := d.PutObject(ctx, d.input(ctx)); err != nil {
 		return outcome{}, err
 	}
@@ -158,7 +164,7 @@ func (d *delivery) request(ctx context.Context, operation string, k kind, p plac
 			n--
 			continue
 		}
-		d.count(n)
+		d.count(operation, n, err)
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
@@ -179,6 +185,11 @@ func (d *delivery) request(ctx context.Context, operation string, k kind, p plac
 		case <-time.After(wait):
 		case <-ctx.Done():
 			return err
+		}
+		if operation == putting {
+			if made, err := d.wasMade(ctx); made || err != nil {
+				return err
+			}
 		}
 	}
 }
@@ -244,17 +255,25 @@ func (d *delivery) bind(ctx context.Context, c *commitment) (inner context.Conte
 	}
 }
 
-// mostAttempts returns the most that one request of the run needed so far.
+// mostAttempts returns the most that one request of the run needed so far, with
+// the questions that were not answered.
 func (d *delivery) mostAttempts() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.attempts
+	return d.attempts + d.askedInVain
 }
 
-func (d *delivery) count(attempts int) {
+// count notes attempt number n at a request. A question whether the object is
+// there is an attempt at the push only if it is not answered.
+func (d *delivery) count(operation string, n int, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.attempts = max(d.attempts, attempts)
+	switch {
+	case operation != asking:
+		d.attempts = max(d.attempts, n)
+	case err != nil && answerOf(err).Status != http.StatusNotFound:
+		d.askedInVain++
+	}
 }
 
 // encodeTags writes tags as the x-amz-tagging header wants them: a query, with

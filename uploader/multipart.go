@@ -9,6 +9,7 @@ package uploader
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/url"
@@ -222,7 +223,8 @@ func (d *delivery) resolve(cause error) (*s3.CompleteMultipartUploadOutput, erro
 func unclear(err error) bool {
 	answer := answerOf(err)
 	refused := answer.Status >= 300 && answer.Status < 500 || answer.Code == "SlowDown"
-	return !refused && !neverSent(err) && !notTried(err)
+	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
+	return !refused && !untrusted && !neverSent(err) && !notTried(err)
 }
 
 // AbortMultipartUpload drops the parts of a failed upload. It has a context and

@@ -57,16 +57,50 @@ func (d *delivery) look(parts []sentPart) (sight, error) {
 	return d.compare(head, parts), nil
 }
 
+// mayHaveMade notes that a PutObject that began at that time ended so that the
+// store may have the object.
+func (d *delivery) mayHaveMade(begun time.Time) {
+	d.maybe = true
+	if d.unclearSince.IsZero() {
+		d.unclearSince = begun
+	}
+}
+
+// wasMade reports whether an earlier PutObject of the push made the object after
+// all; what is known of it is in d.got then. If one may have, the store is asked,
+// and an error says that it did not answer: nothing is sent before it has. A store
+// that does not let us ask leaves nothing but to send again.
+func (d *delivery) wasMade(ctx context.Context) (bool, error) {
+	if d.unclearSince.IsZero() {
+		return false, nil
+	}
+	head, err := d.headIn(ctx, first)
+	switch {
+	case err != nil && answerOf(err).Status != http.StatusNotFound && (transient(err) || ctx.Err() != nil):
+		return false, err
+	case err != nil:
+		return false, nil
+	}
+	s := d.compare(head, nil)
+	if !d.madeByUs(s, d.unclearSince) {
+		return false, nil
+	}
+	d.stored, d.got = true, s.got
+	return true, nil
+}
+
 // asking is the operation that asks for an object.
 const asking = "HeadObject"
 
-// head asks for the object. It needs no file.
-func (d *delivery) head() (head *s3.HeadObjectOutput, err error) {
+// head asks for the object until the daemon stops. It needs no file.
+func (d *delivery) head() (*s3.HeadObjectOutput, error) { return d.headIn(d.up.stopped, question) }
+
+func (d *delivery) headIn(ctx context.Context, p placing) (head *s3.HeadObjectOutput, err error) {
 	in := &s3.HeadObjectInput{Bucket: &d.dest.Bucket, Key: &d.dest.Key}
 	if d.up.checksum != ChecksumMD5 {
 		in.ChecksumMode = types.ChecksumModeEnabled
 	}
-	err = d.request(d.up.stopped, asking, single, question, func(ctx context.Context, _ *commitment) (err error) {
+	err = d.request(ctx, asking, single, p, func(ctx context.Context, _ *commitment) (err error) {
 		head, err = d.up.client.HeadObject(ctx, in)
 		return err
 	})
@@ -87,7 +121,7 @@ func (d *delivery) compare(head *s3.HeadObjectOutput, parts []sentPart) sight {
 	if parts == nil {
 		believed = d.up.checksum.believes(&d.up.verifies.put)
 		var err error
-		if parts, err = d.readFor(says, believed); err != nil || parts == nil {
+		if parts, err = d.readFor(says); err != nil || parts == nil {
 			s.is = someObject
 			return s
 		}
@@ -139,21 +173,20 @@ func sizeDiffers(head *s3.HeadObjectOutput, size int64) *difference {
 	return nil
 }
 
-// readFor reads the file for what the claim can be compared by: its CRC64NVME
-// where that is believed, else its ETag where that is made of MD5s: of the whole,
-// or of parts as ours are. Where it is neither there are no parts, and nothing is
-// read.
-func (d *delivery) readFor(says claim, believed bool) ([]sentPart, error) {
+// readFor reads the file for what the claim can be compared by: a CRC64NVME, and
+// unless that is known to be computed by the store, an ETag that is made of MD5s:
+// of the whole, or of parts as ours are. Where there is neither there are no
+// parts, and nothing is read.
+func (d *delivery) readFor(says claim) ([]sentPart, error) {
 	wanted, cut := withCRC, d.file.Size()
-	if says.crc64nvme == "" || !believed {
+	comparable := !says.opaque && (isMD5(says.etag) || isMD5OfParts(says.etag))
+	switch {
+	case says.crc64nvme == "" && !comparable:
+		return nil, nil
+	case comparable && (says.crc64nvme == "" || !d.up.verifies.put.knows() && d.up.checksum != ChecksumCRC64NVME):
 		wanted |= withMD5
-		switch {
-		case says.opaque:
-			return nil, nil
-		case isMD5OfParts(says.etag):
+		if isMD5OfParts(says.etag) {
 			cut = cmp.Or(d.partSize, d.up.plan.partSize(d.file.Size()))
-		case !isMD5(says.etag):
-			return nil, nil
 		}
 	}
 	return d.readParts(max(1, cut), wanted)

@@ -51,7 +51,9 @@ func TestStalledStore(t *testing.T) {
 				defer close(stop)
 				var requests atomic.Int32
 				r.spoil(func(w http.ResponseWriter, req *http.Request, _ http.Handler) {
-					requests.Add(1)
+					if name != "answers half a body" || req.Method != http.MethodHead { // which has no body
+						requests.Add(1)
+					}
 					if name != "reads nothing" {
 						io.Copy(io.Discard, req.Body)
 					}

@@ -24,18 +24,19 @@ type task struct {
 	left    bool            // the daemon stops, and the push stays in the journal
 	refused error           // it could not be put on disk
 
-	file        *source.File    // open since the acceptance, for the first run; nil: it has to be opened
-	seen        source.Identity // of a file that changed, when it was looked at for the first time as it is
-	seenAt      time.Time
-	attempts    int
-	differed    int         // times that the store had, or had got, other bytes
-	problem     *push.Error // of the last attempt
-	wantedSince time.Time   // when a caller began to wait
-	startedAt   time.Time
-	delivery    *delivery // while it runs
-	earlier     bool      // the store took the file as it was before it changed
-	cancelled   bool      // somebody asked for it while it runs
-	cancel      context.CancelCauseFunc
+	file         *source.File    // open since the acceptance, for the first run; nil: it has to be opened
+	seen         source.Identity // of a file that changed, when it was looked at for the first time as it is
+	seenAt       time.Time
+	attempts     int
+	differed     int         // times that the store had, or had got, other bytes
+	problem      *push.Error // of the last attempt
+	wantedSince  time.Time   // when a caller began to wait
+	startedAt    time.Time
+	unclearSince time.Time // when the first PutObject began that may have made the object, see delivery
+	delivery     *delivery // while it runs
+	earlier      bool      // the store took the file as it was before it changed
+	cancelled    bool      // somebody asked for it while it runs
+	cancel       context.CancelCauseFunc
 }
 
 func newTask(r *journal.Record) *task {

@@ -53,15 +53,16 @@ func (u *Uploader) work(k kind) {
 
 // result is what came of one run of a push.
 type result struct {
-	got      outcome
-	err      error
-	cause    error // why the run was ended, if it was
-	attempts int
-	differed int  // times that the store had, or had got, other bytes
-	stored   bool // the store said that it has the object
-	maybe    bool // an attempt ended so that the store may have the object
-	asked    bool // and it was asked for it
-	unclear  bool // in vain
+	got          outcome
+	err          error
+	cause        error // why the run was ended, if it was
+	attempts     int
+	differed     int       // times that the store had, or had got, other bytes
+	stored       bool      // the store said that it has the object
+	maybe        bool      // an attempt ended so that the store may have the object
+	unclearSince time.Time // see delivery
+	asked        bool      // and it was asked for it
+	unclear      bool      // in vain
 }
 
 // run delivers a push, once.
@@ -82,7 +83,7 @@ func (u *Uploader) run(ctx context.Context, e *entry, t *task) result {
 	}
 	got, err := d.run(ctx)
 	err = u.mayBeChanged(err)
-	res := result{got: got, err: err, attempts: d.mostAttempts(), differed: int(d.mismatches.Load()), stored: d.stored, maybe: d.maybe || d.stored && err != nil}
+	res := result{got: got, err: err, attempts: d.mostAttempts(), differed: int(d.mismatches.Load()), stored: d.stored, maybe: d.maybe || d.stored && err != nil, unclearSince: d.unclearSince}
 	if ctx.Err() != nil {
 		res.cause = context.Cause(ctx)
 	}
@@ -123,7 +124,7 @@ func (u *Uploader) newDelivery(ctx context.Context, r *journal.Record, t *task) 
 	}
 	d = &delivery{up: u, id: r.ID, req: r.Request, dest: dest}
 	u.mu.Lock()
-	t.delivery, d.file, d.before = d, u.takeFileLocked(t), t.attempts
+	t.delivery, d.file, d.before, d.unclearSince = d, u.takeFileLocked(t), t.attempts, t.unclearSince
 	u.mu.Unlock()
 	if d.file != nil {
 		return d, true, nil
@@ -144,6 +145,9 @@ func (u *Uploader) settle(e *entry, t *task, res result) {
 	}
 	t.attempts += res.attempts
 	t.differed += res.differed
+	if !res.unclearSince.IsZero() {
+		t.unclearSince = res.unclearSince
+	}
 	e.maybe = e.maybe || res.maybe
 	if known, is := asFileError(res.err); is && res.stored && known.Code == push.FileChanged {
 		t.earlier = true
