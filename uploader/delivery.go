@@ -164,7 +164,7 @@ func (d *delivery) request(ctx context.Context, operation string, k kind, p plac
 			n--
 			continue
 		}
-		d.count(operation, n, err)
+		d.count(operation == asking && p == first, n, err)
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
@@ -263,13 +263,13 @@ func (d *delivery) mostAttempts() int {
 	return d.attempts + d.askedInVain
 }
 
-// count notes attempt number n at a request. A question whether the object is
-// there is an attempt at the push only if it is not answered.
-func (d *delivery) count(operation string, n int, err error) {
+// count notes attempt number n at a request. A question that goes before one is an
+// attempt at the push only if it is not answered.
+func (d *delivery) count(asks bool, n int, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
-	case operation != asking:
+	case !asks:
 		d.attempts = max(d.attempts, n)
 	case err != nil && answerOf(err).Status != http.StatusNotFound:
 		d.askedInVain++
