@@ -143,15 +143,16 @@
 // # Versions
 //
 // The version in the file is that of the format, now 2. Format 1 has no uploads,
-// no parts, and totals that end with the sum of sums. An s3daemon opens files of its own version and of all before,
-// which it brings up to its own in one transaction. It refuses a later one and
-// leaves it as it is; so after a downgrade across versions, start the later
-// s3daemon once more with S3DAEMON_DRAIN=queue, or use another directory.
+// no parts, no field 38, and totals that end with the sum of sums. An s3daemon
+// opens files of its own version and of all before, which it brings up to its
+// own in one transaction. It refuses a later one and leaves it as it is; so after
+// a downgrade across versions, start the later s3daemon once more with
+// S3DAEMON_DRAIN=queue, or use another directory.
 //
 // A new field needs no new version if an earlier s3daemon does right to ignore
 // it: that reads the record, and drops the field when it writes that anew, as
-// when the push ends. All else needs one: a field that must not be lost, another meaning, or
-// another bucket.
+// when the push ends. All else needs one: a field that must not be lost, another
+// meaning, or another bucket.
 //
 // # A file that cannot be read
 //

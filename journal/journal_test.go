@@ -183,6 +183,15 @@ func TestAfterClose(t *testing.T) {
 	if err := j.Newest(push.ID{}, nil); !errors.Is(err, ErrClosed) {
 		t.Errorf("Newest: %v", err)
 	}
+	if _, err := j.Uploads(push.ID{}); !errors.Is(err, ErrClosed) {
+		t.Errorf("Uploads: %v", err)
+	}
+	if _, err := j.Parts(&Upload{}); !errors.Is(err, ErrClosed) {
+		t.Errorf("Parts: %v", err)
+	}
+	if err := j.EachUpload(nil); !errors.Is(err, ErrClosed) {
+		t.Errorf("EachUpload: %v", err)
+	}
 	if _, found := j.OldestQueued(nil); found || j.Size() != 0 {
 		t.Error("a closed journal has a queue, or a size")
 	}
@@ -207,6 +216,10 @@ func TestIdleJournalWritesNothing(t *testing.T) {
 	j = reopen(t, j)
 	_ = accept1(j, r) // a duplicate
 	_ = requeue1(j, r)
+	gone := exampleUpload(r.ID, 1)
+	j.DropUpload(gone, nil)
+	j.PutPart(gone, examplePart(1), nil)
+	await(j)
 	_, _, _ = j.Get(r.ID)
 	j = reopen(t, j)
 	if err := j.Close(); err != nil {

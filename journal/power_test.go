@@ -16,7 +16,7 @@ import (
 	"testing"
 )
 
-var powerStep = flag.Int("power-step", 8, "TestPowerLoss looks at one moment in this many, but at all before the first push")
+var powerStep = flag.Int("power-step", 12, "TestPowerLoss looks at one moment in this many, but at all before the first push")
 
 // TestPowerLoss records all that a process writes and syncs, and then looks at
 // what a loss of power could have left on disk at many moments: what was synced,
