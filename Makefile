@@ -2,7 +2,7 @@
 # make test       all tests: unit tests with the race detector, then e2e/ on the built binaries
 # make e2e-full   e2e/ at full size: hundreds of large files at once, a huge one, long outages, a million queued pushes
 # make e2e-chaos  the daemon killed at random for 200 rounds, with a sound store and with a faulty one
-# make e2e-faults every fault alone; 2,000 pushes with random ones, for three seeds; a link that is lost for 30 s
+# make e2e-faults every fault alone; 2,000 pushes with random ones, for three seeds; 2,000 asked for twice; a link that is lost for 30 s
 # make conformance, make conformance-ceph
 #                 pushes of all kinds with every checksum, on two stores, and on a Ceph RGW of Debian's packages; prints a table
 # make lint       gofmt, go vet, staticcheck
@@ -16,7 +16,7 @@ LDFLAGS     := -s -w -X main.version=$(VERSION)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME    ?= 60s
 CONTAINER   ?= docker
-FAULTS      := ^Test(EachFault|FlippedBit|WrongAnswers|RandomFaults|Link.*)$$
+FAULTS      := ^Test(EachFault|FlippedBit|WrongAnswers|RandomFaults|Idempotency|Link.*)$$
 
 .PHONY: build test unit e2e e2e-full e2e-chaos e2e-faults conformance conformance-ceph lint fuzz bench demo image clean
 
