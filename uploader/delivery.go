@@ -79,16 +79,30 @@ func (d *delivery) run(ctx context.Context) (outcome, error) {
 	return got, err
 }
 
-// whole sends the file by one request.
+// whole sends the file by one request, unless an earlier one made the object.
 func (d *delivery) whole(ctx context.Context) (outcome, error) {
-	if made, err := d.wasMade(ctx); made || err != nil {
-		return d.got, err
+	made, err := d.wasMade(ctx)
+	if err == nil && !made {
+		_, err = d.PutObject(ctx, d.input(ctx))
+		made = err == nil
+		if !made && d.wasLast() {
+			made, _ = d.wasMade(ctx)
+		}
 	}
-	if _, err := d.PutObject(ctx, d.input(ctx)); err != nil {
+	if !made {
 		return outcome{}, err
 	}
 	d.got.parts = 1
 	return d.got, nil
+}
+
+// wasLast reports whether a caller who waits has no further attempt, so that no
+// later one will ask what became of this. There is no use in that where a question
+// has just failed.
+func (d *delivery) wasLast() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.before+d.attempts >= d.up.retry.attempts && d.askedInVain == 0
 }
 
 // newOutcome describes an object by what the store said of it and by the

@@ -100,6 +100,25 @@ func TestPutIsNotRepeatedBlindly(t *testing.T) {
 	}
 }
 
+// TestLastEndIsUnclear: a push does not fail whose last attempt made the object.
+func TestLastEndIsUnclear(t *testing.T) {
+	for _, stored := range []bool{true, false} {
+		r := newRig(t, func(c *Config) { c.Attempts = 1 })
+		path, content := r.file(t, "f", 1000)
+		asked := r.ends(putting, fate{stored, fails})
+		receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
+		if (err == nil) != stored || receipt.Attempts != 1 {
+			t.Errorf("stored %v: %v, %+v", stored, err, receipt)
+		}
+		if want := []string{putting, asking}; !slices.Equal(asked(), want) {
+			t.Errorf("stored %v: %q, want %q", stored, asked(), want)
+		}
+		if stored {
+			r.wantObject(t, "k", content)
+		}
+	}
+}
+
 // TestClearEndsAreNotAskedAbout: what the store refused it has not done.
 func TestClearEndsAreNotAskedAbout(t *testing.T) {
 	for _, status := range []int{http.StatusTooManyRequests, http.StatusRequestTimeout, http.StatusConflict} {
