@@ -139,6 +139,7 @@
 //	5 SHA-256           bytes    32
 //	6 verified          bytes    the algorithm
 //	7 verified          bytes    by whom: daemon or store
+//	8 CRC-64/NVME       varint   1 where the store told it
 //
 // # Versions
 //

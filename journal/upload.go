@@ -40,6 +40,7 @@ type Part struct {
 	CRC64NVME     uint64
 	MD5, SHA256   []byte // nil where it was not computed
 	Algorithm, By string // how it was verified, as push.Verified has them
+	Told          bool   // the store told its CRC64NVME, which the completion then has to name as well
 }
 
 // PutUpload puts an upload into the journal, in the place of the one with the

@@ -37,6 +37,7 @@ const (
 	partSHA256
 	partAlgorithm
 	partBy
+	partTold
 )
 
 // encodeUpload returns the sealed value of an upload under its key.
@@ -121,6 +122,9 @@ func encodePart(key []byte, p *Part) []byte {
 	b = appendText(b, partSHA256, string(p.SHA256))
 	b = appendText(b, partAlgorithm, p.Algorithm)
 	b = appendText(b, partBy, p.By)
+	if p.Told {
+		b = appendNumber(b, partTold, 1)
+	}
 	seal(b, key)
 	return b
 }
@@ -158,6 +162,8 @@ func (p *Part) set(f field, text string) error {
 		p.Algorithm = text
 	case partBy:
 		p.By = text
+	case partTold:
+		p.Told = f.value != 0
 	}
 	return nil
 }

@@ -26,7 +26,7 @@ func fullUpload() *Upload {
 func fullPart() *Part {
 	return &Part{
 		Number: 10_000, Size: 5 << 30, ETag: "etag", CRC64NVME: 1<<64 - 1,
-		MD5: []byte("0123456789abcdef"), SHA256: []byte("0123456789abcdef0123456789abcdef"), Algorithm: "sha256", By: "store",
+		MD5: []byte("0123456789abcdef"), SHA256: []byte("0123456789abcdef0123456789abcdef"), Algorithm: "sha256", By: "store", Told: true,
 	}
 }
 
@@ -73,7 +73,7 @@ func TestUploadFieldNumbers(t *testing.T) {
 		want  int
 	}{
 		"an upload": {encodeUpload(uploadKey(u), u), 13},
-		"a part":    {encodePart(partKey(u, 1), fullPart()), 7},
+		"a part":    {encodePart(partKey(u, 1), fullPart()), 8},
 	} {
 		var got, want []string
 		for body := test.value[sumSize:]; len(body) > 0; {

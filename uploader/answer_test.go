@@ -160,6 +160,8 @@ func TestCompletionIsLookedUp(t *testing.T) {
 					panic(http.ErrAbortHandler)
 				case req.Method == http.MethodHead:
 					w.Header().Set("Content-Length", fmt.Sprint(tc.size))
+					w.Header().Set("Content-Type", "application/octet-stream")
+					w.Header().Set("Last-Modified", time.Now().UTC().Format(http.TimeFormat))
 					w.Header().Set("Etag", cmp.Or(tc.etag, `"`+joined(parts[:])+`"`))
 					return
 				}

@@ -104,15 +104,32 @@ func (d *delivery) acknowledged(etag string) error {
 	return e
 }
 
-// UploadPart sends one part.
+// UploadPart sends one part, unless the store has it already.
 func (d *delivery) UploadPart(ctx context.Context, in *s3.UploadPartInput, opts ...func(*s3.Options)) (*s3.UploadPartOutput, error) {
 	content, ok := in.Body.(*io.SectionReader)
 	if !ok {
 		return nil, fmt.Errorf("a part of type %T, where the manager is to cut the file in place", in.Body)
 	}
+	number := aws.ToInt32(in.PartNumber)
+	if p := d.partOf(number); p.size > 0 {
+		return p.answer(), nil
+	}
+	if err := d.pacer.enter(ctx, number); err != nil {
+		return nil, err
+	}
+	out, err := d.sendPart(ctx, in, content, opts)
+	d.pacer.leave(number, content.Size(), err)
+	return out, err
+}
+
+func (d *delivery) sendPart(ctx context.Context, in *s3.UploadPartInput, content *io.SectionReader, opts []func(*s3.Options)) (*s3.UploadPartOutput, error) {
 	p := &payload{d: d, operation: "UploadPart", verifies: &d.up.verifies.part, content: content}
+	number := *in.PartNumber
 	var out *s3.UploadPartOutput
 	err := d.request(ctx, p.operation, part, inPlace, func(ctx context.Context, _ *commitment) (err error) {
+		if longest := d.pacer.sending(number); !d.up.timeFor(longest) {
+			return errLeaving
+		}
 		if err := p.prepare(); err != nil {
 			return err
 		}
@@ -127,7 +144,7 @@ func (d *delivery) UploadPart(ctx context.Context, in *s3.UploadPartInput, opts 
 	if err == nil {
 		etag := bareETag(*out.ETag)
 		out.ETag = aws.String(`"` + etag + `"`) // which the completion names the part by
-		d.keepPart(aws.ToInt32(in.PartNumber), sentPart{size: content.Size(), etag: etag, ours: p.ours, proof: p.proof})
+		d.keepPart(number, sentPart{size: content.Size(), etag: etag, ours: p.ours, proof: p.proof, told: out.ChecksumCRC64NVME != nil})
 	}
 	return out, err
 }

@@ -58,6 +58,8 @@ func operationOf(req *http.Request) string {
 		return "HeadObject"
 	case query.Has("uploads"):
 		return "CreateMultipartUpload"
+	case req.Method == http.MethodGet && query.Has("uploadId"):
+		return askingParts
 	case query.Has("partNumber"):
 		return "UploadPart " + query.Get("partNumber")
 	case query.Has("uploadId"):

@@ -16,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
+	"github.com/lsst-dm/s3daemon/journal"
 	"github.com/lsst-dm/s3daemon/push"
 	"github.com/lsst-dm/s3daemon/source"
 	"github.com/lsst-dm/s3daemon/transport"
@@ -34,7 +35,12 @@ type delivery struct {
 	turn turn
 	sent sent
 
-	partSize int64 // that the file is cut by; 0: as the plan has it
+	partSize int64           // that the file is cut by; 0: as the plan has it
+	upload   *journal.Upload // that the parts are sent to; nil before there is one
+	begunAt  time.Time       // of the newest upload of the push
+	orphans  bool            // it has taken the place of others
+	useless  time.Time       // when the upload was begun that cannot be completed; zero: none is known to be so
+	pacer    *pacer
 
 	before       int       // attempts at the push that were made in earlier runs
 	unclearSince time.Time // when the first PutObject began of which it is not known whether it made the object; zero: there was none
@@ -57,6 +63,8 @@ type outcome struct {
 	parts           int // requests that carried the bytes, where they were not as many as planned; else 0
 	checksum        *push.Checksum
 	verified        *push.Verified
+	over            *journal.Upload // that made it, and is no more; nil where none is known
+	orphans         bool            // others were begun for it that are there still
 }
 
 // run delivers the file. When it returns without an error the store's answers
@@ -179,7 +187,7 @@ func (d *delivery) request(ctx context.Context, operation string, k kind, p plac
 			continue
 		}
 		d.count(operation == asking && p == first, n, err)
-		if err == nil || ctx.Err() != nil {
+		if err == nil || ctx.Err() != nil || errors.Is(err, errLeaving) {
 			return err
 		}
 		// What the file did to the attempt is not the store's failure.

@@ -27,6 +27,9 @@ func (u *Uploader) Drain(ctx context.Context) (stay int) {
 	u.Close()
 	u.mu.Lock()
 	u.idle = make(chan struct{})
+	if deadline, limited := ctx.Deadline(); limited {
+		u.cutOffAt.Store(&deadline)
+	}
 	if !u.drainQueue {
 		u.leaveRestLocked()
 	}
@@ -49,6 +52,14 @@ func (u *Uploader) Drain(ctx context.Context) (stay int) {
 		u.log.Warn("some pushes do not end even though they were cut off: is the disk of the journal full?")
 	}
 	return u.shut()
+}
+
+// timeFor reports whether a request that takes so long would end before what runs
+// is cut off. Where it would not, nothing is gained by its beginning: a file in
+// parts goes on after the restart with those that have arrived.
+func (u *Uploader) timeFor(request time.Duration) bool {
+	at := u.cutOffAt.Load()
+	return at == nil || time.Until(*at) > request
 }
 
 // leaveRestLocked has nothing start any more, and tells the callers of what has

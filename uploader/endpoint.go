@@ -252,8 +252,9 @@ func (e *endpoint) down() (since time.Time, cause error, is bool) {
 	return e.outage.since, e.outage.cause, true
 }
 
-// errLeaving ends the wait for the end of an outage when the daemon stops.
-var errLeaving = errors.New("the daemon stops while the store cannot be reached")
+// errLeaving ends a run when the daemon stops: it waits for the end of an outage,
+// or what it would send next would not arrive in time.
+var errLeaving = errors.New("the daemon stops")
 
 // wait returns once the store can be reached. It fails with the context's cause,
 // and with errLeaving if that channel is closed in an outage; a suspicion, which

@@ -177,7 +177,7 @@ func gone(err error) bool {
 // is gone.
 func (d *delivery) begunParts(ctx context.Context, id string) (any bool, err error) {
 	in := &s3.ListPartsInput{Bucket: &d.dest.Bucket, Key: &d.dest.Key, UploadId: &id, MaxParts: aws.Int32(1)}
-	err = d.request(ctx, "ListParts", single, first, func(ctx context.Context, _ *commitment) error {
+	err = d.request(ctx, askingParts, single, first, func(ctx context.Context, _ *commitment) error {
 		out, err := d.up.client.ListParts(ctx, in)
 		any = err == nil && len(out.Parts) > 0
 		return err
@@ -308,14 +308,14 @@ func (u *Uploader) inQueue(dest push.Destination) bool {
 // clearIntents aborts what was left of the object's uploads whose ids nobody
 // heard. It is for a run of a push to that object before it begins one of its
 // own. The journal has them until they cannot appear any more.
-func (u *Uploader) clearIntents(ctx context.Context, dest push.Destination) error {
-	intents, err := u.uploads(func(up *journal.Upload) bool {
-		return dutyOf(up, u.name) == search && up.Bucket == dest.Bucket && up.Key == dest.Key
+func (d *delivery) clearIntents(ctx context.Context) error {
+	intents, err := d.up.uploads(func(up *journal.Upload) bool {
+		return dutyOf(up, d.up.name) == search && up.Bucket == d.dest.Bucket && up.Key == d.dest.Key
 	})
 	if err != nil || len(intents) == 0 {
 		return err
 	}
-	return u.janitor.clear(ctx, &delivery{up: u, dest: dest}, intents, func() bool { return true })
+	return d.up.janitor.clear(ctx, d, intents, func() bool { return true })
 }
 
 // clear aborts the uploads of an object that may be those of the intents: begun

@@ -352,7 +352,7 @@ func TestJanitorLeavesToTheRun(t *testing.T) {
 		t.Errorf("%v, and %d lists", err, lists.Load())
 	}
 	// The run itself knows what it does.
-	if err := r.clearIntents(t.Context(), d.dest); err != nil || slices.Contains(r.uploadsLeft(t), lost) {
+	if err := d.clearIntents(t.Context()); err != nil || slices.Contains(r.uploadsLeft(t), lost) {
 		t.Errorf("%v, and the store has the upload", err)
 	}
 	g.let()
@@ -367,7 +367,8 @@ func TestClearIntentsAsksForNothing(t *testing.T) {
 	r.orphan(t, "k", "no-such-upload")
 	r.orphan(t, "k", "", func(up *journal.Upload) { up.Store = "another" })
 	r.spoil(func(http.ResponseWriter, *http.Request, http.Handler) { t.Error("a request") })
-	if err := r.clearIntents(t.Context(), push.Destination{Bucket: "bucket", Key: "k"}); err != nil {
+	d := &delivery{up: r.Uploader, dest: push.Destination{Bucket: "bucket", Key: "k"}}
+	if err := d.clearIntents(t.Context()); err != nil {
 		t.Error(err)
 	}
 }

@@ -16,6 +16,7 @@ type metrics struct {
 	pushes    *prometheus.CounterVec
 	failures  *prometheus.CounterVec
 	bytes     prometheus.Counter
+	resumed   prometheus.Counter
 	duration  prometheus.Histogram
 	retries   *prometheus.CounterVec
 	requests  *prometheus.CounterVec
@@ -33,6 +34,8 @@ func newMetrics(reg prometheus.Registerer, u *Uploader, limit int) *metrics {
 			Name: "s3daemon_push_failures_total", Help: "Pushes that failed or were refused, by the code of their problem."}, []string{"code"}),
 		bytes: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "s3daemon_push_bytes_total", Help: "Bytes of the files whose pushes are done."}),
+		resumed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "s3daemon_resumed_bytes_total", Help: "Bytes of parts that an earlier run had delivered, so that they were not sent again."}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "s3daemon_push_duration_seconds", Help: "Time from the acceptance of a push until it was done.",
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2, 3, 5, 7, 10, 20, 60, 300, 1800}}),
@@ -51,7 +54,7 @@ func newMetrics(reg prometheus.Registerer, u *Uploader, limit int) *metrics {
 	for _, operation := range []string{"PutObject", "UploadPart", completing} {
 		m.mismatches.WithLabelValues(operation)
 	}
-	reg.MustRegister(m.mismatches, m.aborts, m.pushes, m.failures, m.bytes, m.duration, m.retries, m.requests, m.requestIn, queueCollector{u},
+	reg.MustRegister(m.mismatches, m.aborts, m.pushes, m.failures, m.bytes, m.resumed, m.duration, m.retries, m.requests, m.requestIn, queueCollector{u},
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "s3daemon_slots", Help: "Size of the pool: requests to the store that may be under way at once."},
 			func() float64 { return float64(limit) }),

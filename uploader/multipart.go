@@ -26,38 +26,75 @@ import (
 
 var _ manager.UploadAPIClient = (*delivery)(nil)
 
-// abortTimeout bounds the clean-up after a failed multipart upload, with the
-// wait for a slot.
-const abortTimeout = time.Minute
-
-// stoppedAbortTimeout bounds it when the daemon is being stopped.
-const stoppedAbortTimeout = 2 * time.Second
-
-// inParts sends a file of more than one part.
+// inParts sends a file of more than one part, or what the last run has left of
+// it.
 func (d *delivery) inParts(ctx context.Context) (outcome, error) {
-	d.parts = make([]sentPart, d.up.plan.parts(d.file.Size()))
+	if done, err := d.takeUp(ctx); err != nil || done {
+		return d.got, err
+	}
+	d.pacer = newPacer(d.up.limit)
 	uploads := manager.NewUploader(d, func(m *manager.Uploader) {
-		m.PartSize = d.up.plan.partSize(d.file.Size())
+		m.PartSize = d.partSize
 		m.MaxUploadParts = maxParts + 1 // at just as many parts as there may be, it would cut them anew
-		m.Concurrency = d.up.limit      // the slots decide how many parts really go
+		m.Concurrency = d.up.limit      // the pacer and the slots decide how many parts really go
+		m.LeavePartsOnError = true      // for the next run, or the janitor
 		m.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
 	})
 	if _, err := uploads.Upload(ctx, d.input(ctx)); err != nil {
+		if d.upload != nil && (needsNewUpload(err) || d.stored) { // as what is not the file
+			d.useless = d.upload.BegunAt
+		}
 		return outcome{}, err
 	}
 	return d.got, nil
 }
 
-// CreateMultipartUpload begins an upload in parts. Its checksum is to be one of
-// the whole object, so that a reader can compare it whatever the part size was.
+// CreateMultipartUpload begins an upload in parts, or answers with the one that
+// the run goes on with. Its checksum is to be one of the whole object, so that a
+// reader can compare it whatever the part size was.
 func (d *delivery) CreateMultipartUpload(ctx context.Context, in *s3.CreateMultipartUploadInput, opts ...func(*s3.Options)) (*s3.CreateMultipartUploadOutput, error) {
+	if d.upload != nil {
+		return &s3.CreateMultipartUploadOutput{UploadId: &d.upload.ID}, nil
+	}
 	if d.up.checksum != ChecksumMD5 {
 		in.ChecksumAlgorithm = types.ChecksumAlgorithmCrc64nvme
 		in.ChecksumType = types.ChecksumTypeFullObject
 	}
-	var out *s3.CreateMultipartUploadOutput
-	err := d.request(ctx, "CreateMultipartUpload", single, first, func(ctx context.Context, c *commitment) (err error) {
-		if !c.commit() { // an upload whose id nobody heard would stay for ever
+	// What the store does not say, or do, the janitor asks for again later.
+	if err := d.clearIntents(ctx); err != nil && (ctx.Err() != nil || errors.Is(err, errLeaving)) {
+		return nil, err
+	}
+	d.orphans = !d.begunAt.IsZero()
+	up := d.newUpload()
+	if err := onDisk(ctx, func(done func()) { d.up.journal.PutUpload(up, done) }); err != nil {
+		return nil, err
+	}
+	if d.orphans {
+		d.up.janitor.wake()
+	}
+	// From here on whatever the store begins for us will be found, though this
+	// process be killed.
+	out, another, err := d.beginUpload(ctx, in, opts)
+	switch {
+	case err != nil && !another: // there is none
+		d.up.journal.DropUpload(up, nil)
+	case err == nil && another: // the intent stays, for the one whose id nobody heard
+		up.BegunAt, d.orphans = d.nextBegunAt(), true
+	}
+	if err != nil {
+		return out, err
+	}
+	up.ID = *out.UploadId
+	d.up.journal.PutUpload(up, nil)
+	d.upload = up
+	return out, nil
+}
+
+// beginUpload asks for an upload, and reports whether an attempt may have begun one
+// whose id was not heard.
+func (d *delivery) beginUpload(ctx context.Context, in *s3.CreateMultipartUploadInput, opts []func(*s3.Options)) (out *s3.CreateMultipartUploadOutput, another bool, err error) {
+	err = d.request(ctx, "CreateMultipartUpload", single, first, func(ctx context.Context, c *commitment) (err error) {
+		if !c.commit() { // to hear the id
 			return context.Cause(ctx)
 		}
 		out, err = d.up.client.CreateMultipartUpload(ctx, in, opts...)
@@ -68,9 +105,10 @@ func (d *delivery) CreateMultipartUpload(ctx context.Context, in *s3.CreateMulti
 		case !d.named(out.Key):
 			err = errors.New("the store's answer to CreateMultipartUpload is about another object")
 		}
+		another = another || err != nil && unclear(err)
 		return err
 	})
-	return out, err
+	return out, another, err
 }
 
 // named reports whether an answer is about our object, as far as it says. Some
@@ -96,6 +134,13 @@ func (d *delivery) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteM
 		in.ChecksumType = types.ChecksumTypeFullObject
 		in.ChecksumCRC64NVME = aws.String(crcText(crc))
 	}
+	// With it all parts are on disk, so that a daemon that is killed meanwhile
+	// sends none of them again.
+	before := d.upload.CompletedAt
+	if err := d.recordCompletion(ctx); err != nil {
+		return nil, err
+	}
+	open := false
 	var out *s3.CompleteMultipartUploadOutput
 	err := d.request(ctx, completing, single, inPlace, func(ctx context.Context, c *commitment) (err error) {
 		// Once the object stands a changed file can only be reported; before
@@ -105,6 +150,10 @@ func (d *delivery) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteM
 		}
 		if !c.commit() {
 			return context.Cause(ctx)
+		}
+		if time.Since(d.upload.CompletedAt) > completionTold { // after an outage, say
+			d.upload.CompletedAt = time.Now().UTC()
+			d.up.journal.PutUpload(d.upload, nil)
 		}
 		out, err = d.up.client.CompleteMultipartUpload(ctx, in, opts...)
 		if err == nil && (aws.ToString(out.ETag) == "" && aws.ToString(out.Key) == "" || !d.named(out.Key)) {
@@ -117,21 +166,36 @@ func (d *delivery) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteM
 		switch {
 		case err == nil:
 		case unclear(err) || answerOf(err).Code == "NoSuchUpload": // which an earlier attempt may have completed
-			d.maybe, d.unclear = true, true
+			d.maybe, d.unclear, open = true, true, true
 			err = &unclearError{err}
 		case mismatched(err):
 			err = &spoiledError{err}
 		}
 		return err
 	})
-	if d.unclear {
+	if open {
 		out, err = d.resolve(err)
 	}
 	if err != nil {
+		if !open { // it was refused, or not asked for
+			d.upload.CompletedAt = before
+			d.up.journal.PutUpload(d.upload, nil)
+		}
 		return out, err
 	}
 	d.got, err = d.joinedOutcome(out, crc)
+	d.got.parts, d.got.over, d.got.orphans = len(d.parts), d.upload, d.orphans
 	return out, err
+}
+
+// completionTold is how old the record of a completion may be when it is asked
+// for: those who leave it alone for a time count from the record.
+const completionTold = time.Minute
+
+// recordCompletion puts on disk that the upload is about to be completed.
+func (d *delivery) recordCompletion(ctx context.Context) error {
+	d.upload.CompletedAt = time.Now().UTC()
+	return onDisk(ctx, func(done func()) { d.up.journal.PutUpload(d.upload, done) })
 }
 
 const (
@@ -208,7 +272,7 @@ func errNotShown(cause error) error {
 // store shows is ours, it was completed; else the cause stands.
 func (d *delivery) resolve(cause error) (*s3.CompleteMultipartUploadOutput, error) {
 	s, err := d.look(d.parts)
-	if err != nil || s.is != ourObject {
+	if err != nil || !d.madeByUs(s, d.upload.BegunAt) {
 		return nil, cause
 	}
 	d.stored = true
@@ -227,33 +291,8 @@ func unclear(err error) bool {
 	return !refused && !untrusted && !neverSent(err) && !notTried(err)
 }
 
-// AbortMultipartUpload drops the parts of a failed upload. It has a context and
-// a limit of its own: the push's own context may be what ended the upload. It
-// does nothing where the upload was, or may have been, completed: on some stores
-// an abort that meets a slow completion destroys the object.
-func (d *delivery) AbortMultipartUpload(ctx context.Context, in *s3.AbortMultipartUploadInput, opts ...func(*s3.Options)) (*s3.AbortMultipartUploadOutput, error) {
-	if d.stored { // as an object, whatever was found wrong with it then
-		return new(s3.AbortMultipartUploadOutput), nil
-	}
-	if d.unclear {
-		d.up.log.Warn("parts may be left behind: whether the upload was completed is not known",
-			"bucket", d.dest.Bucket, "key", d.dest.Key, "upload_id", aws.ToString(in.UploadId))
-		return new(s3.AbortMultipartUploadOutput), nil
-	}
-	limit := abortTimeout
-	if d.up.stopped.Err() != nil {
-		limit = stoppedAbortTimeout
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
-	defer cancel()
-	var out *s3.AbortMultipartUploadOutput
-	err := d.request(ctx, aborting, single, inPlace, func(ctx context.Context, _ *commitment) (err error) {
-		out, err = d.up.client.AbortMultipartUpload(ctx, in, opts...)
-		return err
-	})
-	if err != nil && answerOf(err).Code != "NoSuchUpload" {
-		d.up.log.Warn("parts are left behind: the upload could not be aborted",
-			"bucket", d.dest.Bucket, "key", d.dest.Key, "upload_id", aws.ToString(in.UploadId), "error", err.Error())
-	}
-	return out, err
+// AbortMultipartUpload is never called: what a run leaves is for the next one,
+// or, once the push has ended, the janitor's.
+func (d *delivery) AbortMultipartUpload(context.Context, *s3.AbortMultipartUploadInput, ...func(*s3.Options)) (*s3.AbortMultipartUploadOutput, error) {
+	return nil, errors.New("a run aborts nothing")
 }

@@ -9,6 +9,10 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"github.com/lsst-dm/s3daemon/journal"
 	"github.com/lsst-dm/s3daemon/push"
 )
 
@@ -19,13 +23,58 @@ type sentPart struct {
 	etag  string // by which the store knows it
 	ours  digests
 	proof proof
+	told  bool // the store told its CRC64NVME: some want the completion to name it then
 }
 
-// keepPart notes that the store has the part of that number, from 1.
+// keepPart notes that the store has the part of that number, from 1, and has it
+// put on disk.
 func (d *delivery) keepPart(number int32, p sentPart) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.parts[number-1] = p
+	d.mu.Unlock()
+	d.up.journal.PutPart(d.upload, p.record(number), nil)
+}
+
+// partOf returns the part of that number, from 1; zero if the store does not have
+// it.
+func (d *delivery) partOf(number int32) sentPart {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.parts[number-1]
+}
+
+// record is the part as the journal has it.
+func (p *sentPart) record(number int32) *journal.Part {
+	r := &journal.Part{Number: number, Size: p.size, ETag: p.etag, CRC64NVME: p.ours.crc, Algorithm: p.proof.algorithm, By: p.proof.by, Told: p.told}
+	if p.ours.have&withMD5 != 0 {
+		r.MD5 = p.ours.md5[:]
+	}
+	if p.ours.have&withSHA256 != 0 {
+		r.SHA256 = p.ours.sha256[:]
+	}
+	return r
+}
+
+// sentPartOf is the part that the journal has.
+func sentPartOf(r *journal.Part) sentPart {
+	p := sentPart{size: r.Size, etag: r.ETag, ours: digests{have: withCRC, crc: r.CRC64NVME}, proof: proof{r.Algorithm, r.By}, told: r.Told}
+	if copy(p.ours.md5[:], r.MD5) == md5.Size {
+		p.ours.have |= withMD5
+	}
+	if copy(p.ours.sha256[:], r.SHA256) == sha256.Size {
+		p.ours.have |= withSHA256
+	}
+	return p
+}
+
+// answer is what the store said when it got the part, as far as the completion
+// has it.
+func (p *sentPart) answer() *s3.UploadPartOutput {
+	out := &s3.UploadPartOutput{ETag: aws.String(`"` + p.etag + `"`)}
+	if p.told {
+		out.ChecksumCRC64NVME = aws.String(p.ours.crc64nvme())
+	}
+	return out
 }
 
 // combined returns the CRC64NVME of the parts, one after the other.

@@ -53,7 +53,10 @@ type peculiar struct {
 	bodies  int
 	parts   map[int][]byte
 	object  []byte
-	asked   []string // operations, in their order
+	made    time.Time      // when the object was made
+	kind    string         // and its content type
+	etags   map[int]string // of the parts of the upload that is there
+	asked   []string       // operations, in their order
 	headers []http.Header
 }
 
@@ -84,18 +87,29 @@ func (s *peculiar) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 			return
 		}
 		if number == 0 {
-			s.object = body
+			s.object, s.made, s.kind = body, time.Now(), req.Header.Get("Content-Type")
 			return
 		}
 		if s.parts == nil {
 			s.parts = make(map[int][]byte)
 		}
 		s.parts[number] = body
+		s.etags[number] = w.Header().Get("Etag")
 	case operation == "CreateMultipartUpload" && s.instead != nil && s.instead(operation, w):
 	case operation == "CreateMultipartUpload":
+		s.kind, s.etags = req.Header.Get("Content-Type"), make(map[int]string)
 		io.WriteString(w, "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>")
+	case operation == askingParts && s.etags == nil:
+		w.WriteHeader(http.StatusNotFound)
+		io.WriteString(w, "<Error><Code>NoSuchUpload</Code></Error>")
+	case operation == askingParts:
+		io.WriteString(w, "<ListPartsResult><UploadId>u</UploadId>")
+		for n, etag := range s.etags {
+			fmt.Fprintf(w, "<Part><PartNumber>%d</PartNumber><ETag>%s</ETag><Size>%d</Size></Part>", n, etag, len(s.parts[n]))
+		}
+		io.WriteString(w, "</ListPartsResult>")
 	case operation == "CompleteMultipartUpload":
-		s.object = nil
+		s.object, s.made = nil, time.Now()
 		for i := range len(s.parts) {
 			s.object = append(s.object, s.parts[i+1]...)
 		}
@@ -115,6 +129,8 @@ func (s *peculiar) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		w.WriteHeader(http.StatusNotFound)
 	case req.Method == http.MethodHead:
 		w.Header().Set("Content-Length", strconv.Itoa(cmp.Or(s.headSize, len(s.object))))
+		w.Header().Set("Content-Type", s.kind)
+		w.Header().Set("Last-Modified", s.made.UTC().Format(http.TimeFormat))
 		w.Header().Set("Etag", `"`+cmp.Or(s.headTag, s.tagOfParts(), "0x8DBC")+`"`)
 		if s.checksCRC {
 			w.Header().Set("X-Amz-Checksum-Crc64nvme", crcText(crc64nvme.Checksum(s.object)))
@@ -765,9 +781,10 @@ func TestCompletionRefused(t *testing.T) {
 		path, content := r.file(t, "f", testPart+1)
 		receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
 		uploads, ends := s.count("CreateMultipartUpload"), s.count(completing)
-		if uploads != ends || s.count("DELETE") != refused {
-			t.Errorf("%d uploads, %d completions, of which %d were refused, %d given up", uploads, ends, refused, s.count("DELETE"))
+		if uploads != ends {
+			t.Errorf("%d uploads, %d completions", uploads, ends)
 		}
+		until(t, "the janitor has given up those that were refused", func() bool { return len(r.recorded(t)) == 0 && s.count("DELETE") == refused })
 		if times > 1 {
 			wantMismatch(t, r, s, receipt, err)
 			if ends != r.cfg.Attempts {

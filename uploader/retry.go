@@ -12,6 +12,9 @@ const (
 	backoffBase = 500 * time.Millisecond
 	backoffCap  = 10 * time.Second // while somebody waits
 	patientCap  = time.Minute      // once nobody does
+	// completionSettles is how long a store has for a completion that nobody hears
+	// of any more before it is asked for another.
+	completionSettles = 5 * time.Second
 	// longestRetryAfter is the most that a store's Retry-After is believed.
 	longestRetryAfter = 5 * time.Minute
 	// longestForCaller is the longest Retry-After that a push is held for that
@@ -23,14 +26,15 @@ const (
 // happened: no clock, no state shared between pushes, so that one push's bad
 // luck never uses up another's tries.
 type retryPolicy struct {
-	attempts int                               // tries in all while somebody waits, at least 1
-	giveUp   time.Duration                     // how old a push may become that nobody waits for
-	settles  time.Duration                     // how long a file that changed is left alone
-	jitter   func(time.Duration) time.Duration // a random duration below its argument
+	attempts  int                               // tries in all while somebody waits, at least 1
+	giveUp    time.Duration                     // how old a push may become that nobody waits for
+	settles   time.Duration                     // how long a file that changed is left alone
+	completes time.Duration                     // how long an upload is that the store was asked to complete, without an answer
+	jitter    func(time.Duration) time.Duration // a random duration below its argument
 }
 
 func newRetryPolicy(attempts int, giveUp time.Duration) retryPolicy {
-	return retryPolicy{attempts: attempts, giveUp: giveUp, settles: fileSettles, jitter: func(d time.Duration) time.Duration { return rand.N(d) }}
+	return retryPolicy{attempts: attempts, giveUp: giveUp, settles: fileSettles, completes: completionSettles, jitter: func(d time.Duration) time.Duration { return rand.N(d) }}
 }
 
 // failure is an attempt that failed.

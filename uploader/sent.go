@@ -7,9 +7,9 @@ import (
 	"github.com/lsst-dm/s3daemon/transport"
 )
 
-// sent is how many bytes of a file the store has acknowledged in one run: those
-// of the requests that have ended well, and what it has so far of those under
-// way. What a failed attempt sent counts no more.
+// sent is how many bytes of a file the store has acknowledged: those of parts
+// that it had before the run, those of the requests that have ended well, and what
+// it has so far of those under way. What a failed attempt sent counts no more.
 type sent struct {
 	mu       sync.Mutex
 	ended    int64                            // guarded by mu
@@ -24,6 +24,13 @@ func (s *sent) bytes() int64 {
 		n += x.Acknowledged()
 	}
 	return n
+}
+
+// resume counts what the store had before.
+func (s *sent) resume(bytes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended += bytes
 }
 
 func (s *sent) begin(x *transport.Exchange) {

@@ -29,6 +29,7 @@ type task struct {
 	seenAt       time.Time
 	attempts     int
 	differed     int         // times that the store had, or had got, other bytes
+	useless      time.Time   // when the upload was begun that is known to be no use; zero: none
 	problem      *push.Error // of the last attempt
 	wantedSince  time.Time   // when a caller began to wait
 	startedAt    time.Time

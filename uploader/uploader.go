@@ -44,6 +44,7 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -99,11 +100,13 @@ type Uploader struct {
 	metrics      *metrics
 	seed         maphash.Seed
 
-	stopped context.Context // cancelled when what runs is to be cut off
-	stop    context.CancelFunc
-	leaving chan struct{}  // closed when callers are not to wait any longer
-	asking  chan struct{}  // one element for each push that is being asked about
-	workers sync.WaitGroup // Add in New only
+	stopped  context.Context // cancelled when what runs is to be cut off
+	stop     context.CancelFunc
+	leaving  chan struct{}             // closed when callers are not to wait any longer
+	cutOffAt atomic.Pointer[time.Time] // when what runs will be cut off; nil: not before Drain
+	unlisted sync.Once                 // has told that the store does not list the parts of uploads
+	asking   chan struct{}             // one element for each push that is being asked about
+	workers  sync.WaitGroup            // Add in New only
 
 	mu          sync.Mutex // guards all below
 	turn        [2]*sync.Cond

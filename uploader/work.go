@@ -63,6 +63,7 @@ type result struct {
 	unclearSince time.Time // see delivery
 	asked        bool      // and it was asked for it
 	unclear      bool      // in vain
+	useless      time.Time // when the upload was begun that cannot be completed
 }
 
 // run delivers a push, once.
@@ -83,7 +84,7 @@ func (u *Uploader) run(ctx context.Context, e *entry, t *task) result {
 	}
 	got, err := d.run(ctx)
 	err = u.mayBeChanged(err)
-	res := result{got: got, err: err, attempts: d.mostAttempts(), differed: int(d.mismatches.Load()), stored: d.stored, maybe: d.maybe || d.stored && err != nil, unclearSince: d.unclearSince}
+	res := result{got: got, err: err, attempts: d.mostAttempts(), differed: int(d.mismatches.Load()), stored: d.stored, maybe: d.maybe || d.stored && err != nil, unclearSince: d.unclearSince, useless: d.useless}
 	if ctx.Err() != nil {
 		res.cause = context.Cause(ctx)
 	}
@@ -124,7 +125,7 @@ func (u *Uploader) newDelivery(ctx context.Context, r *journal.Record, t *task) 
 	}
 	d = &delivery{up: u, id: r.ID, req: r.Request, dest: dest}
 	u.mu.Lock()
-	t.delivery, d.file, d.before, d.unclearSince = d, u.takeFileLocked(t), t.attempts, t.unclearSince
+	t.delivery, d.file, d.before, d.unclearSince, d.useless = d, u.takeFileLocked(t), t.attempts, t.unclearSince, t.useless
 	u.mu.Unlock()
 	if d.file != nil {
 		return d, true, nil
@@ -147,6 +148,9 @@ func (u *Uploader) settle(e *entry, t *task, res result) {
 	t.differed += res.differed
 	if !res.unclearSince.IsZero() {
 		t.unclearSince = res.unclearSince
+	}
+	if res.useless.After(t.useless) {
+		t.useless = res.useless
 	}
 	e.maybe = e.maybe || res.maybe
 	if known, is := asFileError(res.err); is && res.stored && known.Code == push.FileChanged {
@@ -274,7 +278,15 @@ func (u *Uploader) write(e *entry, t *task, accepted *journal.Record, state push
 	if failure != nil {
 		r.Problem = failure.Problem()
 	}
-	u.journal.End(&r, func() { u.ended(e, t, &r, failure) })
+	u.journal.End(&r, func() {
+		u.ended(e, t, &r, failure)
+		if failure != nil || got.orphans { // what is done has no upload left else
+			u.janitor.wake()
+		}
+	})
+	if got.over != nil { // after the end: else a crash between the two would forget what the object was made of
+		u.journal.DropUpload(got.over, nil)
+	}
 }
 
 // ended is called by the journal: the end of the push survives kill -9 from
@@ -283,9 +295,6 @@ func (u *Uploader) ended(e *entry, t *task, r *journal.Record, failure *push.Err
 	receipt := receiptOf(r)
 	u.metrics.ended(receipt, failure)
 	u.logEnd(receipt, failure)
-	if failure != nil { // what is done has no upload left, but for those that it replaced
-		u.janitor.wake()
-	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.rate.ended(r.FinishedAt)

@@ -1,0 +1,344 @@
+package uploader
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"github.com/lsst-dm/s3daemon/journal"
+	"github.com/lsst-dm/s3daemon/source"
+)
+
+// A file in parts goes on where the last run of its push has stopped, be that
+// one of this process or of an earlier one. The journal has its upload from
+// before the store was asked for it, and each part once the store was shown to
+// have it:
+//
+//	PutUpload     the intent, without an id; it is on disk before
+//	              CreateMultipartUpload, so that no upload is without a record
+//	PutUpload     with the id
+//	PutPart       after each UploadPart
+//	PutUpload     with CompletedAt, on disk before CompleteMultipartUpload
+//	End           once the object was shown
+//	DropUpload
+//
+// The newest upload of a push that has not ended is its own. All others are
+// orphans, which a run leaves alone.
+
+// prior is what is known of the upload that an earlier run has left.
+type prior struct {
+	begun   bool    // there is one, and it has an id
+	fits    bool    // it is one of the file as it is, at this store, with these checksums, in parts that may be
+	useless bool    // an earlier run has found that it cannot be completed
+	listed  listing // what the store says of it
+	asked   bool    // the store was asked to complete it
+	recent  bool    // just now, so that it may be at it still
+	looked  bool    // the store was asked for the object since
+	made    bool    // and has shown the one that the upload was to become
+}
+
+// listing is what a store says when it is asked for the parts of an upload.
+type listing uint8
+
+const (
+	notListed  listing = iota // it was not asked
+	listed                    // it has the upload
+	notThere                  // it has none of that id
+	notAllowed                // it does not say, to us
+)
+
+// step is what a run does about the upload that an earlier one has left.
+type step uint8
+
+const (
+	beginAnew step = iota
+	listParts
+	lookForObject
+	letItBe // for a while; then look again
+	goOn    // send what the store does not have, and complete it
+	nothing // is to be sent: it has been completed
+)
+
+// next returns what is to be done next.
+//
+//	no upload, or one without an id         begin anew: nobody knows what became of it
+//	of another file, store or mode          begin anew
+//	known to be useless                     begin anew
+//	else                                    list its parts
+//	  asked to complete, not looked for     look for the object: after the list, since one that
+//	                                        is completed in between would be seen by neither
+//	  the object is there                   nothing
+//	  the store does not know the upload    begin anew
+//	  asked to complete just now            let it be: on some stores a second completion that
+//	                                        meets a slow first one destroys the object
+//	  else                                  go on; where the store does not tell the parts,
+//	                                        by the record: the completion will show
+func (p prior) next() step {
+	switch {
+	case !p.begun, !p.fits, p.useless:
+		return beginAnew
+	case p.listed == notListed:
+		return listParts
+	case p.asked && !p.looked:
+		return lookForObject
+	case p.asked && p.made:
+		return nothing
+	case p.listed == notThere:
+		return beginAnew
+	case p.asked && p.recent:
+		return letItBe
+	}
+	return goOn
+}
+
+// completionLasts is for how long after it was asked for a completion may be
+// under way, on a store that has much to join.
+const completionLasts = time.Hour
+
+// takeUp finds the upload that an earlier run has left, and prepares to go on
+// with it, or else with a new one. It reports whether nothing is left to be
+// done; what it amounts to is in d.got then.
+func (d *delivery) takeUp(ctx context.Context) (done bool, err error) {
+	up, err := d.lastUpload(ctx)
+	if err != nil {
+		return false, err
+	}
+	var p prior
+	if up != nil {
+		p = prior{begun: up.ID != "", fits: d.fits(up), useless: up.BegunAt.Equal(d.useless), asked: !up.CompletedAt.IsZero()}
+	}
+	if p.next() != beginAnew {
+		if err := d.recall(up); err != nil {
+			return false, err
+		}
+	}
+	for {
+		if p.asked {
+			p.recent = time.Since(up.CompletedAt) < d.up.retry.completes
+			d.maybe, d.unclear = true, time.Since(up.CompletedAt) < completionLasts
+		}
+		switch p.next() {
+		case beginAnew:
+			d.forget()
+			return false, nil
+		case listParts:
+			p.listed, err = d.listParts(ctx)
+		case lookForObject:
+			p.looked = true
+			p.made, err = d.lookForCompleted()
+		case letItBe:
+			p.listed, p.looked = notListed, false
+			err = d.letItBe(ctx)
+		case goOn:
+			d.logResumed()
+			return false, nil
+		case nothing:
+			d.stored = true
+			if p.listed == notThere {
+				d.got.over = d.upload
+			}
+			return true, nil
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+}
+
+// lastUpload returns the newest upload of the push; nil if it has none.
+func (d *delivery) lastUpload(ctx context.Context) (*journal.Upload, error) {
+	// What an earlier run has submitted may not be on disk yet.
+	if err := onDisk(ctx, d.up.journal.Barrier); err != nil {
+		return nil, err
+	}
+	uploads, err := d.up.journal.Uploads(d.id)
+	if err != nil {
+		return nil, unreadable(err)
+	}
+	var last *journal.Upload
+	for i := range uploads {
+		d.begunAt = uploads[i].BegunAt
+		if !uploads[i].Probe {
+			last = &uploads[i]
+		}
+	}
+	return last, nil
+}
+
+// onDisk submits a change to the journal and waits until it is on disk, which
+// on a full one only the context ends.
+func onDisk(ctx context.Context, submit func(done func())) error {
+	landed := make(chan struct{})
+	submit(func() { close(landed) })
+	select {
+	case <-landed:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// fits reports whether the file can be sent by the upload.
+func (d *delivery) fits(up *journal.Upload) bool {
+	was := source.Identity{Size: up.Size, ModTime: up.ModTime, Device: up.Device, Inode: up.Inode}
+	return up.Store == d.up.name && up.Bucket == d.dest.Bucket && up.Key == d.dest.Key && up.Checksum == string(d.up.checksum) &&
+		was.Same(d.file.Identity()) && up.PartSize > 0 && up.PartSize < up.Size && partsOf(up.Size, up.PartSize) <= maxParts
+}
+
+// recall takes over an upload as the journal has it.
+func (d *delivery) recall(up *journal.Upload) error {
+	parts, err := d.up.journal.Parts(up)
+	if err != nil {
+		return unreadable(err)
+	}
+	d.upload, d.partSize = up, up.PartSize
+	d.parts = make([]sentPart, partsOf(up.Size, up.PartSize))
+	for i := range parts {
+		if p := &parts[i]; p.Number >= 1 && int(p.Number) <= len(d.parts) && p.Size == d.sizeOfPart(int(p.Number)) {
+			d.parts[p.Number-1] = sentPartOf(p)
+		}
+	}
+	return nil
+}
+
+// forget prepares for a new upload.
+func (d *delivery) forget() {
+	d.upload, d.partSize = nil, d.up.plan.partSize(d.file.Size())
+	d.parts = make([]sentPart, d.up.plan.parts(d.file.Size()))
+}
+
+// sizeOfPart is how many bytes the part of that number has.
+func (d *delivery) sizeOfPart(number int) int64 {
+	return min(d.partSize, d.file.Size()-int64(number-1)*d.partSize)
+}
+
+// delivered returns how many parts the store has, and their bytes.
+func (d *delivery) delivered() (parts int, bytes int64) {
+	for i := range d.parts {
+		if d.parts[i].size > 0 {
+			parts++
+			bytes += d.parts[i].size
+		}
+	}
+	return parts, bytes
+}
+
+// askingParts is the operation that asks for the parts of an upload.
+const askingParts = "ListParts"
+
+// listParts asks the store which parts it has, and takes those for delivered
+// that were recorded alike. An error says that the store gave no answer.
+func (d *delivery) listParts(ctx context.Context) (listing, error) {
+	has := make([]bool, len(d.parts))
+	in := &s3.ListPartsInput{Bucket: &d.dest.Bucket, Key: &d.dest.Key, UploadId: &d.upload.ID}
+	for after := 0; ; {
+		var page *s3.ListPartsOutput
+		err := d.request(ctx, askingParts, single, first, func(ctx context.Context, _ *commitment) (err error) {
+			page, err = d.up.client.ListParts(ctx, in)
+			return err
+		})
+		switch answer := answerOf(err); {
+		case err == nil && aws.ToString(page.UploadId) != d.upload.ID:
+			return d.untold("it is about another upload"), nil
+		case err == nil:
+		case answer.Status == 404 && answer.Code != "NoSuchBucket":
+			return notThere, nil // Ceph 16 says NoSuchKey
+		case answer.Status != 0 && (denied(err) || !transient(err)) && answer.Code != "NoSuchBucket":
+			return d.untold(answerText(answer)), nil
+		default:
+			return notListed, err
+		}
+		for _, p := range page.Parts {
+			if n := int(aws.ToInt32(p.PartNumber)); n >= 1 && n <= len(has) {
+				ours := &d.parts[n-1]
+				has[n-1] = ours.size > 0 && ours.size == aws.ToInt64(p.Size) && strings.EqualFold(ours.etag, bareETag(aws.ToString(p.ETag)))
+			}
+		}
+		next, err := strconv.Atoi(aws.ToString(page.NextPartNumberMarker))
+		if !aws.ToBool(page.IsTruncated) || err != nil || next <= after {
+			break
+		}
+		after, in.PartNumberMarker = next, page.NextPartNumberMarker
+	}
+	for i := range has {
+		if !has[i] {
+			d.parts[i] = sentPart{}
+		}
+	}
+	return listed, nil
+}
+
+// untold warns, once, that the parts of uploads are not listed.
+func (d *delivery) untold(answer string) listing {
+	d.up.unlisted.Do(func() {
+		d.up.log.Warn("the store does not list the parts of an upload, which then goes on by the record alone: allow s3:ListMultipartUploadParts",
+			"bucket", d.dest.Bucket, "answer", answer)
+	})
+	return notAllowed
+}
+
+// lookForCompleted reports whether the store has the object that the upload was
+// to become. If it refuses to say, that is a no.
+func (d *delivery) lookForCompleted() (made bool, err error) {
+	parts := d.parts
+	if n, _ := d.delivered(); n < len(parts) {
+		parts = nil // the file tells
+	}
+	s, err := d.look(parts)
+	switch {
+	case err == nil && d.madeByUs(s, d.upload.BegunAt):
+		d.got = s.got
+		d.got.parts = len(d.parts)
+		return true, nil
+	case err != nil && transient(err):
+		return false, err
+	}
+	return false, nil
+}
+
+// letItBe waits until a completion that was asked for has had its time.
+func (d *delivery) letItBe(ctx context.Context) error {
+	left := min(d.up.retry.completes, time.Until(d.upload.CompletedAt.Add(d.up.retry.completes)))
+	select {
+	case <-time.After(left):
+		return nil
+	case <-d.up.leaving:
+		return errLeaving
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// logResumed tells that a file goes on, and counts what need not be sent again.
+func (d *delivery) logResumed() {
+	n, bytes := d.delivered()
+	d.sent.resume(bytes)
+	d.up.metrics.resumed.Add(float64(bytes))
+	d.up.log.Info("upload resumed", "id", d.id.String(), "bucket", d.dest.Bucket, "key", d.dest.Key, "upload_id", d.upload.ID,
+		"parts_delivered", n, "parts", len(d.parts))
+}
+
+// newUpload is the record of an upload that is to be begun.
+func (d *delivery) newUpload() *journal.Upload {
+	is := d.file.Identity()
+	return &journal.Upload{
+		Push: d.id, BegunAt: d.nextBegunAt(), Store: d.up.name, Bucket: d.dest.Bucket, Key: d.dest.Key,
+		Checksum: string(d.up.checksum), PartSize: d.partSize,
+		Size: is.Size, ModTime: is.ModTime, Device: is.Device, Inode: is.Inode,
+	}
+}
+
+// nextBegunAt is now, and later than any upload of the push was begun, whatever
+// the clock says.
+func (d *delivery) nextBegunAt() time.Time {
+	now := time.Now().UTC().Round(0)
+	if !now.After(d.begunAt) {
+		now = d.begunAt.Add(time.Nanosecond)
+	}
+	d.begunAt = now
+	return now
+}
