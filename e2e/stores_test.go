@@ -49,6 +49,9 @@ type realStore struct {
 	listsClean    bool                    // lists keys as path.Clean has them
 	keepsLess     bool                    // drops the tags of what comes in parts
 	checksOnlyMD5 bool                    // and the signed body, so that it stores what a bare CRC64NVME tells to be wrong
+
+	createsOnce       bool // checks If-None-Match when it makes the object, so that of two requests at once one is refused
+	ignoresOnComplete bool // ignores it on CompleteMultipartUpload
 }
 
 // always has one proof for every mode.
@@ -85,8 +88,9 @@ func versity() *realStore {
 		access: accessKey, secret: secretKey, client: theStore.client,
 		one: wholeCRC.always, parts: wholeCRC.always,
 		// A key is a path in a file system to it.
-		cannotHold: map[string]bool{"slash at the end/": true},
-		listsClean: true,
+		cannotHold:  map[string]bool{"slash at the end/": true},
+		listsClean:  true,
+		createsOnce: true,
 	}
 }
 
@@ -138,6 +142,7 @@ func cephStore(t testing.TB) *realStore {
 		kmsKey: os.Getenv("S3DAEMON_E2E_CEPH_KMS_KEY"),
 		one:    wholeMD5.always, parts: partsMD5.always,
 		keepsLess: true, checksOnlyMD5: true,
+		createsOnce: true, ignoresOnComplete: true,
 	}
 	s.connect(t, endpoint)
 	return s
