@@ -2,11 +2,9 @@ package uploader
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/rand"
 	"path"
-	"slices"
 	"sync"
 	"time"
 
@@ -36,7 +34,10 @@ const askHeedAgain = time.Hour
 
 // conditions is what is known of the store, for PutObject and
 // CompleteMultipartUpload apart. It is found out once in the life of a process.
-type conditions struct{ put, complete conditionOf }
+type conditions struct {
+	put, complete conditionOf
+	probes        sync.Map // the uploadName of each probe that is under way
+}
 
 // conditionOf is what is known of one operation.
 type conditionOf struct {
@@ -119,33 +120,34 @@ func (d *delivery) heeds(ctx context.Context, operation string) (heeding, error)
 // it, if the process ends before it has been removed.
 type probe struct {
 	*delivery
-	upload   journal.Upload
-	object   bool     // there may be one
-	versions []string // of it, as far as the store has told
+	upload journal.Upload
+	id     string // of the upload at the store
+	object bool   // there may be one
+	lost   bool   // there may be an upload whose id nobody heard
 }
 
 // probeName begins the last element of the keys of probes.
 const probeName = ".s3daemon-probe-"
 
-// probe asks by a probe, and removes what that made.
-func (d *delivery) probe(ctx context.Context, ask func(*probe, context.Context) (heeding, error)) (heeding, error) {
+// probe asks by a probe, and removes what that made. Until then the janitor
+// leaves it alone.
+func (d *delivery) probe(ctx context.Context, ask func(*probe, context.Context) (heeding, error)) (h heeding, err error) {
 	dest := push.Destination{Bucket: d.dest.Bucket, Key: probeKey(d.dest.Key)}
 	p := &probe{
 		delivery: &delivery{up: d.up, dest: dest, id: d.id, req: push.Request{Overwrite: d.req.Overwrite, Encryption: d.req.Encryption, KMSKeyID: d.req.KMSKeyID}},
 		upload:   journal.Upload{Push: d.id, BegunAt: time.Now().UTC(), Store: d.up.name, Bucket: dest.Bucket, Key: dest.Key, Probe: true},
 	}
+	d.up.conditions.probes.Store(nameOf(&p.upload), nil)
+	defer d.up.conditions.probes.Delete(nameOf(&p.upload))
+	defer p.remove()
 	onDisk := make(chan struct{})
 	d.up.journal.PutUpload(&p.upload, func() { close(onDisk) })
-	var h heeding
-	var err error
 	select {
 	case <-onDisk:
-		h, err = ask(p, ctx)
+		return ask(p, ctx)
 	case <-ctx.Done():
-		err = context.Cause(ctx)
+		return unsure, context.Cause(ctx)
 	}
-	p.remove()
-	return h, err
 }
 
 // probeKey is a key that nobody else has, below the same prefix. It fits where
@@ -183,14 +185,11 @@ func (p *probe) complete(ctx context.Context) (heeding, error) {
 		return unsure, err
 	}
 	in := &s3.CompleteMultipartUploadInput{
-		Bucket: &p.dest.Bucket, Key: &p.dest.Key, UploadId: &p.upload.ID, IfNoneMatch: p.condition(),
+		Bucket: &p.dest.Bucket, Key: &p.dest.Key, UploadId: &p.id, IfNoneMatch: p.condition(),
 		MultipartUpload: &types.CompletedMultipartUpload{Parts: []types.CompletedPart{{PartNumber: aws.Int32(1), ETag: etag}}},
 	}
 	return heedingOf(p.request(ctx, completing, single, question, func(ctx context.Context, _ *commitment) error {
-		out, err := p.up.client.CompleteMultipartUpload(ctx, in)
-		if err == nil {
-			p.made(out.VersionId)
-		}
+		_, err := p.up.client.CompleteMultipartUpload(ctx, in)
 		return err
 	}))
 }
@@ -219,7 +218,6 @@ func (p *probe) makeObject(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		p.made(out.VersionId)
 		return p.acknowledged(bareETag(aws.ToString(out.ETag)))
 	})
 }
@@ -231,16 +229,20 @@ func (p *probe) beginUpload(ctx context.Context) error {
 	}
 	return p.request(ctx, "CreateMultipartUpload", single, question, func(ctx context.Context, _ *commitment) error {
 		out, err := p.up.client.CreateMultipartUpload(ctx, in)
-		if err == nil {
-			p.upload.ID = aws.ToString(out.UploadId)
+		if err != nil {
+			p.lost = p.lost || unclear(err)
+			return err
+		}
+		if p.id = aws.ToString(out.UploadId); !p.lost { // else all uploads of the key are looked for
+			p.upload.ID = p.id
 			p.up.journal.PutUpload(&p.upload, nil)
 		}
-		return err
+		return nil
 	})
 }
 
 func (p *probe) sendPart(ctx context.Context) (etag *string, err error) {
-	in := &s3.UploadPartInput{Bucket: &p.dest.Bucket, Key: &p.dest.Key, UploadId: &p.upload.ID, PartNumber: aws.Int32(1)}
+	in := &s3.UploadPartInput{Bucket: &p.dest.Bucket, Key: &p.dest.Key, UploadId: &p.id, PartNumber: aws.Int32(1)}
 	err = p.request(ctx, "UploadPart", single, question, func(ctx context.Context, _ *commitment) error {
 		in.Body = bytes.NewReader([]byte{'.'})
 		out, err := p.up.client.UploadPart(ctx, in)
@@ -252,43 +254,20 @@ func (p *probe) sendPart(ctx context.Context) (etag *string, err error) {
 	return etag, err
 }
 
-// made notes a version of the object, which is to be removed as well.
-func (p *probe) made(version *string) {
-	if v := aws.ToString(version); v != "" && !slices.Contains(p.versions, v) {
-		p.versions = append(p.versions, v)
-	}
-}
-
 // remove removes all that the probe has made. It goes on when the push has been
-// cancelled. What it cannot remove, the janitor will try to.
+// cancelled. What it cannot remove, or does not see yet, the janitor will.
 func (p *probe) remove() {
 	var err error
-	if p.upload.ID != "" {
-		err = p.request(p.up.stopped, aborting, single, question, func(ctx context.Context, _ *commitment) error {
-			_, err := p.up.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &p.dest.Bucket, Key: &p.dest.Key, UploadId: &p.upload.ID})
-			if answerOf(err).Code == "NoSuchUpload" { // it was completed
-				return nil
-			}
-			return err
-		})
+	switch {
+	case p.id != "" || p.lost:
+		err = p.up.janitor.cleanUp(p.up.stopped, p.delivery, &p.upload)
+	case p.object:
+		err = p.removeObject(p.up.stopped)
 	}
-	versions := p.versions
-	if p.object && len(versions) == 0 {
-		versions = []string{""}
+	switch {
+	case err != nil:
+		p.up.log.Warn("a probe is left behind for now", "bucket", p.dest.Bucket, "key", p.dest.Key, "error", inBrief(err))
+	case !p.lost:
+		p.up.journal.DropUpload(&p.upload, nil)
 	}
-	for _, version := range versions {
-		in := &s3.DeleteObjectInput{Bucket: &p.dest.Bucket, Key: &p.dest.Key}
-		if version != "" {
-			in.VersionId = &version
-		}
-		err = cmp.Or(err, p.request(p.up.stopped, "DeleteObject", single, question, func(ctx context.Context, _ *commitment) error {
-			_, err := p.up.client.DeleteObject(ctx, in)
-			return err
-		}))
-	}
-	if err != nil {
-		p.up.log.Warn("a probe is left behind", "bucket", p.dest.Bucket, "key", p.dest.Key, "error", inBrief(err))
-		return
-	}
-	p.up.journal.DropUpload(&p.upload, nil)
 }

@@ -249,6 +249,11 @@ func (j *janitor) cleanUp(ctx context.Context, d *delivery, o *journal.Upload) e
 			return err
 		}
 	}
+	return d.removeObject(ctx)
+}
+
+// removeObject deletes the object, with all its versions.
+func (d *delivery) removeObject(ctx context.Context) error {
 	marked, err := d.delete(ctx, nil)
 	if err != nil || !marked {
 		return err

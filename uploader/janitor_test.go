@@ -489,7 +489,10 @@ func TestJanitorAndOutages(t *testing.T) {
 // its object; one of this process is left to that.
 func TestJanitorCleansUp(t *testing.T) {
 	r := newRig(t)
-	probe := func(up *journal.Upload) { up.Probe = true }
+	probe := func(up *journal.Upload) {
+		up.Probe = true
+		r.conditions.probes.Store(nameOf(up), nil)
+	}
 	id, unheard := r.begin(t, "probe-1", []byte("x")), r.begin(t, "probe-2", []byte("x"))
 	own := r.orphan(t, "probe-3", "own", probe)
 	orphans := []*journal.Upload{r.orphan(t, "probe-1", id, probe), r.orphan(t, "probe-2", "", probe)}

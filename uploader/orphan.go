@@ -60,14 +60,11 @@ func (u *Uploader) orphans() (orphans []journal.Upload, err error) {
 	return orphans, err
 }
 
-// probeTakes is how long a question of this process about what the store can do
-// may take.
-const probeTakes = time.Hour
-
-// probing reports whether the upload is of a question that this process may be
-// at.
+// probing reports whether the upload is of a question to the store that is under
+// way.
 func (u *Uploader) probing(up *journal.Upload) bool {
-	return up.Probe && up.BegunAt.After(u.janitor.begun) && time.Since(up.BegunAt) < probeTakes
+	_, is := u.conditions.probes.Load(nameOf(up))
+	return is
 }
 
 // uploads returns those of the uploads in the journal that the function is true of.
