@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -105,6 +107,7 @@ func (d *delivery) meet(cause error) (outcome, error) {
 	s, err := d.look(nil)
 	switch {
 	case err == nil && s.is == ourObject:
+		s.got.parts = partsByETag(s.got.etag)
 		return s.got, nil
 	case err == nil && s.is == noObject:
 		if cause == nil {
@@ -119,6 +122,20 @@ func (d *delivery) meet(cause error) (outcome, error) {
 		return outcome{}, errVanished
 	}
 	return outcome{}, d.errExists(sight{is: someObject}, cause)
+}
+
+// partsByETag returns how many requests the object was sent in, 0 if its ETag does
+// not tell.
+func partsByETag(etag string) int {
+	if isMD5(etag) {
+		return 1
+	}
+	_, number, _ := strings.Cut(etag, "-")
+	n, err := strconv.Atoi(number)
+	if err != nil || !isMD5OfParts(etag) {
+		return 0
+	}
+	return n
 }
 
 // errExists is the end of a push that would have had to replace an object.
