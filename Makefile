@@ -4,7 +4,8 @@
 # make e2e-chaos  the daemon killed at random for 200 rounds, with a sound store and with a faulty one
 # make e2e-faults every fault alone; 2,000 pushes with random ones, for three seeds; 2,000 asked for twice; a link that is lost for 30 s
 # make conformance, make conformance-ceph
-#                 pushes of all kinds with every checksum, on two stores, and on a Ceph RGW of Debian's packages; prints a table
+#                 pushes of all kinds with every checksum, and contests for one object, on two stores, and on a Ceph RGW of
+#                 Debian's packages; prints a table
 # make lint       gofmt, go vet, staticcheck
 # make fuzz       every fuzz target for FUZZTIME
 # make bench      throughput and CPU against a bare PUT; see bench/README.md
@@ -42,10 +43,10 @@ e2e-faults:
 	cd e2e && S3DAEMON_E2E_FULL=1 go test -v -count=1 -timeout 1h -run '$(FAULTS)' ./...
 
 conformance:
-	cd e2e && S3DAEMON_E2E_FULL=1 go test -v -count=1 -timeout 15m -run TestConformance ./...
+	cd e2e && S3DAEMON_E2E_FULL=1 go test -v -count=1 -timeout 30m -run TestConformance ./...
 
 conformance-ceph:
-	cd e2e && S3DAEMON_E2E_FULL=1 ceph/run.sh go test -v -count=1 -timeout 15m -run TestConformance/ceph ./...
+	cd e2e && S3DAEMON_E2E_FULL=1 ceph/run.sh go test -v -count=1 -timeout 1h -run TestConformance/ceph ./...
 
 lint:
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt these: $$unformatted" >&2; exit 1; fi

@@ -138,8 +138,13 @@ func (d *delivery) probe(ctx context.Context, ask func(*probe, context.Context) 
 		upload:   journal.Upload{Push: d.id, BegunAt: time.Now().UTC(), Store: d.up.name, Bucket: dest.Bucket, Key: dest.Key, Probe: true},
 	}
 	d.up.conditions.probes.Store(nameOf(&p.upload), nil)
-	defer d.up.conditions.probes.Delete(nameOf(&p.upload))
-	defer p.remove()
+	defer func() {
+		removed := p.remove()
+		d.up.conditions.probes.Delete(nameOf(&p.upload))
+		if !removed {
+			d.up.janitor.wake()
+		}
+	}()
 	onDisk := make(chan struct{})
 	d.up.journal.PutUpload(&p.upload, func() { close(onDisk) })
 	select {
@@ -254,9 +259,10 @@ func (p *probe) sendPart(ctx context.Context) (etag *string, err error) {
 	return etag, err
 }
 
-// remove removes all that the probe has made. It goes on when the push has been
-// cancelled. What it cannot remove, or does not see yet, the janitor will.
-func (p *probe) remove() {
+// remove removes all that the probe has made, or reports that it could not. It
+// goes on when the push has been cancelled. What is not removed, or does not show
+// yet, is the janitor's.
+func (p *probe) remove() bool {
 	var err error
 	switch {
 	case p.id != "" || p.lost:
@@ -270,4 +276,5 @@ func (p *probe) remove() {
 	case !p.lost:
 		p.up.journal.DropUpload(&p.upload, nil)
 	}
+	return err == nil
 }
