@@ -42,6 +42,8 @@ type delivery struct {
 	useless  time.Time       // when the upload was begun that cannot be completed; zero: none is known to be so
 	pacer    *pacer
 
+	retriedAt time.Time // when the push was put back last, as its record has it
+
 	before       int       // attempts at the push that were made in earlier runs
 	unclearSince time.Time // when the first PutObject began of which it is not known whether it made the object; zero: there was none
 	stored       bool      // the store said that it has the object

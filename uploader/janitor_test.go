@@ -60,6 +60,40 @@ func TestOwnUpload(t *testing.T) {
 	}
 }
 
+// TestPutBackDoesNotGoOn: what was begun before a push was put back may be aborted
+// at that very moment, and some stores lose an object whose upload is completed
+// meanwhile. So its run does not go on with that, and what it begins is its own
+// even if the clock was set back.
+func TestPutBackDoesNotGoOn(t *testing.T) {
+	j, err := journal.Open(journal.Config{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	r := &journal.Record{ID: push.ID{1}, State: push.Queued}
+	d := &delivery{up: &Uploader{journal: j}, id: r.ID}
+	begun := &journal.Upload{Push: r.ID, BegunAt: d.nextBegunAt(), ID: "first"}
+	j.PutUpload(begun, nil)
+	if last, err := d.lastUpload(t.Context()); err != nil || last == nil || last.ID != "first" {
+		t.Fatalf("a run goes on with %+v, %v", last, err)
+	}
+
+	r.RetriedAt = time.Now().Add(time.Hour).UTC()
+	d = &delivery{up: d.up, id: r.ID, retriedAt: r.RetriedAt}
+	if last, err := d.lastUpload(t.Context()); err != nil || last != nil {
+		t.Errorf("the run of a push that was put back goes on with %+v, %v", last, err)
+	}
+	j.PutUpload(&journal.Upload{Push: r.ID, BegunAt: d.nextBegunAt(), ID: "second"}, nil)
+	last, err := d.lastUpload(t.Context())
+	if err != nil || last == nil || last.ID != "second" {
+		t.Errorf("the run goes on with %+v, %v", last, err)
+	}
+	uploads, err := j.Uploads(r.ID)
+	if own := ownUpload(r, uploads); err != nil || own == nil || own.ID != "second" {
+		t.Errorf("of %+v, %+v is its own, %v", uploads, own, err)
+	}
+}
+
 func TestDuty(t *testing.T) {
 	now := time.Now()
 	for name, tc := range map[string]struct {

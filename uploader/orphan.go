@@ -15,9 +15,15 @@ func ownUpload(r *journal.Record, uploads []journal.Upload) *journal.Upload {
 	if r == nil || r.State.Ended() {
 		return nil
 	}
+	return newestUpload(uploads, r.RetriedAt)
+}
+
+// newestUpload returns the newest of the uploads of a push that was put back then,
+// unless it was begun before.
+func newestUpload(uploads []journal.Upload, retriedAt time.Time) *journal.Upload {
 	for i := len(uploads) - 1; i >= 0; i-- {
 		if up := &uploads[i]; !up.Probe {
-			if up.BegunAt.Before(r.RetriedAt) {
+			if up.BegunAt.Before(retriedAt) {
 				return nil
 			}
 			return up

@@ -26,8 +26,8 @@ import (
 //	End           once the object was shown
 //	DropUpload
 //
-// The newest upload of a push that has not ended is its own. All others are
-// orphans, which a run leaves alone.
+// The newest upload of a push that has not ended is its own, unless the push was
+// put back since. All others are orphans, which a run leaves alone.
 
 // prior is what is known of the upload that an earlier run has left.
 type prior struct {
@@ -149,7 +149,8 @@ func (d *delivery) takeUp(ctx context.Context) (done bool, err error) {
 	}
 }
 
-// lastUpload returns the newest upload of the push; nil if it has none.
+// lastUpload returns the newest upload of the push; nil if it has none, or none
+// since it was put back.
 func (d *delivery) lastUpload(ctx context.Context) (*journal.Upload, error) {
 	// What an earlier run has submitted may not be on disk yet.
 	if err := onDisk(ctx, d.up.journal.Barrier); err != nil {
@@ -159,14 +160,10 @@ func (d *delivery) lastUpload(ctx context.Context) (*journal.Upload, error) {
 	if err != nil {
 		return nil, unreadable(err)
 	}
-	var last *journal.Upload
-	for i := range uploads {
-		d.begunAt = uploads[i].BegunAt
-		if !uploads[i].Probe {
-			last = &uploads[i]
-		}
+	if n := len(uploads); n > 0 {
+		d.begunAt = uploads[n-1].BegunAt
 	}
-	return last, nil
+	return newestUpload(uploads, d.retriedAt), nil
 }
 
 // onDisk submits a change to the journal and waits until it is on disk, which
@@ -332,12 +329,15 @@ func (d *delivery) newUpload() *journal.Upload {
 	}
 }
 
-// nextBegunAt is now, and later than any upload of the push was begun, whatever
-// the clock says.
+// nextBegunAt is now, and later than any upload of the push was begun, and than
+// the push was put back, whatever the clock says: by that the newest is known to
+// be the push's own.
 func (d *delivery) nextBegunAt() time.Time {
 	now := time.Now().UTC().Round(0)
-	if !now.After(d.begunAt) {
-		now = d.begunAt.Add(time.Nanosecond)
+	for _, before := range []time.Time{d.begunAt, d.retriedAt} {
+		if !now.After(before) {
+			now = before.Add(time.Nanosecond)
+		}
 	}
 	d.begunAt = now
 	return now

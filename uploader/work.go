@@ -123,7 +123,7 @@ func (u *Uploader) newDelivery(ctx context.Context, r *journal.Record, t *task) 
 	if err != nil {
 		return nil, false, err
 	}
-	d = &delivery{up: u, id: r.ID, req: r.Request, dest: dest}
+	d = &delivery{up: u, id: r.ID, req: r.Request, dest: dest, retriedAt: r.RetriedAt}
 	u.mu.Lock()
 	t.delivery, d.file, d.before, d.unclearSince, d.useless = d, u.takeFileLocked(t), t.attempts, t.unclearSince, t.useless
 	u.mu.Unlock()
