@@ -212,13 +212,13 @@ func (m *model) compareUploads() {
 	}
 	n, parts := 0, 0
 	err := m.j.EachUpload(func(u *Upload) error {
-		key := string(uploadKey(u))
-		if n++; !reflect.DeepEqual(u, m.uploads[key]) {
-			m.t.Errorf("got  %+v\nwant %+v", u, m.uploads[key])
+		key := uploadKey(u)
+		if n++; !reflect.DeepEqual(u, m.uploads[string(key)]) {
+			m.t.Errorf("got  %+v\nwant %+v", u, m.uploads[string(key)])
 		}
 		var want []*Part
-		for _, number := range slices.Sorted(maps.Keys(m.parts[key])) {
-			want = append(want, m.parts[key][number])
+		for _, number := range slices.Sorted(maps.Keys(m.parts[string(key)])) {
+			want = append(want, m.parts[string(key)][number])
 		}
 		wantParts(m.t, m.j, u, want...)
 		parts += len(want)
