@@ -144,11 +144,14 @@ func (d *delivery) errExists(s sight, cause error) *push.Error {
 	if answer := answerOf(cause); answer.Status != 0 {
 		e.Store = &answer
 	}
-	what := "another object"
-	if s.is == someObject {
+	what, h := "another object", s.head
+	switch {
+	case h == nil:
+		what = "an object that the daemon may not look at (HeadObject)"
+	case s.is == someObject:
 		what = "an object that cannot be compared with the file"
 	}
-	if h := s.head; h != nil {
+	if h != nil {
 		what += fmt.Sprintf(" (%d bytes, ETag %s", aws.ToInt64(h.ContentLength), push.Quote(bareETag(aws.ToString(h.ETag))))
 		if h.LastModified != nil {
 			what += ", of " + h.LastModified.UTC().Format(time.RFC3339)

@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -411,6 +412,73 @@ func TestProbeIsRefused(t *testing.T) {
 	}
 }
 
+// TestProbeMeetsABadMoment: what passes is waited for, and nothing is concluded.
+func TestProbeMeetsABadMoment(t *testing.T) {
+	for _, tc := range []struct {
+		status int
+		code   string
+		want   push.Code // of the push, at last
+	}{
+		{503, "SlowDown", push.StoreRefused}, {404, "NoSuchBucket", push.StoreRefused}, {403, "SignatureDoesNotMatch", push.StoreRefused},
+	} {
+		for _, what := range []string{"PutObject", "CreateMultipartUpload", "UploadPart"} {
+			t.Run(fmt.Sprint(tc.code, " at ", what), func(t *testing.T) {
+				r := newRig(t)
+				var bad atomic.Bool
+				bad.Store(true)
+				r.watch(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+					if name, _, _ := strings.Cut(operationOf(req), " "); bad.Load() && isProbe(req) && name == what && req.Method != http.MethodDelete {
+						io.Copy(io.Discard, req.Body)
+						refuseWith(w, tc.status, tc.code)
+						return
+					}
+					next.ServeHTTP(w, req)
+				})
+				path, _ := r.file(t, "f", testPart+1)
+				if _, err := r.create(t, path, "k"); asPushError(err) == nil || asPushError(err).Code != tc.want || asPushError(err).Store.Code != tc.code {
+					t.Errorf("in a bad moment: %v, want %s", err, tc.want)
+				}
+				bad.Store(false)
+				if receipt, err := r.create(t, path, "k"); err != nil || receipt.Parts != 2 {
+					t.Errorf("after it: %v, %+v", err, receipt)
+				}
+				if keys := r.keysLeft(t); !slices.Equal(keys, []string{"k"}) {
+					t.Errorf("the store has %q", keys)
+				}
+			})
+		}
+	}
+}
+
+// TestProbeIsCancelled: its push ends at once, and the janitor removes what it had
+// made.
+func TestProbeIsCancelled(t *testing.T) {
+	r := newRig(t)
+	arrived, hold := make(chan struct{}), make(chan struct{})
+	r.watch(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		if isProbe(req) && operationOf(req) == "UploadPart 1" {
+			close(arrived)
+			<-hold
+		}
+		next.ServeHTTP(w, req)
+	})
+	defer close(hold)
+	path, _ := r.file(t, "f", testPart+1)
+	receipt, err := r.Uploader.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k", Overwrite: new(bool)}, push.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-arrived
+	id, err := push.ParseID(receipt.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if receipt, err = r.Cancel(t.Context(), id); err != nil || receipt.State != push.Cancelled {
+		t.Errorf("%v, %+v", err, receipt)
+	}
+	until(t, "the janitor", func() bool { return len(r.keysLeft(t))+len(r.uploadsLeft(t)) == 0 })
+}
+
 // TestProbeLosesAnswers: what a request made whose answer nobody heard is removed
 // all the same.
 func TestProbeLosesAnswers(t *testing.T) {
@@ -586,8 +654,8 @@ func TestMeeting(t *testing.T) {
 		{"a conflict at the end", large, 0, fail(1, "CompleteMultipartUpload", with(409, "ConditionalRequestConflict")), "", ""},
 		{"our own first try", small, 0, fail(1, "PutObject", lose), "", ""},
 		{"our own first try, in parts", large, 0, fail(1, "CompleteMultipartUpload", lose), "", ""},
-		{"it may not be looked at", small, small + 1, fail(100, "HeadObject", with(403, "")), push.Exists, "cannot be compared with the file at s3://bucket/k already"},
-		{"it may not be looked at, in parts", large, small, fail(100, "HeadObject", with(403, "")), push.Exists, "cannot be compared with the file"},
+		{"it may not be looked at", small, small + 1, fail(100, "HeadObject", with(403, "")), push.Exists, "may not look at (HeadObject) at s3://bucket/k already"},
+		{"it may not be looked at, in parts", large, small, fail(100, "HeadObject", with(403, "")), push.Exists, "may not look at"},
 		{"no answer about it", small, small, fail(1, "HeadObject", with(503, "")), "", ""},
 		{"no answer about it, in parts", large, large, fail(1, "HeadObject", with(503, "")), "", ""},
 		{"never an answer about it", small, small, fail(100, "HeadObject", with(503, "")), push.StoreRefused, ""},

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
+	"fmt"
 	"path"
 	"sync"
 	"time"
@@ -82,15 +84,15 @@ func (c *conditionOf) learn(bucket string, ask func() (heeding, error)) (heeding
 	c.asking = nil
 	switch {
 	case err != nil:
-		return unsure, err
 	case h == unsure:
 		if c.vain == nil {
 			c.vain = make(map[string]time.Time)
 		}
 		c.vain[bucket] = time.Now()
+	default:
+		c.known = h
 	}
-	c.known = h
-	return h, nil
+	return h, err
 }
 
 // putting is the operation that makes an object of one request.
@@ -107,7 +109,7 @@ func (d *delivery) heeds(ctx context.Context, operation string) (heeding, error)
 		switch {
 		case err == nil:
 			d.up.log.Info("found out what the store does with If-None-Match", "operation", operation, "heeds", h == heeded, "bucket", d.dest.Bucket)
-		case answerOf(err).Status != 0:
+		case errors.Is(err, errUntold):
 			d.up.log.Warn("could not find out what the store does with If-None-Match", "operation", operation, "bucket", d.dest.Bucket, "error", inBrief(err))
 			err = nil
 		}
@@ -139,7 +141,7 @@ func (d *delivery) probe(ctx context.Context, ask func(*probe, context.Context) 
 	}
 	d.up.conditions.probes.Store(nameOf(&p.upload), nil)
 	defer func() {
-		removed := p.remove()
+		removed := ctx.Err() == nil && p.remove() // else the end of the push would have to wait for it
 		d.up.conditions.probes.Delete(nameOf(&p.upload))
 		if !removed {
 			d.up.janitor.wake()
@@ -172,42 +174,57 @@ func (p *probe) put(ctx context.Context) (heeding, error) {
 	if err == nil {
 		err = p.makeObject(ctx)
 	}
-	// If the first one fails so, it was itself that is in the way: a try whose
-	// answer was lost.
-	return heedingOf(err)
+	switch {
+	case err == nil:
+		return ignored, nil
+	case conditionFailed(err): // the first one by itself: a try of it whose answer was lost
+		return heeded, nil
+	}
+	return unsure, untold(err)
 }
 
 // complete asks about CompleteMultipartUpload.
 func (p *probe) complete(ctx context.Context) (heeding, error) {
 	if err := p.makeObject(ctx); err != nil && !conditionFailed(err) {
-		return unsure, err
+		return unsure, untold(err)
 	}
 	if err := p.beginUpload(ctx); err != nil {
-		return unsure, err
+		return unsure, untold(err)
 	}
 	etag, err := p.sendPart(ctx)
 	if err != nil {
-		return unsure, err
+		return unsure, untold(err)
 	}
 	in := &s3.CompleteMultipartUploadInput{
 		Bucket: &p.dest.Bucket, Key: &p.dest.Key, UploadId: &p.id, IfNoneMatch: p.condition(),
 		MultipartUpload: &types.CompletedMultipartUpload{Parts: []types.CompletedPart{{PartNumber: aws.Int32(1), ETag: etag}}},
 	}
-	return heedingOf(p.request(ctx, completing, single, question, func(ctx context.Context, _ *commitment) error {
+	err = p.request(ctx, completing, single, question, func(ctx context.Context, _ *commitment) error {
 		_, err := p.up.client.CompleteMultipartUpload(ctx, in)
 		return err
-	}))
-}
-
-// heedingOf is what a request shows that was to meet an object and to fail.
-func heedingOf(err error) (heeding, error) {
+	})
 	switch {
 	case err == nil:
 		return ignored, nil
 	case conditionFailed(err):
 		return heeded, nil
+	case answerOf(err).Status != 0: // even if it says that it may do so later
+		return unsure, fmt.Errorf("%w: %w", errUntold, err)
 	}
 	return unsure, err
+}
+
+// errUntold marks the failure of a request by which a question is answered: it
+// need not be asked again soon.
+var errUntold = errors.New("it is not to be found out")
+
+// untold marks a failure so that another attempt does not change. That there is
+// no bucket, its push will hear as well.
+func untold(err error) error {
+	if answer := answerOf(err); answer.Status == 0 || transient(err) || answer.Code == "NoSuchBucket" {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errUntold, err)
 }
 
 // makeObject makes an empty object, if there is none.
@@ -259,9 +276,8 @@ func (p *probe) sendPart(ctx context.Context) (etag *string, err error) {
 	return etag, err
 }
 
-// remove removes all that the probe has made, or reports that it could not. It
-// goes on when the push has been cancelled. What is not removed, or does not show
-// yet, is the janitor's.
+// remove removes all that the probe has made, or reports that it could not. What
+// is not removed, or does not show yet, is the janitor's.
 func (p *probe) remove() bool {
 	var err error
 	switch {
