@@ -108,6 +108,7 @@ func (d *delivery) meet(cause error) (outcome, error) {
 	switch {
 	case err == nil && s.is == ourObject:
 		s.got.parts = partsByETag(s.got.etag)
+		s.got.orphans = true // whatever this push has begun was for nothing
 		return s.got, nil
 	case err == nil && s.is == noObject:
 		if cause == nil {
