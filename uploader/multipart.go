@@ -12,6 +12,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"strings"
 	"time"
@@ -165,7 +166,7 @@ func (d *delivery) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteM
 		}
 		switch {
 		case err == nil:
-		case unclear(err) || answerOf(err).Code == "NoSuchUpload": // which an earlier attempt may have completed
+		case unclear(err) || overtaken(err):
 			d.maybe, d.unclear, open = true, true, true
 			err = &unclearError{err}
 		case mismatched(err):
@@ -173,17 +174,15 @@ func (d *delivery) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteM
 		}
 		return err
 	})
-	if open {
-		out, err = d.resolve(err)
+	switch {
+	case open:
+		out, err = new(s3.CompleteMultipartUploadOutput), d.resolve(err)
+	case err != nil: // it was refused, or not asked for
+		d.upload.CompletedAt = before
+		d.up.journal.PutUpload(d.upload, nil)
+	default:
+		d.got, err = d.joinedOutcome(out, crc)
 	}
-	if err != nil {
-		if !open { // it was refused, or not asked for
-			d.upload.CompletedAt = before
-			d.up.journal.PutUpload(d.upload, nil)
-		}
-		return out, err
-	}
-	d.got, err = d.joinedOutcome(out, crc)
 	d.got.parts, d.got.over, d.got.orphans = len(d.parts), d.upload, d.orphans
 	return out, err
 }
@@ -269,24 +268,29 @@ func errNotShown(cause error) error {
 }
 
 // resolve asks for the object whose completion ended unclearly. If what the
-// store shows is ours, it was completed; else the cause stands.
-func (d *delivery) resolve(cause error) (*s3.CompleteMultipartUploadOutput, error) {
+// store shows is ours, it was completed, and d.got says what it amounts to; else
+// the cause stands.
+func (d *delivery) resolve(cause error) error {
 	s, err := d.look(d.parts)
 	if err != nil || !d.madeByUs(s, d.upload.BegunAt) {
-		return nil, cause
+		return cause
 	}
-	d.stored = true
-	return &s3.CompleteMultipartUploadOutput{
-		ETag: s.head.ETag, VersionId: s.head.VersionId, ChecksumCRC64NVME: s.head.ChecksumCRC64NVME, ChecksumType: s.head.ChecksumType,
-		ServerSideEncryption: s.head.ServerSideEncryption,
-	}, nil
+	d.stored, d.got = true, s.got
+	return nil
+}
+
+// overtaken reports whether the store refused a completion so that another one of
+// the same upload may have been carried out, or may just be.
+func overtaken(err error) bool {
+	answer := answerOf(err)
+	return answer.Code == "NoSuchUpload" || answer.Status == http.StatusConflict
 }
 
 // unclear reports whether the store may have carried out, or may still be
 // carrying out, the request that ended so.
 func unclear(err error) bool {
 	answer := answerOf(err)
-	refused := answer.Status >= 300 && answer.Status < 500 || answer.Code == "SlowDown"
+	refused := answer.Status >= 300 && answer.Status < 500
 	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
 	return !refused && !untrusted && !neverSent(err) && !notTried(err)
 }

@@ -42,9 +42,10 @@ type sight struct {
 }
 
 // look asks for the object, and compares it with the parts of an upload, each of
-// which the store was shown to have. Without any it compares it with the file,
-// which is read as far as the answer needs; the caller has yet to Check that the
-// file is the one that he means. An error says that the store gave no answer, or
+// which the store was shown to have. Without any, or where they tell nothing, it
+// compares it with the file if there is one, which is read as far as the answer
+// needs; the caller has yet to Check that the file is the one that he means. An
+// error says that the store gave no answer, or
 // one that leaves open whether there is an object.
 func (d *delivery) look(parts []sentPart) (sight, error) {
 	head, err := d.head()
@@ -54,7 +55,11 @@ func (d *delivery) look(parts []sentPart) (sight, error) {
 	case err != nil:
 		return sight{}, err
 	}
-	return d.compare(head, parts), nil
+	s := d.compare(head, parts)
+	if s.is == someObject && parts != nil && d.file != nil { // some stores give an object of parts the MD5 of the whole
+		s = d.compare(head, nil)
+	}
+	return s, nil
 }
 
 // mayHaveMade notes that a PutObject that began at that time ended so that the
@@ -179,14 +184,16 @@ func sizeDiffers(head *s3.HeadObjectOutput, size int64) *difference {
 // parts, and nothing is read.
 func (d *delivery) readFor(says claim) ([]sentPart, error) {
 	wanted, cut := withCRC, d.file.Size()
-	comparable := !says.opaque && (isMD5(says.etag) || isMD5OfParts(says.etag))
+	partSize := cmp.Or(d.partSize, d.up.plan.partSize(d.file.Size()))
+	ofParts := strings.HasSuffix(says.etag, fmt.Sprintf("-%d", partsOf(d.file.Size(), partSize))) && isMD5OfParts(says.etag)
+	comparable := !says.opaque && (isMD5(says.etag) || ofParts)
 	switch {
 	case says.crc64nvme == "" && !comparable:
 		return nil, nil
 	case comparable && (says.crc64nvme == "" || !d.up.verifies.put.knows() && d.up.checksum != ChecksumCRC64NVME):
 		wanted |= withMD5
-		if isMD5OfParts(says.etag) {
-			cut = cmp.Or(d.partSize, d.up.plan.partSize(d.file.Size()))
+		if ofParts {
+			cut = partSize
 		}
 	}
 	return d.readParts(max(1, cut), wanted)

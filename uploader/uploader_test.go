@@ -322,7 +322,7 @@ func TestFaultsAreRetried(t *testing.T) {
 					mu.Unlock()
 					// Completing is not repeated: TestUnclearCompletion.
 					completes := req.Method == http.MethodPost && req.URL.Query().Has("uploadId")
-					if n <= 2 && req.Method != http.MethodHead && !(completes && name != "503" && name != "429") {
+					if n <= 2 && req.Method != http.MethodHead && !(completes && name != "429") {
 						fault(w, req, next)
 						return
 					}
@@ -408,7 +408,9 @@ func TestFailuresSayWhy(t *testing.T) {
 				if e.Code != tc.code || !strings.Contains(e.Detail, tc.says) || strings.ContainsAny(e.Detail, "\n\r") {
 					t.Errorf("code %s, detail %q", e.Code, e.Detail)
 				}
-				if tc.store != "" && (e.Store == nil || e.Store.Code != tc.store || e.Store.RequestID == "") {
+				// The answer to a question for an object has no body to name a code in.
+				asked := size == 100 && tc.store == "SlowDown" && e.Store != nil && e.Store.Code == "ServiceUnavailable"
+				if tc.store != "" && !asked && (e.Store == nil || e.Store.Code != tc.store || e.Store.RequestID == "") {
 					t.Errorf("the store's answer: %+v", e.Store)
 				}
 				if int(tries.Load()) != tc.tries || receipt.Attempts != max(1, tc.tries) {
@@ -425,9 +427,9 @@ func TestFailuresSayWhy(t *testing.T) {
 	}
 }
 
-// TestUnclearCompletion loses the answer to completions that were carried out:
-// nothing may be done that could harm the object, no upload is completed twice,
-// and done may not be said.
+// TestUnclearCompletion loses the answer to completions that were carried out, on
+// a store whose objects of parts have the MD5 of the whole: that is the proof, and
+// no upload is begun or completed twice, nor aborted.
 func TestUnclearCompletion(t *testing.T) {
 	for name, answer := range map[string]func(http.ResponseWriter){
 		"reset":          func(http.ResponseWriter) { panic(http.ErrAbortHandler) },
@@ -453,13 +455,12 @@ func TestUnclearCompletion(t *testing.T) {
 				next.ServeHTTP(w, req)
 			})
 			path, content := r.file(t, "f", testPart+1)
-			_, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
-			var e *push.Error
-			if !errors.As(err, &e) || e.Code != push.StoreUnreachable && e.Code != push.StoreRefused {
-				t.Errorf("error %v", err)
+			receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
+			if err != nil || *receipt.Verified != (push.Verified{What: "object", Algorithm: "md5", By: "daemon", Value: fmt.Sprintf("%x", md5.Sum(content))}) {
+				t.Errorf("%v, verified %+v", err, receipt.Verified)
 			}
-			if completions.Load() != 3 || aborts.Load() != 0 || uploads.Load() != 3 {
-				t.Errorf("%d uploads, %d completions, %d aborts, want 3, one of each, none", uploads.Load(), completions.Load(), aborts.Load())
+			if completions.Load() != 1 || aborts.Load() != 0 || uploads.Load() != 1 {
+				t.Errorf("%d uploads, %d completions, %d aborts, want one, one, none", uploads.Load(), completions.Load(), aborts.Load())
 			}
 			r.wantObject(t, "k", content)
 		})
