@@ -47,7 +47,8 @@ func faultsOf(op string) map[string]fault {
 }
 
 // Whatever befalls one request, once: in the end the store has the object, and
-// the push is done. Nothing is deleted but by giving up an upload.
+// the push is done. The object was made once, unless the store's answer was that
+// it has other bytes. Nothing is deleted but by giving up an upload.
 func TestEachFault(t *testing.T) {
 	p := newFaultProxy(t)
 	d := startDaemon(t, "S3_ENDPOINT_URL="+p.url(), "S3DAEMON_STALL_TIMEOUT=3s")
@@ -88,6 +89,10 @@ func TestEachFault(t *testing.T) {
 			}
 			if got, err := digestObject(bucket, key); err != nil || got != push.file.digest {
 				t.Errorf("the store has %d bytes of %d, or others: %v", got.size, sums.size, err)
+			}
+			disagrees := push.fault.what == wrongETag || push.fault.what == wrongChecksum
+			if made := p.objectsMade(bucket, key); len(made) != 1 && !disagrees {
+				t.Errorf("the object was made %d times, want once: %s", len(made), p.summary())
 			}
 			met := false
 			for _, x := range p.requests(push.op) {

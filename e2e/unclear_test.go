@@ -131,3 +131,59 @@ func TestGiveUp(t *testing.T) {
 		d.doneOf(t, id)
 	}
 }
+
+// What the store has done, and did not say so, is not asked for again, and
+// nothing is aborted: the object was made once, and is right.
+func TestUnclearEnds(t *testing.T) {
+	proxyError := fault{status: http.StatusGatewayTimeout}.afterStoring()
+	ends := map[string]fault{
+		"cut":             {what: cutAfter},
+		"cut in it":       {what: cutAnswer},
+		"500":             internalError.afterStoring(),
+		"503":             slowDown.afterStoring(),
+		"of a proxy":      proxyError,
+		"an error in 200": errorIn200.afterStoring(),
+		"trickles, cut":   {what: cutAnswer, at: offset(20)},
+	}
+	gone := map[string]fault{ // of a completion: an earlier one was carried out
+		"NoSuchUpload": fault{status: http.StatusNotFound, code: "NoSuchUpload"}.afterStoring(),
+		"409":          fault{status: http.StatusConflict, code: "OperationAborted"}.afterStoring(),
+	}
+	for _, s := range []*realStore{versity(), fakeStore(t), cephStore(t)} {
+		if s == nil {
+			continue
+		}
+		t.Run(s.name, func(t *testing.T) {
+			p := newFaultProxyTo(t, s.dial)
+			d := startDaemon(t, s.env(p.url(), "auto", "S3DAEMON_ATTEMPTS=1")...)
+			bucket := s.newBucket(t)
+			check := func(op, name string, f fault, file *randomFile) {
+				t.Run(op+", "+name, func(t *testing.T) {
+					key := op + "/" + name
+					p.follow(only(op, once(f)))
+					r := d.push(t, file.path, "s3://"+bucket+"/"+key).done(t)
+					if r.Attempts != 1 || r.Checksum.Value != file.sums.crc64nvme {
+						t.Errorf("the receipt is %+v, the file has %+v", r, file.sums)
+					}
+					if n := len(p.objectsMade(bucket, key)); n != 1 {
+						t.Errorf("the object was made %d times", n)
+					}
+					if got, err := digestObjectIn(s.client, bucket, key); err != nil || got != file.digest {
+						t.Errorf("the store has %d bytes of %d, or others: %v", got.size, file.sums.size, err)
+					}
+				})
+			}
+			small, large := newRandomFile(t, "small", 100_000), newRandomFile(t, "large", oneRequest+1)
+			for name, f := range ends {
+				check("PutObject", name, f, small)
+				check("CompleteMultipartUpload", name, f, large)
+			}
+			for name, f := range gone {
+				check("CompleteMultipartUpload", name, f, large)
+			}
+			if n := len(p.requests("AbortMultipartUpload")); n != 0 {
+				t.Errorf("%d uploads were aborted", n)
+			}
+		})
+	}
+}
