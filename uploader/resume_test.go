@@ -1,0 +1,287 @@
+package uploader
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/lsst-dm/s3daemon/journal"
+	"github.com/lsst-dm/s3daemon/push"
+	"github.com/lsst-dm/s3daemon/source"
+)
+
+// TestWhatFollowsAnUpload has a line for each thing that can be known of the
+// upload that an earlier run has left.
+func TestWhatFollowsAnUpload(t *testing.T) {
+	found := prior{begun: true, fits: true}
+	with := func(p prior, change func(*prior)) prior { change(&p); return p }
+	known := with(found, func(p *prior) { p.listed = listed })
+	asked := with(known, func(p *prior) { p.asked, p.recent = true, true })
+	looked := with(asked, func(p *prior) { p.looked = true })
+	for _, tc := range []struct {
+		name string
+		is   prior
+		want step
+	}{
+		{"there is none", prior{}, beginAnew},
+		{"it has no id", prior{fits: true}, beginAnew},
+		{"it is of something else", prior{begun: true}, beginAnew},
+		{"it cannot be completed", with(found, func(p *prior) { p.useless = true }), beginAnew},
+		{"nothing is known of it yet", found, listParts},
+		{"the store was asked to complete it", with(found, func(p *prior) { p.asked = true }), listParts},
+		{"the store knows it", known, goOn},
+		{"the store does not", with(found, func(p *prior) { p.listed = notThere }), beginAnew},
+		{"the store does not say", with(found, func(p *prior) { p.listed = notAllowed }), goOn},
+		{"asked to complete, and known", asked, lookForObject},
+		{"asked to complete, and not known", with(asked, func(p *prior) { p.listed = notThere }), lookForObject},
+		{"asked to complete, and not told", with(asked, func(p *prior) { p.listed = notAllowed }), lookForObject},
+		{"the object is there", with(looked, func(p *prior) { p.made = true }), nothing},
+		{"and the upload is not", with(looked, func(p *prior) { p.made, p.listed = true, notThere }), nothing},
+		{"neither is there", with(looked, func(p *prior) { p.listed = notThere }), beginAnew},
+		{"no object yet", looked, letItBe},
+		{"no object after a while", with(looked, func(p *prior) { p.recent = false }), goOn},
+		{"no object after a while, and not told", with(looked, func(p *prior) { p.recent, p.listed = false, notAllowed }), goOn},
+	} {
+		if got := tc.is.next(); got != tc.want {
+			t.Errorf("%s: step %d, want %d", tc.name, got, tc.want)
+		}
+	}
+}
+
+// TestWhichUploadFits changes one thing of an upload at a time.
+func TestWhichUploadFits(t *testing.T) {
+	r := newRig(t)
+	path, _ := r.file(t, "f", 3*testPart)
+	d := r.deliveryOf(t, path)
+	d.forget()
+	for name, tc := range map[string]struct {
+		change func(*journal.Upload)
+		fits   bool
+	}{
+		"as it was begun":     {func(*journal.Upload) {}, true},
+		"other parts":         {func(up *journal.Upload) { up.PartSize = testPart + 1 }, true},
+		"one part":            {func(up *journal.Upload) { up.PartSize = 3 * testPart }, false},
+		"too many parts":      {func(up *journal.Upload) { up.PartSize = 3*testPart/10_001 - 1 }, false},
+		"no part size":        {func(up *journal.Upload) { up.PartSize = 0 }, false},
+		"another store":       {func(up *journal.Upload) { up.Store += "x" }, false},
+		"another bucket":      {func(up *journal.Upload) { up.Bucket += "x" }, false},
+		"another key":         {func(up *journal.Upload) { up.Key += "x" }, false},
+		"other checksums":     {func(up *journal.Upload) { up.Checksum = "md5" }, false},
+		"another size":        {func(up *journal.Upload) { up.Size++ }, false},
+		"another time":        {func(up *journal.Upload) { up.ModTime = up.ModTime.Add(1) }, false},
+		"another inode":       {func(up *journal.Upload) { up.Inode++ }, false},
+		"inodes of two disks": {func(up *journal.Upload) { up.Inode++; up.Device++ }, true},
+	} {
+		up := d.newUpload()
+		tc.change(up)
+		if got := d.fits(up); got != tc.fits {
+			t.Errorf("%s: fits is %v", name, got)
+		}
+	}
+}
+
+// deliveryOf returns what a run of a push of the file has before its first
+// request.
+func (r *rig) deliveryOf(t *testing.T, path string) *delivery {
+	t.Helper()
+	file, err := source.Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { file.Close() })
+	return &delivery{
+		up: r.Uploader, id: push.NewID(time.Now(), 0, [8]byte{1}), req: push.Request{File: path, Destination: "s3://bucket/k"},
+		dest: push.Destination{Bucket: "bucket", Key: "k"}, file: file,
+	}
+}
+
+// TestPartsAreListedInPages: an upload of more parts than a store tells at once
+// goes on with those that were recorded and that the store has alike.
+func TestPartsAreListedInPages(t *testing.T) {
+	const each, parts, page = 1 << 10, 2345, 1000
+	r := newRig(t)
+	path, _ := r.file(t, "f", each*parts)
+	d := r.deliveryOf(t, path)
+	d.partSize = each
+	up := d.newUpload()
+	up.ID = "u"
+	r.journal.PutUpload(up, nil)
+	for n := int32(1); n <= parts; n++ {
+		if n != 7 { // which arrived, and nobody heard of it
+			r.journal.PutPart(up, &journal.Part{Number: n, Size: each, ETag: fmt.Sprint("etag", n), CRC64NVME: uint64(n), Algorithm: "md5", By: byDaemon}, nil)
+		}
+	}
+	var pages []string
+	r.spoil(func(w http.ResponseWriter, req *http.Request, _ http.Handler) {
+		query := req.URL.Query()
+		after, _ := strconv.Atoi(query.Get("part-number-marker"))
+		pages = append(pages, query.Get("part-number-marker"))
+		fmt.Fprintf(w, "<ListPartsResult><UploadId>%s</UploadId>", query.Get("uploadId"))
+		last := min(after+page, parts)
+		for n := after + 1; n <= last; n++ {
+			etag, size := fmt.Sprint("etag", n), each
+			switch n {
+			case 1001: // of which the store has another
+				etag = "etag0"
+			case 2001:
+				size--
+			case 2345:
+				continue
+			}
+			fmt.Fprintf(w, `<Part><PartNumber>%d</PartNumber><ETag>"%s"</ETag><Size>%d</Size></Part>`, n, etag, size)
+		}
+		fmt.Fprintf(w, "<NextPartNumberMarker>%d</NextPartNumberMarker><IsTruncated>%v</IsTruncated></ListPartsResult>", last, last < parts)
+	})
+	if done, err := d.takeUp(t.Context()); done || err != nil || d.upload == nil || d.upload.ID != "u" || d.partSize != each {
+		t.Fatalf("%v, %v, upload %+v in parts of %d", done, err, d.upload, d.partSize)
+	}
+	if fmt.Sprint(pages) != "[ 1000 2000]" {
+		t.Errorf("pages after %q", pages)
+	}
+	for n := 1; n <= parts; n++ {
+		missing := n == 7 || n == 1001 || n == 2001 || n == 2345
+		if p := d.partOf(int32(n)); (p.size == 0) != missing || !missing && p.ours.crc != uint64(n) {
+			t.Errorf("part %d is %+v", n, p)
+		}
+	}
+	if n := d.sent.bytes(); n != each*(parts-4) {
+		t.Errorf("%d bytes count as sent", n)
+	}
+}
+
+// TestResumeWithoutList: a store that does not list parts to us is believed to
+// have those of the record, once; each way of saying so is no failure.
+func TestResumeWithoutList(t *testing.T) {
+	for name, tc := range map[string]struct {
+		status int
+		body   string
+		want   listing
+		fails  bool
+	}{
+		"denied":               {403, "<Error><Code>AccessDenied</Code></Error>", notAllowed, false},
+		"not allowed":          {405, "<Error><Code>MethodNotAllowed</Code></Error>", notAllowed, false},
+		"not implemented":      {501, "<Error><Code>NotImplemented</Code></Error>", notAllowed, false},
+		"of another upload":    {200, "<ListPartsResult><UploadId>v</UploadId></ListPartsResult>", notAllowed, false},
+		"no such upload":       {404, "<Error><Code>NoSuchUpload</Code></Error>", notThere, false},
+		"no such key":          {404, "<Error><Code>NoSuchKey</Code></Error>", notThere, false},
+		"no such bucket":       {404, "<Error><Code>NoSuchBucket</Code></Error>", notListed, true},
+		"not now":              {503, "<Error><Code>SlowDown</Code></Error>", notListed, true},
+		"wrong credentials":    {403, "<Error><Code>InvalidAccessKeyId</Code></Error>", notListed, true},
+		"nothing that S3 says": {200, "", notAllowed, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			path, _ := r.file(t, "f", 2*testPart)
+			d := r.deliveryOf(t, path)
+			d.forget()
+			d.upload = d.newUpload()
+			d.upload.ID = "u"
+			d.parts[0] = sentPart{size: testPart, etag: "e"}
+			r.spoil(func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+				w.WriteHeader(tc.status)
+				fmt.Fprint(w, tc.body)
+			})
+			got, err := d.listParts(t.Context())
+			if got != tc.want || (err != nil) != tc.fails {
+				t.Errorf("%d, %v; want %d", got, err, tc.want)
+			}
+			if got != listed && d.parts[0].size == 0 {
+				t.Error("the record of a part is forgotten")
+			}
+		})
+	}
+}
+
+// TestPartIsKept: what is known of a part is the same after a restart.
+func TestPartIsKept(t *testing.T) {
+	for _, have := range []algorithms{withCRC, withCRC | withMD5, withCRC | withSHA256} {
+		want := sentPart{size: 5, etag: "e", ours: digests{have: have, crc: 7}, proof: proof{"md5", byStore}, told: have == withCRC}
+		if have&withMD5 != 0 {
+			want.ours.md5[3] = 1
+		}
+		if have&withSHA256 != 0 {
+			want.ours.sha256[3] = 1
+		}
+		if got := sentPartOf(want.record(9)); got != want {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+	}
+}
+
+// TestResumeAfterFailure: a push whose parts fail for good in one run has only
+// those sent in the next that had not arrived; and one whose record is of other
+// parts than the plan's goes on in those.
+func TestResumeAfterFailure(t *testing.T) {
+	r := newRig(t)
+	parts, begun := make(map[string]int), 0
+	failing := true
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		number := req.URL.Query().Get("partNumber")
+		r.mu.Lock()
+		parts[number]++
+		if req.URL.Query().Has("uploads") {
+			begun++
+		}
+		fails := failing && number == "3"
+		if parts["3"] == r.cfg.Attempts {
+			failing = false
+			r.plan.minPart = 2 * testPart // as another version may have it
+		}
+		r.mu.Unlock()
+		if fails {
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+		next.ServeHTTP(w, req)
+	})
+	path, content := r.file(t, "f", 4*testPart)
+	id := r.later(t, push.Request{File: path, Destination: "s3://bucket/k"})
+	receipt, err := r.Get(t.Context(), id, time.Minute)
+	if err != nil || receipt.State != push.Done || receipt.Parts != 4 || receipt.Checksum == nil || *receipt.Checksum != r.checksumOf(path) {
+		t.Errorf("%v, receipt %+v", err, receipt)
+	}
+	r.wantObject(t, "k", content)
+	if begun != 1 || parts["1"] != 1 || parts["2"] != 1 || parts["3"] != r.cfg.Attempts+1 {
+		t.Errorf("%d uploads, and the parts were sent %v times", begun, parts)
+	}
+	if left := r.recorded(t); len(left) > 0 {
+		t.Errorf("the journal has %+v", left[0])
+	}
+}
+
+// TestDrainAtPartBoundaries: once the daemon stops, no part begins that would not
+// end in time; those under way end, and the push stays in the journal.
+func TestDrainAtPartBoundaries(t *testing.T) {
+	r := newRig(t)
+	arrived, hold := make(chan struct{}, 100), make(chan struct{})
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		if req.URL.Query().Has("partNumber") {
+			arrived <- struct{}{}
+			<-hold
+		}
+		next.ServeHTTP(w, req)
+	})
+	path, _ := r.file(t, "f", 20*testPart)
+	r.later(t, push.Request{File: path, Destination: "s3://bucket/k"})
+	for range 3 { // all that parts may have of 4 slots
+		<-arrived
+	}
+	// These take longer than is left, however fast this is.
+	soon := time.Now().Add(time.Millisecond)
+	r.cutOffAt.Store(&soon)
+	until(t, "it is too late for another part", func() bool { return !r.timeFor(0) })
+	close(hold)
+	r.stays = 1
+	if stay := r.Drain(t.Context()); stay != 1 {
+		t.Errorf("%d pushes stay", stay)
+	}
+	left := r.recorded(t)
+	if len(left) != 1 {
+		t.Fatalf("the journal has %d uploads", len(left))
+	}
+	if parts, err := r.journal.Parts(left[0]); err != nil || len(parts) != 3 || len(arrived) != 0 {
+		t.Errorf("%v, the journal has %d parts of 3, %d more were begun", err, len(parts), len(arrived))
+	}
+}
