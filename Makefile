@@ -3,6 +3,7 @@
 # make e2e-full   e2e/ at full size: hundreds of large files at once, a huge one, long outages, a million queued pushes
 # make e2e-chaos  the daemon killed at random for 200 rounds, with a sound store and with a faulty one
 # make e2e-faults every fault alone; 2,000 pushes with random ones, for three seeds; 2,000 asked for twice; a link that is lost for 30 s
+# make e2e-resume the daemon killed and restarted while 1 GiB and 6 GiB are on their way: how much is sent twice
 # make conformance, make conformance-ceph
 #                 pushes of all kinds with every checksum, and contests for one object, on two stores, and on a Ceph RGW of
 #                 Debian's packages; prints a table
@@ -19,7 +20,7 @@ FUZZTIME    ?= 60s
 CONTAINER   ?= docker
 FAULTS      := ^Test(EachFault|FlippedBit|WrongAnswers|RandomFaults|Idempotency|Link.*)$$
 
-.PHONY: build test unit e2e e2e-full e2e-chaos e2e-faults conformance conformance-ceph lint fuzz bench demo image clean
+.PHONY: build test unit e2e e2e-full e2e-chaos e2e-faults e2e-resume conformance conformance-ceph lint fuzz bench demo image clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ . ./send
@@ -41,6 +42,9 @@ e2e-chaos:
 
 e2e-faults:
 	cd e2e && S3DAEMON_E2E_FULL=1 go test -v -count=1 -timeout 1h -run '$(FAULTS)' ./...
+
+e2e-resume:
+	cd e2e && S3DAEMON_E2E_FULL=1 go test -v -count=1 -timeout 30m -run TestResume ./...
 
 conformance:
 	cd e2e && S3DAEMON_E2E_FULL=1 go test -v -count=1 -timeout 30m -run TestConformance ./...

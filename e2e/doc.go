@@ -8,7 +8,7 @@
 //
 //	d := startDaemon(t, "S3DAEMON_ATTEMPTS=2")   // daemon_test.go: a daemon, stopped and checked at the test's end
 //	d.kill(); d = d.restart(t)                   // and another on the same journal
-//	p := storeProxy(t)                           // proxy_test.go: counts, and holds up, the bytes that go to the store
+//	p := storeProxy(t)                           // proxy_test.go: counts, holds up and slows down the bytes that go to the store
 //	p := newFaultProxy(t)                        // fault_test.go: does to each request what a plan decides, and records all
 //	p := newFaultProxyTo(t, dial)                //   the same before another store
 //	p.follow(everyNth(4, slowDown.instead()))    // faultplan_test.go: the plans and the faults

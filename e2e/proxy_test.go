@@ -4,10 +4,12 @@ import (
 	"io"
 	"net"
 	"sync"
+	"time"
 )
 
 // proxy stands between a daemon and the store and passes on what they say. It
-// counts the daemon's connections, and can hold what the daemon sends.
+// counts the daemon's connections, and can hold or slow down what the daemon
+// sends.
 type proxy struct {
 	network, target string
 	listener        net.Listener
@@ -23,6 +25,8 @@ type proxy struct {
 	gate     chan struct{}   // while not nil, bytes for the store wait for its closing
 	stuck    []chan struct{} // gates of what holdThese left behind
 	held     int             // connections with bytes that wait there
+	rate     int64           // bytes a second that are passed on at most; 0: as many as there are
+	due      time.Time       // with a rate: when the next may be
 }
 
 // pair is a connection of the daemon's and the one to the store that serves it.
@@ -67,6 +71,14 @@ func (p *proxy) bytesSent() int64 { p.mu.Lock(); defer p.mu.Unlock(); return p.s
 
 // nowHeld returns how many connections have bytes that a hold keeps back.
 func (p *proxy) nowHeld() int { p.mu.Lock(); defer p.mu.Unlock(); return p.held }
+
+// limit makes it a link that carries so many bytes a second, and that holds little
+// of what it has not carried yet.
+func (p *proxy) limit(rate int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.rate = rate
+}
 
 // hold keeps every further byte from the store until release: a request that
 // begins now has begun for the daemon, and cannot end.
@@ -140,6 +152,9 @@ func (p *proxy) serve(daemon net.Conn) {
 		p.mu.Unlock()
 		return
 	}
+	if p.rate > 0 {
+		daemon.(*net.TCPConn).SetReadBuffer(64 << 10)
+	}
 	p.pairs[pair] = struct{}{}
 	p.most = max(p.most, len(p.pairs))
 	p.mu.Unlock()
@@ -188,7 +203,8 @@ func (p *proxy) forward(store io.Writer, daemon io.Reader) {
 	}
 }
 
-// pass returns once nothing is held any more, and counts n bytes that go on.
+// pass returns once nothing is held any more and the link has room, and counts n
+// bytes that go on.
 func (p *proxy) pass(n int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -199,6 +215,16 @@ func (p *proxy) pass(n int64) {
 		<-gate
 		p.mu.Lock()
 		p.held--
+	}
+	if p.rate > 0 {
+		if now := time.Now(); p.due.Before(now) {
+			p.due = now
+		}
+		p.due = p.due.Add(time.Duration(n) * time.Second / time.Duration(p.rate))
+		wait := time.Until(p.due)
+		p.mu.Unlock()
+		<-time.After(wait)
+		p.mu.Lock()
 	}
 	p.sent += n
 }
