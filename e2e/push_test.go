@@ -22,7 +22,7 @@ import (
 )
 
 // A file of up to oneRequest bytes is one PutObject; a larger one is cut into
-// parts of partSize.
+// parts of partSize, or more where those would be more than 256.
 const (
 	oneRequest = 32 << 20
 	partSize   = 8 << 20
@@ -33,7 +33,13 @@ func partsOf(size int64) int {
 	if size <= oneRequest {
 		return 1
 	}
-	return int((size + partSize - 1) / partSize)
+	return int((size + partSizeOf(size) - 1) / partSizeOf(size))
+}
+
+// partSizeOf returns the size of each part but the last.
+func partSizeOf(size int64) int64 {
+	const mib, most = 1 << 20, 256
+	return max(partSize, (size+most*mib-1)/(most*mib)*mib)
 }
 
 // The ways in which a request can be written.
@@ -181,7 +187,7 @@ func sumsOf(path string) (s sums, err error) {
 	if err != nil {
 		return s, err
 	}
-	each := int64(partSize)
+	each := partSizeOf(info.Size())
 	if partsOf(info.Size()) == 1 {
 		each = oneRequest
 	}

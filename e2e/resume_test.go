@@ -79,7 +79,7 @@ func checkResumed(t *testing.T, r receipt, bucket, key, file string) {
 func TestResumeAfterRestart(t *testing.T) {
 	size, rate, left := int64(256<<20), int64(100_000_000), "1s"
 	if full() {
-		size, rate, left = 6<<30, 150_000_000, "5s"
+		size, rate, left = 6<<30, 400_000_000, "2s"
 	}
 	if testing.Short() {
 		size = 160 << 20
@@ -100,6 +100,7 @@ func TestResumeAfterRestart(t *testing.T) {
 		t.Fatal("all of it had been sent before the daemon ended")
 	}
 	d = d.restart(t, "S3DAEMON_DRAIN_TIMEOUT=25s")
+	d.barrier(t, "")
 	r := d.doneOf(t, id)
 	sent := p.bytesSent()
 	t.Logf("%d bytes, %d of them before the restart: sent %.3f times", size, before, float64(sent)/float64(size))

@@ -28,12 +28,12 @@ type pacedPart struct {
 }
 
 const (
-	fewParts = 4   // go at once at first
-	keepsUp  = 0.7 // of the speed of the fastest part is fast enough for one more
+	firstParts = 4    // go at once at first
+	keepsUp    = 0.75 // of the speed of the fastest part is fast enough for one more
 )
 
 func newPace(most int) pace {
-	return pace{room: min(fewParts, most), most: most, underway: make(map[int32]pacedPart)}
+	return pace{room: min(firstParts, most), most: most, underway: make(map[int32]pacedPart)}
 }
 
 // mayBegin reports whether another part may begin.
@@ -50,7 +50,7 @@ func (p *pace) sending(number int32, now time.Time) {
 }
 
 // end notes that the store has the part, which had that many bytes. What it took
-// beside as many others as could go then says how many may go: half as many more.
+// beside as many others as could go then says how many may go: a quarter more.
 func (p *pace) end(number int32, size int64, now time.Time) {
 	one := p.underway[number]
 	delete(p.underway, number)
@@ -58,7 +58,7 @@ func (p *pace) end(number int32, size int64, now time.Time) {
 	speed := float64(size) / took.Seconds()
 	p.fastest, p.slowest = max(p.fastest, speed), max(p.slowest, took)
 	if speed >= keepsUp*p.fastest {
-		p.room = max(p.room, min(p.room+1, one.room+one.room/2, p.most))
+		p.room = max(p.room, min(p.room+1, one.room+max(1, one.room/4), p.most))
 	}
 }
 

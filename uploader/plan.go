@@ -4,11 +4,14 @@ package uploader
 // smaller. A file that is sent as a whole saves the two round trips that a
 // multipart upload costs, and an instrument's usual one is (18 MB). Of a larger
 // one, parts that are under way when the daemon is killed or the link breaks are
-// sent again: so those are no larger than they have to be for a part's own
-// round trip not to count.
+// sent again: so they are small, though no more than are a small share of the
+// file. Beyond that many some stores on disks cannot note them all, as versitygw
+// on ext4 from some 300 on.
 const (
 	wholeSize   = 32 << 20
 	minPartSize = 8 << 20
+	midPartSize = 32 << 20 // that parts grow to before there are more of them
+	fewParts    = 256      // up to that size
 	maxParts    = 10_000
 	partUnit    = 1 << 20
 )
@@ -21,11 +24,15 @@ type plan struct {
 
 // partSize returns the size of each part but the last for a file of that many
 // bytes that goes in parts: the smallest whole number of MiB, from the minimum
-// up, that needs at most 10,000 parts.
+// up, that needs at most 256 parts, or 10,000 where they would be larger than 32
+// MiB.
 func (p plan) partSize(size int64) int64 {
-	least := (size + maxParts - 1) / maxParts
-	return max(p.minPart, (least+partUnit-1)/partUnit*partUnit)
+	least := max(ceil(size, maxParts), min(ceil(size, fewParts), midPartSize))
+	return max(p.minPart, ceil(least, partUnit)*partUnit)
 }
+
+// ceil returns n/d, rounded up.
+func ceil(n, d int64) int64 { return (n + d - 1) / d }
 
 // parts returns how many requests carry a file of that many bytes; an empty
 // file needs one too.
@@ -37,4 +44,4 @@ func (p plan) parts(size int64) int {
 }
 
 // partsOf returns how many parts of that size make a file.
-func partsOf(size, partSize int64) int { return int(max(1, (size+partSize-1)/partSize)) }
+func partsOf(size, partSize int64) int { return int(max(1, ceil(size, partSize))) }
