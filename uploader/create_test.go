@@ -442,9 +442,7 @@ func TestProbeMeetsABadMoment(t *testing.T) {
 				if receipt, err := r.create(t, path, "k"); err != nil || receipt.Parts != 2 {
 					t.Errorf("after it: %v, %+v", err, receipt)
 				}
-				if keys := r.keysLeft(t); !slices.Equal(keys, []string{"k"}) {
-					t.Errorf("the store has %q", keys)
-				}
+				until(t, "only the object is left", func() bool { return slices.Equal(r.keysLeft(t), []string{"k"}) })
 			})
 		}
 	}
