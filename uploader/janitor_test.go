@@ -551,3 +551,51 @@ func TestJanitorCleansUp(t *testing.T) {
 		}
 	}
 }
+
+// TestCreationAnsweredAfterAll has the store begin an upload and say something
+// else: whatever that is, nothing is left.
+func TestCreationAnsweredAfterAll(t *testing.T) {
+	for name, answer := range map[string]func(http.ResponseWriter){
+		"SlowDown": func(w http.ResponseWriter) {
+			w.WriteHeader(503)
+			io.WriteString(w, "<Error><Code>SlowDown</Code></Error>")
+		},
+		"500":      func(w http.ResponseWriter) { w.WriteHeader(500) },
+		"reset":    func(http.ResponseWriter) { panic(http.ErrAbortHandler) },
+		"no id":    func(w http.ResponseWriter) { io.WriteString(w, "<InitiateMultipartUploadResult/>") },
+		"too many": func(w http.ResponseWriter) { w.WriteHeader(429) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			var once atomic.Bool
+			r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+				if req.Method == http.MethodPost && req.URL.Query().Has("uploads") && once.CompareAndSwap(false, true) {
+					next.ServeHTTP(discard{make(http.Header)}, req)
+					answer(w)
+					return
+				}
+				next.ServeHTTP(w, req)
+			})
+			path, content := r.file(t, "f", testPart+1)
+			id := r.later(t, push.Request{File: path, Destination: "s3://bucket/k"})
+			r.ended(t, id, push.Done)
+			r.wantObject(t, "k", content)
+			until(t, "the lost upload to be aborted", func() bool { return len(r.uploadsLeft(t)) == 0 })
+		})
+	}
+}
+
+// TestResumedOnceItIsMade: a store that has forgotten an upload and not made the
+// object yet is given time.
+func TestResumedOnceItIsMade(t *testing.T) {
+	asked := prior{begun: true, fits: true, asked: true, recent: true, looked: true, listed: notThere}
+	if got := asked.next(); got != letItBe {
+		t.Errorf("just after the completion: %d, want to let it be", got)
+	}
+	if asked.recent = false; asked.next() != beginAnew {
+		t.Errorf("later: %d, want to begin anew", asked.next())
+	}
+	if asked.made = true; asked.next() != nothing {
+		t.Errorf("made: %d, want nothing to be sent", asked.next())
+	}
+}

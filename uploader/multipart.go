@@ -106,10 +106,18 @@ func (d *delivery) beginUpload(ctx context.Context, in *s3.CreateMultipartUpload
 		case !d.named(out.Key):
 			err = errors.New("the store's answer to CreateMultipartUpload is about another object")
 		}
-		another = another || err != nil && unclear(err)
+		another = another || err != nil && mayHaveBegun(err)
 		return err
 	})
 	return out, another, err
+}
+
+// mayHaveBegun reports whether the store may have begun an upload, though the
+// request for it ended so. A SlowDown may be of something before the store, which
+// was too late: what nobody looks for stays for ever.
+func mayHaveBegun(err error) bool {
+	status := answerOf(err).Status
+	return !neverSent(err) && !notTried(err) && (status/100 != 4 || !isFinal(status))
 }
 
 // named reports whether an answer is about our object, as far as it says. Some
@@ -178,12 +186,18 @@ func (d *delivery) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteM
 	case open:
 		out, err = new(s3.CompleteMultipartUploadOutput), d.resolve(err)
 	case err != nil: // it was refused, or not asked for
+		if mismatched(err) { // and so was it before, if it was asked for then
+			before = time.Time{}
+		}
 		d.upload.CompletedAt = before
 		d.up.journal.PutUpload(d.upload, nil)
 	default:
 		d.got, err = d.joinedOutcome(out, crc)
 	}
 	d.got.parts, d.got.over, d.got.orphans = len(d.parts), d.upload, d.orphans
+	if open { // an earlier upload may have made the object, and this one still be there
+		d.got.over, d.got.orphans = nil, true
+	}
 	return out, err
 }
 

@@ -72,9 +72,10 @@ const (
 //	  asked to complete, not looked for     look for the object: after the list, since one that
 //	                                        is completed in between would be seen by neither
 //	  the object is there                   nothing
+//	  asked to complete just now            let it be: some stores forget the upload first and
+//	                                        then make the object; on others a second completion
+//	                                        that meets a slow first one destroys it
 //	  the store does not know the upload    begin anew
-//	  asked to complete just now            let it be: on some stores a second completion that
-//	                                        meets a slow first one destroys the object
 //	  else                                  go on; where the store does not tell the parts,
 //	                                        by the record: the completion will show
 func (p prior) next() step {
@@ -87,10 +88,10 @@ func (p prior) next() step {
 		return lookForObject
 	case p.asked && p.made:
 		return nothing
-	case p.listed == notThere:
-		return beginAnew
 	case p.asked && p.recent:
 		return letItBe
+	case p.listed == notThere:
+		return beginAnew
 	}
 	return goOn
 }
@@ -138,7 +139,7 @@ func (d *delivery) takeUp(ctx context.Context) (done bool, err error) {
 			return false, nil
 		case nothing:
 			d.stored = true
-			if p.listed == notThere {
+			if d.got.orphans = true; p.listed == notThere {
 				d.got.over = d.upload
 			}
 			return true, nil
