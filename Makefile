@@ -2,7 +2,8 @@
 # make test       all tests: unit tests with the race detector, then e2e/ on the built binaries
 # make e2e-full   e2e/ at full size: hundreds of large files at once, a huge one, long outages, a million queued pushes
 # make e2e-chaos  the daemon killed at random for 200 rounds, with a sound store and with a faulty one
-# make e2e-faults every fault alone; 2,000 pushes with random ones, for three seeds; 2,000 asked for twice; a link that is lost for 30 s
+# make e2e-faults every fault alone; 2,000 pushes with random ones, for three seeds, and again with daemons that are killed;
+#                 2,000 asked for twice; a link that is lost for 30 s
 # make e2e-resume the daemon killed and restarted while 1 GiB and 6 GiB are on their way: how much is sent twice
 # make conformance, make conformance-ceph
 #                 pushes of all kinds with every checksum, and contests for one object, on two stores, and on a Ceph RGW of
@@ -18,7 +19,7 @@ LDFLAGS     := -s -w -X main.version=$(VERSION)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME    ?= 60s
 CONTAINER   ?= docker
-FAULTS      := ^Test(EachFault|FlippedBit|WrongAnswers|RandomFaults|Idempotency|Link.*)$$
+FAULTS      := ^Test(EachFault|FlippedBit|WrongAnswers|RandomFaults|FaultsAndKills|Idempotency|Link.*)$$
 
 .PHONY: build test unit e2e e2e-full e2e-chaos e2e-faults e2e-resume conformance conformance-ceph lint fuzz bench demo image clean
 

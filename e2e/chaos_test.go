@@ -58,8 +58,6 @@ func chaos(t *testing.T, rounds int, seed uint64, plan plan, honest bool) {
 	c := &chaosRun{
 		proxy: p, dice: rand.New(rand.NewPCG(seed, 1)), bucket: newBucket(t), usual: 500 * time.Millisecond, honest: honest,
 	}
-	// What a killed daemon had begun in parts is not its successor's to find.
-	t.Cleanup(func() { t.Logf("%d multipart uploads were left by killed daemons", abortUploads(t, c.bucket, "")) })
 	c.daemon = startDaemon(t, "S3_ENDPOINT_URL="+p.url(), "S3DAEMON_LISTEN=unix:"+socketPath(t), "S3DAEMON_ATTEMPTS=100")
 	begun := time.Now()
 	for n := range rounds {
@@ -76,6 +74,7 @@ func chaos(t *testing.T, rounds int, seed uint64, plan plan, honest bool) {
 	if objects := p.madeAtOnce(); len(objects) > 0 {
 		t.Errorf("two requests at once made %v", objects)
 	}
+	untilNoUploads(t, c.bucket)
 	t.Logf("%d rounds, %d pushes of which %d were answered 202 and %d 200, %d kills, %d started again by their callers, %d failed for want of their file, in %.0f s",
 		rounds, c.pushes, c.accepts, c.dones, c.kills, c.repeats, c.taken, time.Since(begun).Seconds())
 	t.Logf("the store's proxy saw: %s", p.summary())
@@ -209,15 +208,10 @@ func (c *chaosRun) killAtRandom(t *testing.T) {
 // push is a caller: one with an idempotency key repeats until he has an
 // answer, one without does not.
 func (c *chaosRun) push(ctx context.Context, d *daemon, p *chaosPush) error {
-	destination := "s3://" + c.bucket + "/" + p.key
-	a, err := d.tryPushAs(ctx, p.wish, p.file, destination)
-	for err != nil && p.wish.key != "" && ctx.Err() == nil {
-		c.mu.Lock()
-		c.repeats++
-		c.mu.Unlock()
-		<-time.After(20 * time.Millisecond)
-		a, err = d.tryPushAs(ctx, p.wish, p.file, destination)
-	}
+	a, repeats, err := d.persist(ctx, p.wish, p.file, "s3://"+c.bucket+"/"+p.key)
+	c.mu.Lock()
+	c.repeats += repeats
+	c.mu.Unlock()
 	if err != nil && ctx.Err() != nil {
 		return fmt.Errorf("no answer: %w", err)
 	}
@@ -248,6 +242,18 @@ func (c *chaosRun) push(ctx context.Context, d *daemon, p *chaosPush) error {
 		return os.Remove(p.file)
 	}
 	return nil
+}
+
+// persist makes a push, and if it has an idempotency key repeats it until there
+// is an answer, as callers do who want to know. It returns how often it did.
+func (d *daemon) persist(ctx context.Context, w wish, file, destination string) (a answer, repeats int, err error) {
+	a, err = d.tryPushAs(ctx, w, file, destination)
+	for err != nil && w.key != "" && ctx.Err() == nil {
+		repeats++
+		<-time.After(20 * time.Millisecond)
+		a, err = d.tryPushAs(ctx, w, file, destination)
+	}
+	return a, repeats, err
 }
 
 // check compares what callers were told, what the daemon tells now, and what

@@ -77,18 +77,23 @@ type randomPush struct {
 func newFaultRun(t *testing.T, seed uint64) *faultRun {
 	t.Helper()
 	f := &faultRun{proxy: newFaultProxy(t), bucket: newBucket(t), dice: rand.New(rand.NewPCG(seed, 2)), seed: seed}
-	t.Cleanup(func() { t.Logf("%d multipart uploads were left", abortUploads(t, f.bucket, "")) })
 	f.daemon = startDaemon(t, "S3_ENDPOINT_URL="+f.proxy.url())
-	// From 1 byte to 64 MB, as many of each order of magnitude.
+	f.files = randomFiles(t, f.dice)
+	return f
+}
+
+// randomFiles makes files of 1 byte to 64 MB, as many of each order of magnitude.
+func randomFiles(t *testing.T, dice *rand.Rand) (files []*randomFile) {
+	t.Helper()
 	const kinds, largest = 40, 64_000_000
 	for i := range kinds {
-		size := math.Pow(largest, (float64(i)+f.dice.Float64())/kinds)
+		size := math.Pow(largest, (float64(i)+dice.Float64())/kinds)
 		if i == kinds-1 {
 			size = largest
 		}
-		f.files = append(f.files, newRandomFile(t, fmt.Sprintf("file-%d", i), int64(size)))
+		files = append(files, newRandomFile(t, fmt.Sprintf("file-%d", i), int64(size)))
 	}
-	return f
+	return files
 }
 
 func (f *faultRun) run(t *testing.T, n int) {
@@ -101,6 +106,7 @@ func (f *faultRun) run(t *testing.T, n int) {
 	took := time.Since(begun)
 	f.proxy.follow(passAll)
 	f.checkEnds(t, all)
+	untilNoUploads(t, f.bucket)
 	checkNothingDeleted(t, f.proxy)
 	if crowded := f.proxy.madeAtOnce(); len(crowded) > 0 {
 		t.Errorf("two requests at once made %v", crowded)
@@ -229,14 +235,27 @@ func (f *faultRun) checkEnds(t *testing.T, all []*randomPush) {
 // checkDone compares an object with its file, and removes it.
 func (f *faultRun) checkDone(t *testing.T, p *randomPush, r receipt) {
 	t.Helper()
-	if r.Size != p.file.sums.size || r.Checksum == nil || r.Checksum.Value != p.file.sums.crc64nvme {
-		t.Errorf("%s: the receipt is %+v, the file has %+v", p.key, r, p.file.sums)
+	p.file.checkReceipt(t, r)
+	p.file.takeObject(t, f.bucket, p.key)
+}
+
+// checkReceipt compares the receipt of a push of the file that is done with the
+// file.
+func (f *randomFile) checkReceipt(t testing.TB, r receipt) {
+	t.Helper()
+	if r.State != "done" || r.Size != f.sums.size || r.Checksum == nil || r.Checksum.Value != f.sums.crc64nvme {
+		t.Errorf("%s: the receipt is %+v, %+v, the file has %+v", r.Key, r, r.Problem, f.sums)
 	}
-	if got, err := digestObject(f.bucket, p.key); err != nil || got != p.file.digest {
-		t.Errorf("%s is done, and the store has %d bytes of %d that may be others: %v", p.key, got.size, p.file.sums.size, err)
+}
+
+// takeObject compares an object with the file, and removes it.
+func (f *randomFile) takeObject(t testing.TB, bucket, key string) {
+	t.Helper()
+	if got, err := digestObject(bucket, key); err != nil || got != f.digest {
+		t.Errorf("%s is done, and the store has %d bytes of %d that may be others: %v", key, got.size, f.sums.size, err)
 	}
-	if _, err := theStore.client.DeleteObject(context.Background(), &s3.DeleteObjectInput{Bucket: &f.bucket, Key: &p.key}); err != nil {
-		t.Errorf("%s: %v", p.key, err)
+	if _, err := theStore.client.DeleteObject(context.Background(), &s3.DeleteObjectInput{Bucket: &bucket, Key: &key}); err != nil {
+		t.Errorf("%s: %v", key, err)
 	}
 }
 

@@ -186,11 +186,10 @@ func newBucket(t testing.TB) string {
 		t.Fatalf("create bucket %s: %v", name, err)
 	}
 	t.Cleanup(func() {
-		left, err := theStore.client.ListMultipartUploads(ctx, &s3.ListMultipartUploadsInput{Bucket: &name})
-		if err != nil {
-			t.Errorf("list the multipart uploads left in %s: %v", name, err)
-		} else if n := len(left.Uploads); n > 0 {
-			t.Errorf("%d multipart uploads were left in %s, the first for the key %q", n, name, aws.ToString(left.Uploads[0].Key))
+		if left, err := listUploads(name); err != nil {
+			t.Error(err)
+		} else if n := len(left); n > 0 {
+			t.Errorf("%d multipart uploads were left in %s, the first for the key %q", n, name, aws.ToString(left[0].Key))
 		}
 		// Past the store: that is quicker than thousands of requests, and
 		// what the disk never saw it need not write.
@@ -199,6 +198,38 @@ func newBucket(t testing.TB) string {
 		}
 	})
 	return name
+}
+
+// listUploads returns the multipart uploads that the store has in a bucket.
+func listUploads(bucket string) (all []types.MultipartUpload, err error) {
+	pages := s3.NewListMultipartUploadsPaginator(theStore.client, &s3.ListMultipartUploadsInput{Bucket: &bucket})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(context.Background())
+		if err != nil {
+			return nil, fmt.Errorf("list the multipart uploads in %s: %w", bucket, err)
+		}
+		all = append(all, page.Uploads...)
+	}
+	return all, nil
+}
+
+// untilNoUploads waits until no multipart upload is left in a bucket: daemons
+// abort those that no push goes on with, soon and not at once.
+func untilNoUploads(t testing.TB, bucket string) {
+	t.Helper()
+	var left []types.MultipartUpload
+	err := poll(patience, func() (err error) {
+		if left, err = listUploads(bucket); err == nil && len(left) > 0 {
+			err = errNotYet
+		}
+		return err
+	})
+	if err != nil {
+		t.Errorf("%d multipart uploads are left in %s: %v", len(left), bucket, err)
+		for _, u := range left[:min(len(left), 10)] {
+			t.Errorf("for example %s for the key %q, begun %v", aws.ToString(u.UploadId), aws.ToString(u.Key), u.Initiated)
+		}
+	}
 }
 
 // abortUploads aborts the multipart uploads of a key and returns their number.
