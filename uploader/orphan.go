@@ -9,6 +9,8 @@ import (
 // ownUpload returns which of its uploads, which come oldest first, a push goes on
 // with: the newest, as long as the push has not ended. It returns nil where there
 // is none, and where the record of the push is nil, since it has left the history.
+// What was begun before a push that had ended was put back is not its own either: that
+// may be given up at this very moment.
 func ownUpload(r *journal.Record, uploads []journal.Upload) *journal.Upload {
 	if r == nil || r.State.Ended() {
 		return nil
