@@ -148,13 +148,14 @@ func TestStoreClock(t *testing.T) {
 		answers []answer
 		want    time.Duration
 	}{
-		"nothing is known":         {nil, 0},
-		"alike":                    {[]answer{{5.2, 5.4, 5}}, 0},
-		"alike, at a second's end": {[]answer{{5.9, 6.1, 6}}, 0},
-		"an hour ahead":            {[]answer{{5.2, 5.4, 3605}}, 3600*time.Second - 400*time.Millisecond},
-		"an hour behind":           {[]answer{{5.2, 5.4, -3595}}, -3600*time.Second - 400*time.Millisecond},
-		"behind by less than a second, which one answer does not show": {[]answer{{5.7, 5.7, 5}}, 0},
-		"and one does": {[]answer{{5.7, 5.7, 5}, {6.2, 6.2, 5}}, -700 * time.Millisecond},
+		"nothing is known":                   {nil, 0},
+		"alike":                              {[]answer{{5.2, 5.4, 5}}, 0},
+		"alike, at a second's end":           {[]answer{{5.9, 6.1, 6}}, 0},
+		"an hour ahead":                      {[]answer{{5.2, 5.4, 3605}}, 3600*time.Second - 400*time.Millisecond},
+		"an hour behind":                     {[]answer{{5.2, 5.4, -3595}}, -3600*time.Second - 400*time.Millisecond},
+		"alike, with a Date of a second ago": {[]answer{{5.7, 5.7, 4}}, 0},
+		"behind by more than a second, which not all answers show": {[]answer{{5.7, 5.7, 4}}, 0},
+		"and one does": {[]answer{{5.7, 5.7, 4}, {6.6, 6.6, 4}}, -1700 * time.Millisecond},
 		"it was set":   {[]answer{{5.2, 5.4, 3605}, {6.2, 6.4, 6}}, 0},
 	} {
 		var c storeClock

@@ -151,16 +151,19 @@ func (p *postponed) hopeless(up *journal.Upload, now time.Time) bool {
 }
 
 // storeClock is what is known of the store's clock: the bounds of what it is
-// ahead of ours. A Date in an answer has whole seconds, so each answer alone
-// leaves it open by one; together they tell more.
+// ahead of ours. Several answers together tell more than each alone.
 type storeClock struct {
 	known  bool
 	lo, hi time.Duration
 }
 
+// dateLags is how old a Date may be when it is sent: it has whole seconds, and
+// servers write it anew but once a second.
+const dateLags = 2 * time.Second
+
 // note takes an answer into account that came between these times of ours.
 func (c *storeClock) note(sent, came, date time.Time) {
-	lo, hi := date.Sub(came), date.Add(time.Second).Sub(sent)
+	lo, hi := date.Sub(came), date.Add(dateLags).Sub(sent)
 	if !c.known || lo > c.hi || hi < c.lo { // one of the clocks was set
 		*c = storeClock{true, lo, hi}
 		return
@@ -169,7 +172,8 @@ func (c *storeClock) note(sent, came, date time.Time) {
 }
 
 // ahead returns what the store's clock is ahead of ours: the least that it can
-// be, and nothing as long as they may be alike.
+// be, and nothing as long as they may be alike. So a clock that is behind by less
+// than two seconds may hide an upload, rather than one that is right show another's.
 func (c *storeClock) ahead() time.Duration {
 	if c.lo <= 0 && c.hi >= 0 {
 		return 0
