@@ -147,14 +147,10 @@ func (d *delivery) probe(ctx context.Context, ask func(*probe, context.Context) 
 			d.up.janitor.wake()
 		}
 	}()
-	onDisk := make(chan struct{})
-	d.up.journal.PutUpload(&p.upload, func() { close(onDisk) })
-	select {
-	case <-onDisk:
-		return ask(p, ctx)
-	case <-ctx.Done():
-		return unsure, context.Cause(ctx)
+	if err := d.up.keepUpload(ctx, &p.upload); err != nil {
+		return unsure, err
 	}
+	return ask(p, ctx)
 }
 
 // probeKey is a key that nobody else has, below the same prefix. It fits where

@@ -67,7 +67,7 @@ func (d *delivery) CreateMultipartUpload(ctx context.Context, in *s3.CreateMulti
 	}
 	d.orphans = !d.begunAt.IsZero()
 	up := d.newUpload()
-	if err := onDisk(ctx, func(done func()) { d.up.journal.PutUpload(up, done) }); err != nil {
+	if err := d.up.keepUpload(ctx, up); err != nil {
 		return nil, err
 	}
 	if d.orphans {
@@ -85,8 +85,12 @@ func (d *delivery) CreateMultipartUpload(ctx context.Context, in *s3.CreateMulti
 	if err != nil {
 		return out, err
 	}
+	// An upload that has parts has its id on disk: so one in the store's list that
+	// has some, and that no record names, is somebody else's.
 	up.ID = *out.UploadId
-	d.up.journal.PutUpload(up, nil)
+	if err := d.up.keepUpload(ctx, up); err != nil {
+		return nil, err
+	}
 	d.upload = up
 	return out, nil
 }
@@ -208,7 +212,7 @@ const completionTold = time.Minute
 // recordCompletion puts on disk that the upload is about to be completed.
 func (d *delivery) recordCompletion(ctx context.Context) error {
 	d.upload.CompletedAt = time.Now().UTC()
-	return onDisk(ctx, func(done func()) { d.up.journal.PutUpload(d.upload, done) })
+	return d.up.keepUpload(ctx, d.upload)
 }
 
 const (

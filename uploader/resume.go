@@ -20,7 +20,7 @@ import (
 //
 //	PutUpload     the intent, without an id; it is on disk before
 //	              CreateMultipartUpload, so that no upload is without a record
-//	PutUpload     with the id
+//	PutUpload     with the id; it is on disk before the first UploadPart
 //	PutPart       after each UploadPart
 //	PutUpload     with CompletedAt, on disk before CompleteMultipartUpload
 //	End           once the object was shown
@@ -178,6 +178,11 @@ func onDisk(ctx context.Context, submit func(done func())) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// keepUpload puts an upload on disk, as onDisk does.
+func (u *Uploader) keepUpload(ctx context.Context, up *journal.Upload) error {
+	return onDisk(ctx, func(done func()) { u.journal.PutUpload(up, done) })
 }
 
 // fits reports whether the file can be sent by the upload.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -283,5 +284,133 @@ func TestDrainAtPartBoundaries(t *testing.T) {
 	}
 	if parts, err := r.journal.Parts(left[0]); err != nil || len(parts) != 3 || len(arrived) != 0 {
 		t.Errorf("%v, the journal has %d parts of 3, %d more were begun", err, len(parts), len(arrived))
+	}
+}
+
+// TestRecordGoesFirst: whatever the store has of an upload, the journal on disk
+// knows before: that it is to be begun, its id before its first part, and all its
+// parts before it is completed.
+func TestRecordGoesFirst(t *testing.T) {
+	r := newRig(t)
+	path, content := r.file(t, "f", 3*testPart)
+	onDiskNow := func() (up journal.Upload, parts int) {
+		err := r.journal.EachUpload(func(u *journal.Upload) error { up = *u; return nil })
+		if err != nil {
+			t.Error(err)
+		}
+		all, err := r.journal.Parts(&up)
+		if err != nil {
+			t.Error(err)
+		}
+		return up, len(all)
+	}
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		up, parts := onDiskNow()
+		switch op, _, _ := strings.Cut(operationOf(req), " "); op {
+		case "CreateMultipartUpload":
+			if up.BegunAt.IsZero() || up.ID != "" {
+				t.Errorf("when the store is asked for an upload the journal has %+v", up)
+			}
+		case "UploadPart":
+			if up.ID == "" || !up.CompletedAt.IsZero() {
+				t.Errorf("when a part is sent the journal has %+v", up)
+			}
+		case completing:
+			if up.CompletedAt.IsZero() || parts != 3 {
+				t.Errorf("when it is completed the journal has %+v and %d parts", up, parts)
+			}
+		}
+		next.ServeHTTP(w, req)
+	})
+	if _, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"}); err != nil {
+		t.Fatal(err)
+	}
+	r.wantObject(t, "k", content)
+}
+
+// TestPageComesAgain: a store that sends the same page for ever is asked twice.
+func TestPageComesAgain(t *testing.T) {
+	r := newRig(t)
+	path, _ := r.file(t, "f", 3*testPart)
+	d := r.deliveryOf(t, path)
+	d.forget()
+	d.upload = d.newUpload()
+	d.upload.ID = "u"
+	pages := 0
+	r.spoil(func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+		pages++
+		fmt.Fprintf(w, "<ListPartsResult><UploadId>u</UploadId><NextPartNumberMarker>1</NextPartNumberMarker><IsTruncated>%v</IsTruncated></ListPartsResult>", pages < 10)
+	})
+	if got, err := d.listParts(t.Context()); got != listed || err != nil || pages != 2 {
+		t.Errorf("%d, %v after %d pages", got, err, pages)
+	}
+}
+
+// TestTakeUpOfACompleted: an upload that the store was asked to complete, and that
+// it does not know any more, has become the object that is there only if that was
+// written since; and nothing is sent before the store has said what is there.
+func TestTakeUpOfACompleted(t *testing.T) {
+	for name, tc := range map[string]struct {
+		begun  time.Duration // after the object was written
+		status int           // of the answer about the object; 0: the store's own
+		done   bool
+		fails  bool
+	}{
+		"it was written since":      {begun: -time.Minute, done: true},
+		"it is older":               {begun: time.Minute},
+		"the store may not tell us": {begun: -time.Minute, status: 403},
+		"the store does not answer": {begun: -time.Minute, status: 503, fails: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, func(c *Config) { c.Attempts = 1 })
+			path, _ := r.file(t, "f", 1000)
+			d := r.deliveryOf(t, path)
+			if _, err := r.Push(t.Context(), d.req); err != nil {
+				t.Fatal(err)
+			}
+			d.partSize = 400
+			up := d.newUpload()
+			up.ID, up.BegunAt, up.CompletedAt = "no-such-upload", time.Now().Add(tc.begun), time.Now().Add(-time.Minute)
+			r.journal.PutUpload(up, nil)
+			r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+				if operationOf(req) == asking && tc.status != 0 {
+					w.WriteHeader(tc.status)
+					return
+				}
+				next.ServeHTTP(w, req)
+			})
+			done, err := d.takeUp(t.Context())
+			if done != tc.done || (err != nil) != tc.fails {
+				t.Fatalf("done %v, %v", done, err)
+			}
+			if over := d.got.over; done && (!d.stored || over == nil || over.ID != up.ID || d.got.parts != 3) {
+				t.Errorf("it amounts to %+v, stored %v", d.got, d.stored)
+			}
+			if !done && !tc.fails && d.upload != nil {
+				t.Errorf("it goes on with %+v", d.upload)
+			}
+		})
+	}
+}
+
+// TestRecallKeepsWhatFits: a part of another size than the file has there is none.
+func TestRecallKeepsWhatFits(t *testing.T) {
+	r := newRig(t)
+	path, _ := r.file(t, "f", 1000)
+	d := r.deliveryOf(t, path)
+	d.partSize = 400
+	up := d.newUpload()
+	r.journal.PutUpload(up, nil)
+	for number, size := range map[int32]int64{1: 399, 2: 400, 3: 200, 4: 400} {
+		r.journal.PutPart(up, &journal.Part{Number: number, Size: size, ETag: "e"}, nil)
+	}
+	if err := onDisk(t.Context(), r.journal.Barrier); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.recall(up); err != nil {
+		t.Fatal(err)
+	}
+	if n, bytes := d.delivered(); len(d.parts) != 3 || n != 2 || bytes != 600 || d.partOf(1).size != 0 {
+		t.Errorf("%d of %d parts with %d bytes are there: %+v", n, len(d.parts), bytes, d.parts)
 	}
 }
