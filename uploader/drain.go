@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// cutOffTimeout is for the ends of pushes that are cut off: an abort of each
-// upload in parts, and an answer to each caller.
+// cutOffTimeout is for the ends of pushes that are cut off: what is under way
+// breaks off, and each caller has an answer.
 const cutOffTimeout = 3 * time.Second
 
 // Close refuses pushes from now on; those accepted go on.

@@ -202,8 +202,8 @@ func (d *delivery) abortUnlessCompleted(ctx context.Context, o *journal.Upload) 
 		return err
 	}
 	sent := make([]sentPart, len(parts))
-	for i, p := range parts {
-		sent[i] = sentPart{size: p.Size, etag: p.ETag, ours: digests{have: withCRC, crc: p.CRC64NVME}}
+	for i := range parts {
+		sent[i] = sentPartOf(&parts[i])
 	}
 	switch s, err := d.look(sent); {
 	case err != nil:

@@ -112,7 +112,8 @@ func dutyOf(up *journal.Upload, store string) duty {
 
 const (
 	// completionTakes is for how long after it was asked for a completion may be
-	// under way: some stores, where an abort then meets it, lose the object.
+	// under way, on a store that has much to join: some lose the object where an
+	// abort then meets it.
 	completionTakes = time.Hour
 	// creationTakes is for how long after it was asked for an upload may appear.
 	creationTakes = 10 * time.Minute

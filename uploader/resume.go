@@ -96,10 +96,6 @@ func (p prior) next() step {
 	return goOn
 }
 
-// completionLasts is for how long after it was asked for a completion may be
-// under way, on a store that has much to join.
-const completionLasts = time.Hour
-
 // takeUp finds the upload that an earlier run has left, and prepares to go on
 // with it, or else with a new one. It reports whether nothing is left to be
 // done; what it amounts to is in d.got then.
@@ -120,7 +116,7 @@ func (d *delivery) takeUp(ctx context.Context) (done bool, err error) {
 	for {
 		if p.asked {
 			p.recent = time.Since(up.CompletedAt) < d.up.retry.completes
-			d.maybe, d.unclear = true, time.Since(up.CompletedAt) < completionLasts
+			d.maybe, d.unclear = true, time.Since(up.CompletedAt) < completionTakes
 		}
 		switch p.next() {
 		case beginAnew:
