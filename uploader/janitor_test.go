@@ -341,8 +341,27 @@ func TestJanitorSearches(t *testing.T) {
 	// Another may appear yet: the request for it may still be on its way.
 	late := r.begin(t, "k")
 	until(t, "the next search", func() bool { return !slices.Contains(r.uploadsLeft(t), late) })
+	if left := r.uploadsLeft(t); !sameSet(left, stay) {
+		t.Errorf("after the next search the store has the uploads %q, want %q", left, stay)
+	}
 	if !r.inJournal(t, ours) {
 		t.Error("nobody looks any more, so soon")
+	}
+}
+
+// TestJanitorSearchesOnAfterAStart: an intent of an earlier process may have waited
+// for long until the store was asked, so its age alone does not end the search.
+func TestJanitorSearchesOnAfterAStart(t *testing.T) {
+	r := newRig(t)
+	r.Drain(t.Context()) // which ends the janitor
+	o := r.orphan(t, "k", "", func(up *journal.Upload) { up.BegunAt = time.Now().Add(-creationTakes) })
+	d := &delivery{up: r.Uploader, dest: push.Destination{Bucket: "bucket", Key: "k"}}
+	if err := r.janitor.searchFor(t.Context(), d, o); !errors.Is(err, errTooEarly) {
+		t.Errorf("just after the start: %v", err)
+	}
+	r.janitor.begun = time.Now().Add(-creationTakes)
+	if err := r.janitor.searchFor(t.Context(), d, o); err != nil {
+		t.Errorf("later: %v", err)
 	}
 }
 
@@ -536,6 +555,9 @@ func TestJanitorCleansUp(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	other := r.orphan(t, "k", "no-such-upload")
+	r.janitor.wake()
+	until(t, "a round", func() bool { return !r.inJournal(t, other) })
 	r.Drain(t.Context())
 	if !r.inJournal(t, own) || len(r.uploadsLeft(t)) != 2 {
 		t.Errorf("questions that are under way are disturbed: %q", r.uploadsLeft(t))
@@ -598,5 +620,36 @@ func TestResumedOnceItIsMade(t *testing.T) {
 	}
 	if asked.made = true; asked.next() != nothing {
 		t.Errorf("made: %d, want nothing to be sent", asked.next())
+	}
+}
+
+// TestListOfAKey: of a list in pages those of exactly the key are taken, and a page
+// that comes again ends it.
+func TestListOfAKey(t *testing.T) {
+	r := newRig(t)
+	r.Drain(t.Context()) // which ends the janitor
+	const upload = "<Upload><Key>%s</Key><UploadId>%s</UploadId></Upload>"
+	pages := 0
+	r.spoil(func(w http.ResponseWriter, req *http.Request, _ http.Handler) {
+		pages++
+		io.WriteString(w, "<ListMultipartUploadsResult>")
+		switch q := req.URL.Query(); q.Get("key-marker") + "/" + q.Get("upload-id-marker") {
+		case "/":
+			fmt.Fprintf(w, upload+upload, "k", "1", "k", "2")
+			io.WriteString(w, "<NextKeyMarker>k</NextKeyMarker><NextUploadIdMarker>2</NextUploadIdMarker>")
+		default:
+			fmt.Fprintf(w, upload+upload, "k", "3", "k/x", "4")
+			io.WriteString(w, "<NextKeyMarker>k</NextKeyMarker><NextUploadIdMarker>3</NextUploadIdMarker>")
+		}
+		fmt.Fprintf(w, "<IsTruncated>%v</IsTruncated></ListMultipartUploadsResult>", pages < 10)
+	})
+	d := &delivery{up: r.Uploader, dest: push.Destination{Bucket: "bucket", Key: "k"}}
+	listed, err := r.janitor.list(t.Context(), d)
+	var ids []string
+	for _, l := range listed {
+		ids = append(ids, aws.ToString(l.UploadId))
+	}
+	if want := []string{"1", "2", "3", "3"}; err != nil || !slices.Equal(ids, want) || pages != 3 {
+		t.Errorf("%q in %d pages, %v, want %q in 3", ids, pages, err, want)
 	}
 }

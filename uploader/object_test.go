@@ -229,3 +229,49 @@ func TestAge(t *testing.T) {
 		}
 	}
 }
+
+// TestCompareInThePartsOfTheRecord: an ETag of parts is compared in the size that
+// the upload has, whatever the plan is by now.
+func TestCompareInThePartsOfTheRecord(t *testing.T) {
+	r := newRig(t)
+	path, _ := r.file(t, "f", 2*testPart)
+	d := r.deliveryOf(t, path)
+	d.partSize = testPart / 2
+	parts, err := d.readParts(d.partSize, withCRC|withMD5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	etag := joinedETag(parts)
+	if s := d.compare(&s3.HeadObjectOutput{ETag: &etag, ContentLength: aws.Int64(2 * testPart)}, nil); len(parts) != 4 || s.is != ourObject {
+		t.Errorf("%d parts, %+v", len(parts), s)
+	}
+}
+
+// TestFirstUnclearAttemptCounts: the object may be that of the first.
+func TestFirstUnclearAttemptCounts(t *testing.T) {
+	d, first := new(delivery), time.Now()
+	d.mayHaveMade(first)
+	if d.mayHaveMade(first.Add(time.Minute)); !d.unclearSince.Equal(first) || !d.maybe {
+		t.Errorf("since %v, want %v", d.unclearSince, first)
+	}
+}
+
+// TestSomeObjectIsNotMadeByUs: what cannot be compared is no proof, be it as new as
+// ours.
+func TestSomeObjectIsNotMadeByUs(t *testing.T) {
+	r := newRig(t)
+	path, _ := r.file(t, "f", 1000)
+	d, began := r.deliveryOf(t, path), time.Now()
+	if _, err := r.Push(t.Context(), d.req); err != nil {
+		t.Fatal(err)
+	}
+	s, err := d.look(nil)
+	if err != nil || !d.madeByUs(s, began) {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	for _, s.is = range []standing{noObject, otherObject, someObject} {
+		if d.madeByUs(s, began) {
+			t.Errorf("standing %d counts as made by us", s.is)
+		}
+	}
+}
