@@ -781,3 +781,22 @@ func TestMadeWrong(t *testing.T) {
 		})
 	}
 }
+
+// TestObjectAppearsMeanwhile: an object that is made while the parts of a file are
+// sent stays as it is.
+func TestObjectAppearsMeanwhile(t *testing.T) {
+	r := newRig(t)
+	r.watch(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		if operationOf(req) == "UploadPart 1" && !isProbe(req) {
+			if err := r.store.Put("bucket", "k", []byte("the winner")); err != nil {
+				t.Error(err)
+			}
+		}
+		next.ServeHTTP(w, req)
+	})
+	path, _ := r.file(t, "f", testPart+1)
+	receipt, err := r.create(t, path, "k")
+	wantExists(t, receipt, err, "another object (10 bytes")
+	r.wantObject(t, "k", []byte("the winner"))
+	until(t, "its upload to be aborted", func() bool { return len(r.uploadsLeft(t)) == 0 })
+}

@@ -2,7 +2,9 @@ package uploader
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"testing"
@@ -412,5 +414,36 @@ func TestRecallKeepsWhatFits(t *testing.T) {
 	}
 	if n, bytes := d.delivered(); len(d.parts) != 3 || n != 2 || bytes != 600 || d.partOf(1).size != 0 {
 		t.Errorf("%d of %d parts with %d bytes are there: %+v", n, len(d.parts), bytes, d.parts)
+	}
+}
+
+// TestOlderObjectOfParts: an object of the same bytes that was there before does
+// not count as what an unclear completion has made.
+func TestOlderObjectOfParts(t *testing.T) {
+	r := newRig(t)
+	path, _ := r.file(t, "f", testPart+1)
+	request := push.Request{File: path, Destination: "s3://bucket/k"}
+	if _, err := r.Push(t.Context(), request); err != nil {
+		t.Fatal(err)
+	}
+	completions := 0
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		switch operationOf(req) {
+		case asking:
+			answer := httptest.NewRecorder()
+			next.ServeHTTP(answer, req)
+			maps.Copy(w.Header(), answer.Header())
+			w.Header().Set("Last-Modified", time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat))
+			return
+		case completing:
+			if completions++; completions == 1 {
+				w.WriteHeader(http.StatusInternalServerError)
+				return
+			}
+		}
+		next.ServeHTTP(w, req)
+	})
+	if _, err := r.Push(t.Context(), request); err != nil || completions != 2 {
+		t.Errorf("%v after %d completions, want 2", err, completions)
 	}
 }
