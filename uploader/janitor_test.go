@@ -608,21 +608,6 @@ func TestCreationAnsweredAfterAll(t *testing.T) {
 	}
 }
 
-// TestResumedOnceItIsMade: a store that has forgotten an upload and not made the
-// object yet is given time.
-func TestResumedOnceItIsMade(t *testing.T) {
-	asked := prior{begun: true, fits: true, asked: true, recent: true, looked: true, listed: notThere}
-	if got := asked.next(); got != letItBe {
-		t.Errorf("just after the completion: %d, want to let it be", got)
-	}
-	if asked.recent = false; asked.next() != beginAnew {
-		t.Errorf("later: %d, want to begin anew", asked.next())
-	}
-	if asked.made = true; asked.next() != nothing {
-		t.Errorf("made: %d, want nothing to be sent", asked.next())
-	}
-}
-
 // TestListOfAKey: of a list in pages those of exactly the key are taken, and a page
 // that comes again ends it.
 func TestListOfAKey(t *testing.T) {
