@@ -638,3 +638,22 @@ func TestListOfAKey(t *testing.T) {
 		t.Errorf("%q in %d pages, %v, want %q in 3", ids, pages, err, want)
 	}
 }
+
+// TestRunClearsIntents: before a run begins an upload it has what an earlier one
+// may have begun, and nobody heard of, aborted: the janitor leaves that to it.
+func TestRunClearsIntents(t *testing.T) {
+	r := newRig(t)
+	r.orphan(t, "k", "")
+	lost := r.begin(t, "k")
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		if req.Method == http.MethodPost && req.URL.Query().Has("uploads") && slices.Contains(r.uploadsLeft(t), lost) {
+			t.Error("an upload is begun, and the lost one is there still")
+		}
+		next.ServeHTTP(w, req)
+	})
+	path, content := r.file(t, "f", testPart+1)
+	if _, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"}); err != nil {
+		t.Fatal(err)
+	}
+	r.wantObject(t, "k", content)
+}
