@@ -147,7 +147,7 @@ func TestHealthcheckOfDaemon(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	cfg := defaults()
-	cfg.endpoint, cfg.listen = "http://"+refusing(t), []string{"127.0.0.1:0", "unix:" + socketPath(t)}
+	cfg.endpoint, cfg.listen, cfg.dataDir = "http://"+refusing(t), []string{"127.0.0.1:0", "unix:" + socketPath(t)}, t.TempDir()
 	ready, ended := make(chan []string, 1), make(chan error, 1)
 	go func() {
 		ended <- serve(ctx, cfg, slog.New(slog.DiscardHandler), func(addrs []string) { ready <- addrs })

@@ -396,6 +396,7 @@ func TestConfigurationOfTheSDK(t *testing.T) {
 			t.Setenv("AWS_CONFIG_FILE", os.DevNull)
 			t.Setenv("AWS_SHARED_CREDENTIALS_FILE", os.DevNull)
 			t.Setenv("S3DAEMON_LISTEN", "127.0.0.1:0")
+			t.Setenv("S3DAEMON_DATA_DIR", t.TempDir())
 			t.Setenv(name, value)
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
