@@ -151,6 +151,14 @@ func isFinal(status int) bool {
 // for a moment too, when a policy has just been changed.
 func denied(err error) bool { return answerOf(err).Code == "AccessDenied" }
 
+// gone reports whether the store does not know what it was asked about, and says
+// so: some call an upload a key then, as Ceph 16 does. A 404 without such a code
+// comes from what stands before the store.
+func gone(err error) bool {
+	answer := answerOf(err)
+	return answer.Status == http.StatusNotFound && strings.HasPrefix(answer.Code, "NoSuch")
+}
+
 // retryAfter returns for how long the store asked not to be asked again.
 func retryAfter(err error) time.Duration {
 	var response *awshttp.ResponseError

@@ -1,11 +1,11 @@
 package uploader
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -164,13 +164,6 @@ func (d *delivery) abort(ctx context.Context, id string, of push.ID) error {
 		return nil
 	}
 	return err
-}
-
-// gone reports whether the store does not know what it was asked about. Some
-// call an upload a key then.
-func gone(err error) bool {
-	answer := answerOf(err)
-	return answer.Status == http.StatusNotFound && strings.HasPrefix(answer.Code, "NoSuch")
 }
 
 // begunParts reports whether an upload has parts. An upload that is not there
@@ -385,7 +378,13 @@ func unheard(listed []types.MultipartUpload, known []journal.Upload, begun time.
 // list returns the uploads of exactly this object that the store has.
 func (j *janitor) list(ctx context.Context, d *delivery) (listed []types.MultipartUpload, err error) {
 	in := &s3.ListMultipartUploadsInput{Bucket: &d.dest.Bucket, Prefix: &d.dest.Key}
-	for {
+	for pages := 1; ; pages++ {
+		switch {
+		case pages > mostPages:
+			return nil, errors.New("the store's list of multipart uploads goes on and on")
+		case pages > 1 && (ctx.Err() != nil || d.up.leaves()):
+			return nil, cmp.Or(context.Cause(ctx), errLeaving)
+		}
 		var page *s3.ListMultipartUploadsOutput
 		err := d.request(ctx, "ListMultipartUploads", single, first, func(ctx context.Context, _ *commitment) (err error) {
 			sent := time.Now()

@@ -1,7 +1,10 @@
 package uploader
 
 import (
+	"cmp"
 	"context"
+	"fmt"
+	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -226,6 +229,10 @@ func (d *delivery) delivered() (parts int, bytes int64) {
 	return parts, bytes
 }
 
+// mostPages is how many pages a list may have: no store needs as many, and one
+// that is not sound might add another for ever.
+const mostPages = 1000
+
 // askingParts is the operation that asks for the parts of an upload.
 const askingParts = "ListParts"
 
@@ -234,7 +241,10 @@ const askingParts = "ListParts"
 func (d *delivery) listParts(ctx context.Context) (listing, error) {
 	has := make([]bool, len(d.parts))
 	in := &s3.ListPartsInput{Bucket: &d.dest.Bucket, Key: &d.dest.Key, UploadId: &d.upload.ID}
-	for after := 0; ; {
+	for pages, after := 1, 0; ; pages++ {
+		if pages > 1 && (ctx.Err() != nil || d.up.leaves()) {
+			return notListed, cmp.Or(context.Cause(ctx), errLeaving)
+		}
 		var page *s3.ListPartsOutput
 		err := d.request(ctx, askingParts, single, first, func(ctx context.Context, _ *commitment) (err error) {
 			page, err = d.up.client.ListParts(ctx, in)
@@ -244,8 +254,10 @@ func (d *delivery) listParts(ctx context.Context) (listing, error) {
 		case err == nil && aws.ToString(page.UploadId) != d.upload.ID:
 			return d.untold("it is about another upload"), nil
 		case err == nil:
-		case answer.Status == 404 && answer.Code != "NoSuchBucket":
-			return notThere, nil // Ceph 16 says NoSuchKey
+		case gone(err) && answer.Code != "NoSuchBucket":
+			return notThere, nil
+		case answer.Status == http.StatusNotFound && answer.Code != "NoSuchBucket": // the SDK makes a code of the status
+			return notListed, fmt.Errorf("%w: %w", errNoStore, err)
 		case answer.Status != 0 && (denied(err) || !transient(err)) && answer.Code != "NoSuchBucket":
 			return d.untold(answerText(answer)), nil
 		default:
@@ -260,6 +272,9 @@ func (d *delivery) listParts(ctx context.Context) (listing, error) {
 		next, err := strconv.Atoi(aws.ToString(page.NextPartNumberMarker))
 		if !aws.ToBool(page.IsTruncated) || err != nil || next <= after {
 			break
+		}
+		if pages == mostPages {
+			return d.untold("it goes on and on"), nil
 		}
 		after, in.PartNumberMarker = next, page.NextPartNumberMarker
 	}

@@ -1,6 +1,7 @@
 package uploader
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -170,6 +171,8 @@ func TestResumeWithoutList(t *testing.T) {
 		"of another upload":    {200, "<ListPartsResult><UploadId>v</UploadId></ListPartsResult>", notAllowed, false},
 		"no such upload":       {404, "<Error><Code>NoSuchUpload</Code></Error>", notThere, false},
 		"no such key":          {404, "<Error><Code>NoSuchKey</Code></Error>", notThere, false},
+		"nothing of that name": {404, "<html>not found</html>", notListed, true},
+		"not found, no body":   {404, "", notListed, true},
 		"no such bucket":       {404, "<Error><Code>NoSuchBucket</Code></Error>", notListed, true},
 		"not now":              {503, "<Error><Code>SlowDown</Code></Error>", notListed, true},
 		"wrong credentials":    {403, "<Error><Code>InvalidAccessKeyId</Code></Error>", notListed, true},
@@ -188,13 +191,53 @@ func TestResumeWithoutList(t *testing.T) {
 				fmt.Fprint(w, tc.body)
 			})
 			got, err := d.listParts(t.Context())
-			if got != tc.want || (err != nil) != tc.fails {
+			if got != tc.want || (err != nil) != tc.fails || tc.fails && name != "no such bucket" && !transient(err) {
 				t.Errorf("%d, %v; want %d", got, err, tc.want)
 			}
 			if got != listed && d.parts[0].size == 0 {
 				t.Error("the record of a part is forgotten")
 			}
 		})
+	}
+}
+
+// TestEndlessLists: a list without an end is read no further than any store needs,
+// and not at all once the daemon stops.
+func TestEndlessLists(t *testing.T) {
+	r := newRig(t)
+	path, _ := r.file(t, "f", 2*testPart)
+	d := r.deliveryOf(t, path)
+	d.forget()
+	d.upload = d.newUpload()
+	d.upload.ID = "u"
+	d.parts[0] = sentPart{size: testPart, etag: "e"}
+	pages, stopAt := 0, -1
+	r.spoil(func(w http.ResponseWriter, req *http.Request, _ http.Handler) {
+		if pages++; pages == stopAt {
+			r.mu.Lock()
+			r.leaveRestLocked()
+			r.mu.Unlock()
+		}
+		if req.URL.Query().Has("uploads") {
+			fmt.Fprintf(w, "<ListMultipartUploadsResult><NextKeyMarker>k</NextKeyMarker><NextUploadIdMarker>%d</NextUploadIdMarker><IsTruncated>true</IsTruncated></ListMultipartUploadsResult>", pages)
+			return
+		}
+		fmt.Fprintf(w, "<ListPartsResult><UploadId>u</UploadId><NextPartNumberMarker>%d</NextPartNumberMarker><IsTruncated>true</IsTruncated></ListPartsResult>", pages)
+	})
+	if got, err := d.listParts(t.Context()); got != notAllowed || err != nil || pages != mostPages || d.parts[0].size == 0 {
+		t.Errorf("parts: %d, %v after %d pages; the record has %+v", got, err, pages, d.parts[0])
+	}
+	pages = 0
+	if _, err := r.janitor.list(t.Context(), d); err == nil || pages != mostPages {
+		t.Errorf("uploads: %v after %d pages", err, pages)
+	}
+	pages, stopAt = 0, 7
+	if _, err := d.listParts(t.Context()); !errors.Is(err, errLeaving) || pages != stopAt {
+		t.Errorf("parts: %v, %d pages where the daemon leaves after %d", err, pages, stopAt)
+	}
+	pages = 0
+	if _, err := r.janitor.list(t.Context(), d); !errors.Is(err, errLeaving) || pages != 1 {
+		t.Errorf("uploads: %v, %d pages after the daemon left", err, pages)
 	}
 }
 
