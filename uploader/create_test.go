@@ -2,7 +2,6 @@ package uploader
 
 import (
 	"bytes"
-	"context"
 	"crypto/md5"
 	"errors"
 	"fmt"
@@ -504,7 +503,7 @@ func TestProbeLosesAnswers(t *testing.T) {
 			if keys := r.keysLeft(t); !slices.Equal(keys, []string{"k"}) {
 				t.Errorf("the store has %q", keys)
 			}
-			if what != "CreateMultipartUpload" { // of which more may yet appear
+			if what == "UploadPart" { // of the others more may yet appear
 				r.wantNoProbes(t)
 			}
 		})
@@ -533,79 +532,170 @@ func TestPartsByETag(t *testing.T) {
 	}
 }
 
-// TestFindingOut asks once for all, and again in a bucket that did not tell after
-// an hour.
+// TestFindingOut asks once for each bucket and operation, and again after an hour
+// where that did not tell.
 func TestFindingOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var c conditionOf
-		asked := 0
-		say := func(h heeding, err error) func() (heeding, error) {
-			return func() (heeding, error) {
-				asked++
-				time.Sleep(time.Second)
-				return h, err
-			}
-		}
-		want := func(bucket string, ask func() (heeding, error), wantHeeding heeding, wantErr error, wantAsked int) {
+		c, asked := newConditions(4), 0
+		want := func(bucket, operation string, h heeding, err error, wantHeeding heeding, wantAsked int) {
 			t.Helper()
-			got, err := c.find(t.Context(), bucket, ask)
-			if got != wantHeeding || err != wantErr || asked != wantAsked {
-				t.Errorf("%v, %v after %d questions, want %v, %v, %d", got, err, asked, wantHeeding, wantErr, wantAsked)
+			got, gotErr := c.find(trait{bucket, operation}, func() (heeding, error) { asked++; return h, err })
+			if got != wantHeeding || asked != wantAsked || gotErr != nil && gotErr != err {
+				t.Errorf("%v, %v after %d questions, want %v after %d", got, gotErr, asked, wantHeeding, wantAsked)
 			}
 		}
 		lost := errors.New("no answer")
-		want("a", say(unsure, lost), unsure, lost, 1)
-		want("a", say(unsure, nil), unsure, nil, 2)
-		want("a", say(heeded, nil), unsure, nil, 2)
+		want("a", putting, unsure, lost, unsure, 1)
+		want("a", putting, unsure, nil, unsure, 2)
+		want("a", putting, heeded, nil, unsure, 2)
 		time.Sleep(askHeedAgain)
-		want("a", say(unsure, nil), unsure, nil, 3)
-		want("b", say(unsure, lost), unsure, lost, 4)
-		var all sync.WaitGroup
-		for range 10 {
-			all.Go(func() {
-				if got, err := c.find(t.Context(), "b", say(heeded, nil)); got != heeded || err != nil {
-					t.Errorf("%v, %v", got, err)
-				}
-			})
+		want("a", putting, heeded, nil, heeded, 3)
+		want("a", putting, ignored, nil, heeded, 3)
+		time.Sleep(askHeedAgain)
+		want("a", putting, ignored, nil, heeded, 3)
+		want("a", completing, ignored, nil, ignored, 4)
+		want("b", putting, ignored, nil, ignored, 5) // there may be another store behind the endpoint
+		want("a", putting, ignored, nil, heeded, 5)
+
+		for n := range mostFindings {
+			c.find(trait{strconv.Itoa(n), putting}, func() (heeding, error) { return heeded, nil })
 		}
-		all.Wait()
-		want("a", say(ignored, nil), heeded, nil, 5)
-		want("c", say(ignored, nil), heeded, nil, 5)
+		if len(c.found) != mostFindings {
+			t.Errorf("%d findings are kept", len(c.found))
+		}
 	})
 }
 
-// TestWaitForAnothersQuestion ends with the waiting push, and goes on to ask where
-// the other had no answer.
-func TestWaitForAnothersQuestion(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var c conditionOf
-		hold := make(chan struct{})
-		lost := errors.New("no answer")
-		go c.find(t.Context(), "a", func() (heeding, error) { <-hold; return unsure, lost })
-		synctest.Wait()
-		ctx, cancel := context.WithCancelCause(t.Context())
-		ended := make(chan error, 2)
-		go func() {
-			_, err := c.find(ctx, "a", nil)
-			ended <- err
-		}()
-		go func() {
-			h, err := c.find(t.Context(), "a", func() (heeding, error) { return ignored, nil })
-			if h != ignored {
-				t.Errorf("found %v", h)
-			}
-			ended <- err
-		}()
-		synctest.Wait()
-		cancel(errCancelled)
-		if err := <-ended; err != errCancelled {
-			t.Error(err)
+// TestWhoWaitsForAQuestion hears at once that another asks, and what to wait for.
+func TestWhoWaitsForAQuestion(t *testing.T) {
+	c := newConditions(8) // two questions at once
+	waits := func(bucket string) <-chan struct{} {
+		t.Helper()
+		_, err := c.find(trait{bucket, putting}, func() (heeding, error) { t.Error("asked"); return unsure, nil })
+		awaits, is := errors.AsType[*awaitsError](err)
+		if !is || isClosed(awaits.over) {
+			t.Fatalf("%v, want one that waits", err)
 		}
-		close(hold)
-		if err := <-ended; err != nil {
-			t.Error(err)
+		return awaits.over
+	}
+	var a, b <-chan struct{}
+	c.find(trait{"a", putting}, func() (heeding, error) {
+		a = waits("a")
+		c.find(trait{"b", putting}, func() (heeding, error) {
+			a, b = waits("a"), waits("b")
+			waits("c") // for either
+			return heeded, nil
+		})
+		if isClosed(a) || !isClosed(b) {
+			t.Error("it waits for another question")
 		}
+		return unsure, errors.New("no answer")
 	})
+	if !isClosed(a) {
+		t.Error("it waits though the question is over")
+	}
+}
+
+// TestOneProbeForAll: while a store is silent to the one probe, the others that
+// need to know are put off, and nobody else waits.
+func TestOneProbeForAll(t *testing.T) {
+	for _, size := range []int{100, testPart + 1} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			r := newRig(t)
+			arrived, hold := make(chan struct{}, 100), make(chan struct{})
+			let := sync.OnceFunc(func() { close(hold) })
+			defer let()
+			seen := r.watch(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+				if name, _, _ := strings.Cut(operationOf(req), " "); isProbe(req) && name == "PutObject" {
+					arrived <- struct{}{}
+					<-hold
+				}
+				next.ServeHTTP(w, req)
+			})
+			path, _ := r.file(t, "f", size)
+			var ids []push.ID
+			for n := range 20 {
+				ids = append(ids, r.later(t, push.Request{File: path, Destination: fmt.Sprint("s3://bucket/k", n), Overwrite: new(bool)}))
+			}
+			<-arrived
+			if receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/ordinary"}); err != nil || receipt.Attempts != 1 {
+				t.Errorf("an ordinary push: %v, %+v", err, receipt)
+			}
+			let()
+			for _, id := range ids {
+				if receipt := r.ended(t, id, push.Done); receipt.Attempts != 1 {
+					t.Errorf("%+v, want one attempt", receipt)
+				}
+			}
+			if got := seen.take(); got["probe PutObject"] > 3 {
+				t.Errorf("requests %v", got)
+			}
+		})
+	}
+}
+
+// TestSilentProbe: a store that does not answer a probe does not tell, and costs
+// no more than its time.
+func TestSilentProbe(t *testing.T) {
+	for _, what := range []string{"PutObject", "CompleteMultipartUpload"} {
+		for _, by := range []string{"probeTakes", "StallTimeout"} {
+			t.Run(what+" "+by, func(t *testing.T) {
+				hold := make(chan struct{})
+				r := newRig(t, func(cfg *Config) {
+					if by == "StallTimeout" {
+						cfg.StallTimeout = 100 * time.Millisecond
+					}
+				})
+				if by == "probeTakes" {
+					r.conditions.takes = 500 * time.Millisecond
+				}
+				defer close(hold)
+				silent := make(chan struct{}, 100)
+				r.watch(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+					if name, _, _ := strings.Cut(operationOf(req), " "); isProbe(req) && name == what && req.Method != http.MethodDelete {
+						silent <- struct{}{}
+						io.Copy(io.Discard, req.Body)
+						<-hold
+						return
+					}
+					next.ServeHTTP(w, req)
+				})
+				path, content := r.file(t, "f", testPart+1)
+				for _, key := range []string{"k", "second"} {
+					if receipt, err := r.create(t, path, key); err != nil || receipt.Parts != 1 || receipt.Attempts != 1 {
+						t.Errorf("%v, %+v", err, receipt)
+					}
+				}
+				r.wantObject(t, "k", content)
+				if want := map[string]int{"PutObject": 2, "CompleteMultipartUpload": 1}[what]; len(silent) != want { // PutObject is tried for either
+					t.Errorf("%d requests were not answered, want %d", len(silent), want)
+				}
+				if strings.Contains(r.log.String(), "cannot be reached") {
+					t.Errorf("the store is taken for away:\n%s", r.log)
+				}
+			})
+		}
+	}
+}
+
+// TestProbeFailureIsAnAttempt: a caller who waits is told at last.
+func TestProbeFailureIsAnAttempt(t *testing.T) {
+	r := newRig(t)
+	seen := r.watch(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		if isProbe(req) {
+			refuseWith(w, 503, "SlowDown")
+			return
+		}
+		next.ServeHTTP(w, req)
+	})
+	path, _ := r.file(t, "f", 100)
+	receipt, err := r.create(t, path, "k")
+	if asPushError(err) == nil || asPushError(err).Code != push.StoreRefused || receipt.Attempts != r.cfg.Attempts {
+		t.Errorf("%v, %+v", err, receipt)
+	}
+	if got := seen.take(); got["probe PutObject"] != r.cfg.Attempts || got["PutObject"] != 0 {
+		t.Errorf("requests %v, want a probe for each attempt", got)
+	}
 }
 
 // TestMeeting has what happens around an object that is in the way.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/lsst-dm/s3daemon/journal"
 	"github.com/lsst-dm/s3daemon/push"
+	"github.com/lsst-dm/s3daemon/transport"
 )
 
 // Stores are asked for what they do with If-None-Match, since those that do not
@@ -30,91 +31,138 @@ const (
 	ignored                // it is
 )
 
-// askHeedAgain is how long a bucket is left alone in which it could not be found
-// out.
-const askHeedAgain = time.Hour
+const (
+	// askHeedAgain is how long a bucket is left alone in which it could not be found
+	// out.
+	askHeedAgain = time.Hour
+	// probeTakes is how long the requests of a probe may take, all in all. A store
+	// that is silent for as long does not tell.
+	probeTakes = 30 * time.Second
+	// mostFindings is how many findings are kept: more buckets than anybody has.
+	mostFindings = 4096
+)
 
-// conditions is what is known of the store, for PutObject and
-// CompleteMultipartUpload apart. It is found out once in the life of a process.
+// conditions is what is known of the store. It is found out once in the life of a
+// process, for each bucket, since there may be several stores behind one endpoint,
+// and for each operation.
 type conditions struct {
-	put, complete conditionOf
-	probes        sync.Map // the uploadName of each probe that is under way
-}
+	most   int           // questions that may be under way at once, each of which has a push's place
+	takes  time.Duration // see probeTakes
+	probes sync.Map      // the uploadName of each probe that is under way
 
-// conditionOf is what is known of one operation.
-type conditionOf struct {
 	mu     sync.Mutex // guards all below
-	known  heeding
-	vain   map[string]time.Time // when a bucket was asked in vain
-	asking chan struct{}        // closed when the question that is under way has ended; nil if none is
+	found  map[trait]finding
+	asking map[trait]chan struct{} // closed when the question that is under way has ended
 }
 
-// find returns what is known, or asks; only one asks at a time. What it returns
-// without an error may be unsure.
-func (c *conditionOf) find(ctx context.Context, bucket string, ask func() (heeding, error)) (heeding, error) {
-	for {
-		c.mu.Lock()
-		last, asked := c.vain[bucket]
-		switch {
-		case c.known != unsure || asked && time.Since(last) < askHeedAgain:
-			defer c.mu.Unlock()
-			return c.known, nil
-		case c.asking == nil:
-			c.asking = make(chan struct{})
-			c.mu.Unlock()
-			return c.learn(bucket, ask)
-		}
-		asking := c.asking
-		c.mu.Unlock()
-		select {
-		case <-asking:
-		case <-ctx.Done():
-			return unsure, context.Cause(ctx)
-		}
+// trait is what can be found out.
+type trait struct{ bucket, operation string }
+
+type finding struct {
+	is heeding
+	at time.Time
+}
+
+func newConditions(places int) *conditions {
+	return &conditions{most: max(1, places/4), takes: probeTakes, found: make(map[trait]finding), asking: make(map[trait]chan struct{})}
+}
+
+// awaitsError ends a run that needs what another push is about to find out. Its
+// push goes back to the queue until then, for who waits must not hold a place.
+type awaitsError struct{ over <-chan struct{} }
+
+func (e *awaitsError) Error() string {
+	return "another push is finding out what the store does with If-None-Match"
+}
+
+// find returns what is known, or asks; only one push asks for a trait at a time,
+// and the others fail with an awaitsError. What it returns without an error may be
+// unsure. What has failed for want of an answer is for another attempt of the
+// push.
+func (c *conditions) find(about trait, ask func() (heeding, error)) (heeding, error) {
+	c.mu.Lock()
+	f, is := c.found[about]
+	if is && (f.is != unsure || time.Since(f.at) < askHeedAgain) {
+		defer c.mu.Unlock()
+		return f.is, nil
 	}
-}
-
-// learn asks, and keeps what comes of it. What has failed for want of an answer
-// is for another attempt of the push.
-func (c *conditionOf) learn(bucket string, ask func() (heeding, error)) (heeding, error) {
+	if over := c.othersLocked(about); over != nil {
+		defer c.mu.Unlock()
+		return unsure, &awaitsError{over}
+	}
+	over := make(chan struct{})
+	c.asking[about] = over
+	c.mu.Unlock()
 	h, err := ask()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	close(c.asking)
-	c.asking = nil
-	switch {
-	case err != nil:
-	case h == unsure:
-		if c.vain == nil {
-			c.vain = make(map[string]time.Time)
-		}
-		c.vain[bucket] = time.Now()
-	default:
-		c.known = h
+	delete(c.asking, about)
+	close(over)
+	if err == nil {
+		c.keepLocked(about, finding{h, time.Now()})
 	}
 	return h, err
+}
+
+// othersLocked returns what ends with the question to be waited for: the same, or
+// any if there are as many as may be. It is nil if there is none.
+func (c *conditions) othersLocked(about trait) <-chan struct{} {
+	if over := c.asking[about]; over != nil {
+		return over
+	}
+	if len(c.asking) >= c.most {
+		for _, over := range c.asking {
+			return over
+		}
+	}
+	return nil
+}
+
+// keepLocked keeps a finding, in the place of any other if there are too many.
+func (c *conditions) keepLocked(about trait, f finding) {
+	if _, is := c.found[about]; !is && len(c.found) >= mostFindings {
+		for other := range c.found {
+			delete(c.found, other)
+			break
+		}
+	}
+	c.found[about] = f
 }
 
 // putting is the operation that makes an object of one request.
 const putting = "PutObject"
 
-// heeds returns what the operation does with the condition.
+// heeds returns what the operation does with the condition. To find that out is an
+// attempt at the push, if it fails.
 func (d *delivery) heeds(ctx context.Context, operation string) (heeding, error) {
-	c, ask := &d.up.conditions.put, (*probe).put
-	if operation == completing {
-		c, ask = &d.up.conditions.complete, (*probe).complete
-	}
-	return c.find(ctx, d.dest.Bucket, func() (heeding, error) {
-		h, err := d.probe(ctx, ask)
-		switch {
-		case err == nil:
-			d.up.log.Info("found out what the store does with If-None-Match", "operation", operation, "heeds", h == heeded, "bucket", d.dest.Bucket)
-		case errors.Is(err, errUntold):
-			d.up.log.Warn("could not find out what the store does with If-None-Match", "operation", operation, "bucket", d.dest.Bucket, "error", inBrief(err))
-			err = nil
-		}
-		return h, err
+	asked := false
+	h, err := d.up.conditions.find(trait{d.dest.Bucket, operation}, func() (heeding, error) {
+		asked = true
+		return d.findOut(ctx, operation)
 	})
+	if asked {
+		d.up.hastenAwaiting()
+	}
+	return h, err
+}
+
+// findOut asks by a probe.
+func (d *delivery) findOut(ctx context.Context, operation string) (heeding, error) {
+	ask := (*probe).put
+	if operation == completing {
+		ask = (*probe).complete
+	}
+	h, err := d.probe(ctx, ask)
+	switch {
+	case err == nil:
+		d.up.log.Info("found out what the store does with If-None-Match", "operation", operation, "heeds", h == heeded, "bucket", d.dest.Bucket)
+	case errors.Is(err, errUntold):
+		d.up.log.Warn("could not find out what the store does with If-None-Match", "operation", operation, "bucket", d.dest.Bucket, "error", inBrief(err))
+		err = nil
+	default:
+		d.count(false, 1, err)
+	}
+	return h, err
 }
 
 // probe makes an object of its own beside that of a push, to see what the store
@@ -123,9 +171,11 @@ func (d *delivery) heeds(ctx context.Context, operation string) (heeding, error)
 type probe struct {
 	*delivery
 	upload journal.Upload
-	id     string // of the upload at the store
-	object bool   // there may be one
-	lost   bool   // there may be an upload whose id nobody heard
+	id     string        // of the upload at the store
+	object bool          // there may be one
+	lost   bool          // there may be an upload whose id nobody heard
+	late   bool          // a request ended so that what it makes may be there later
+	left   time.Duration // for its requests
 }
 
 // probeName begins the last element of the keys of probes.
@@ -138,6 +188,7 @@ func (d *delivery) probe(ctx context.Context, ask func(*probe, context.Context) 
 	p := &probe{
 		delivery: &delivery{up: d.up, dest: dest, id: d.id, req: push.Request{Overwrite: d.req.Overwrite, Encryption: d.req.Encryption, KMSKeyID: d.req.KMSKeyID}},
 		upload:   journal.Upload{Push: d.id, BegunAt: time.Now().UTC(), Store: d.up.name, Bucket: dest.Bucket, Key: dest.Key, Probe: true},
+		left:     d.up.conditions.takes,
 	}
 	d.up.conditions.probes.Store(nameOf(&p.upload), nil)
 	defer func() {
@@ -152,6 +203,25 @@ func (d *delivery) probe(ctx context.Context, ask func(*probe, context.Context) 
 	}
 	return ask(p, ctx)
 }
+
+// send makes a request of the probe. Only time with the store counts as taken by
+// it. Where that is silent it does not tell: all who want to know it would have to
+// wait for as long.
+func (p *probe) send(ctx context.Context, operation string, attempt func(context.Context) error) error {
+	return p.request(ctx, operation, single, first, func(ctx context.Context, _ *commitment) error {
+		begun := time.Now()
+		ctx, cancel := context.WithTimeoutCause(ctx, p.left, errSlowProbe)
+		defer cancel()
+		err := attempt(ctx)
+		p.left -= time.Since(begun)
+		if err != nil && (context.Cause(ctx) == errSlowProbe || stalledAt(err, transport.Awaiting) || stalledAt(err, transport.Reading)) {
+			return fmt.Errorf("%w: %w", errUntold, err)
+		}
+		return err
+	})
+}
+
+var errSlowProbe = errors.New("the store takes too long to answer")
 
 // probeKey is a key that nobody else has, below the same prefix. It fits where
 // the key does.
@@ -195,8 +265,9 @@ func (p *probe) complete(ctx context.Context) (heeding, error) {
 		Bucket: &p.dest.Bucket, Key: &p.dest.Key, UploadId: &p.id, IfNoneMatch: p.condition(),
 		MultipartUpload: &types.CompletedMultipartUpload{Parts: []types.CompletedPart{{PartNumber: aws.Int32(1), ETag: etag}}},
 	}
-	err = p.request(ctx, completing, single, question, func(ctx context.Context, _ *commitment) error {
+	err = p.send(ctx, completing, func(ctx context.Context) error {
 		_, err := p.up.client.CompleteMultipartUpload(ctx, in)
+		p.late = p.late || err != nil && unclear(err)
 		return err
 	})
 	switch {
@@ -229,11 +300,12 @@ func (p *probe) makeObject(ctx context.Context) error {
 	if p.req.KMSKeyID != "" {
 		in.SSEKMSKeyId = &p.req.KMSKeyID
 	}
-	return p.request(ctx, putting, single, question, func(ctx context.Context, _ *commitment) error {
+	return p.send(ctx, putting, func(ctx context.Context) error {
 		in.Body = bytes.NewReader(nil)
 		out, err := p.up.client.PutObject(ctx, in)
-		p.object = p.object || err == nil || unclear(err) || conditionFailed(err)
+		p.object = p.object || err == nil || conditionFailed(err)
 		if err != nil {
+			p.late = p.late || unclear(err)
 			return err
 		}
 		return p.acknowledged(bareETag(aws.ToString(out.ETag)))
@@ -245,7 +317,7 @@ func (p *probe) beginUpload(ctx context.Context) error {
 	if p.req.KMSKeyID != "" {
 		in.SSEKMSKeyId = &p.req.KMSKeyID
 	}
-	return p.request(ctx, "CreateMultipartUpload", single, question, func(ctx context.Context, _ *commitment) error {
+	return p.send(ctx, "CreateMultipartUpload", func(ctx context.Context) error {
 		out, err := p.up.client.CreateMultipartUpload(ctx, in)
 		if err != nil {
 			p.lost = p.lost || unclear(err)
@@ -261,7 +333,7 @@ func (p *probe) beginUpload(ctx context.Context) error {
 
 func (p *probe) sendPart(ctx context.Context) (etag *string, err error) {
 	in := &s3.UploadPartInput{Bucket: &p.dest.Bucket, Key: &p.dest.Key, UploadId: &p.id, PartNumber: aws.Int32(1)}
-	err = p.request(ctx, "UploadPart", single, question, func(ctx context.Context, _ *commitment) error {
+	err = p.send(ctx, "UploadPart", func(ctx context.Context) error {
 		in.Body = bytes.NewReader([]byte{'.'})
 		out, err := p.up.client.UploadPart(ctx, in)
 		if err == nil {
@@ -273,20 +345,23 @@ func (p *probe) sendPart(ctx context.Context) (etag *string, err error) {
 }
 
 // remove removes all that the probe has made, or reports that it could not. What
-// is not removed, or does not show yet, is the janitor's.
+// is not removed, or may be there later, is the janitor's.
 func (p *probe) remove() bool {
+	ctx, cancel := context.WithTimeout(p.up.stopped, p.left)
+	defer cancel()
 	var err error
 	switch {
 	case p.id != "" || p.lost:
-		err = p.up.janitor.cleanUp(p.up.stopped, p.delivery, &p.upload)
-	case p.object:
-		err = p.removeObject(p.up.stopped)
+		err = p.up.janitor.removeProbe(ctx, p.delivery, &p.upload)
+	case p.object || p.late:
+		err = p.removeObject(ctx)
 	}
 	switch {
 	case err != nil:
 		p.up.log.Warn("a probe is left behind for now", "bucket", p.dest.Bucket, "key", p.dest.Key, "error", inBrief(err))
-	case !p.lost:
+	case !p.lost && !p.late:
 		p.up.journal.DropUpload(&p.upload, nil)
+		return true
 	}
-	return err == nil
+	return false
 }

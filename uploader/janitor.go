@@ -223,26 +223,33 @@ func (j *janitor) searchFor(ctx context.Context, d *delivery, o *journal.Upload)
 	return err
 }
 
-// cleanUp removes all that a question about what the store can do has made: its key
-// is nobody else's.
+// cleanUp removes all that a question about what the store can do has made, until
+// nothing of it can appear any more: its requests may still be on their way.
 func (j *janitor) cleanUp(ctx context.Context, d *delivery, o *journal.Upload) error {
+	settled := time.Since(later(o.BegunAt, j.begun)) >= creationTakes
+	err := j.removeProbe(ctx, d, o)
+	if err == nil && !settled {
+		err = errTooEarly
+	}
+	return err
+}
+
+// removeProbe removes what there is of the object and the uploads of a question:
+// its key is nobody else's. What one of them fails with keeps no other.
+func (j *janitor) removeProbe(ctx context.Context, d *delivery, o *journal.Upload) error {
+	errs := []error{d.removeObject(ctx)}
 	uploads := []string{o.ID}
 	if o.ID == "" {
 		listed, err := j.list(ctx, d)
-		if err != nil {
-			return err
-		}
-		uploads = nil
+		errs, uploads = append(errs, err), nil
 		for _, l := range listed {
 			uploads = append(uploads, aws.ToString(l.UploadId))
 		}
 	}
 	for _, id := range uploads {
-		if err := d.abort(ctx, id, o.Push); err != nil {
-			return err
-		}
+		errs = append(errs, d.abort(ctx, id, o.Push))
 	}
-	return d.removeObject(ctx)
+	return errors.Join(slices.DeleteFunc(errs, gone)...)
 }
 
 // removeObject deletes the object, with all its versions.

@@ -547,7 +547,8 @@ func TestJanitorCleansUp(t *testing.T) {
 		up.Probe = true
 		r.conditions.probes.Store(nameOf(up), nil)
 	}
-	id, unheard := r.begin(t, "probe-1", []byte("x")), r.begin(t, "probe-2", []byte("x"))
+	id := r.begin(t, "probe-1", []byte("x"))
+	r.begin(t, "probe-2", []byte("x"))
 	own := r.orphan(t, "probe-3", "own", probe)
 	orphans := []*journal.Upload{r.orphan(t, "probe-1", id, probe), r.orphan(t, "probe-2", "", probe)}
 	for _, key := range []string{"probe-1", "probe-2"} {
@@ -563,15 +564,62 @@ func TestJanitorCleansUp(t *testing.T) {
 		t.Errorf("questions that are under way are disturbed: %q", r.uploadsLeft(t))
 	}
 	r.journal.DropUpload(own, nil)
-	r.again(t)
-	until(t, "the end", func() bool { return !r.inJournal(t, orphans[0]) && !r.inJournal(t, orphans[1]) })
-	if left := r.uploadsLeft(t); len(left) > 0 {
-		t.Errorf("the store has the uploads %q, %s among them", left, unheard)
+	left := func() bool {
+		_, first := r.store.Get("bucket", "probe-1")
+		_, second := r.store.Get("bucket", "probe-2")
+		return len(r.uploadsLeft(t)) > 0 || first == nil || second == nil
 	}
-	for _, key := range []string{"probe-1", "probe-2"} {
-		if _, err := r.store.Get("bucket", key); err == nil {
-			t.Errorf("the store has %s", key)
+	next := r.again(t)
+	until(t, "the end", func() bool { return !left() })
+	// What was under way when the earlier process was killed may come after that.
+	if err := r.store.Put("bucket", "probe-1", nil); err != nil {
+		t.Fatal(err)
+	}
+	r.begin(t, "probe-2")
+	until(t, "the end of what comes late", func() bool { return !left() })
+	for _, o := range orphans {
+		if !r.inJournal(t, o) {
+			t.Error("nobody looks any more, so soon")
 		}
+	}
+
+	// After some time nothing comes any more.
+	o, later := orphans[0], newJanitor(next)
+	o.BegunAt, later.begun = time.Now().Add(-creationTakes), time.Now().Add(-creationTakes)
+	if err := later.cleanUp(t.Context(), &delivery{up: next, dest: push.Destination{Bucket: o.Bucket, Key: o.Key}}, o); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestJanitorCleansUpAllItCan: what it may not do keeps nothing else, and is not
+// forgotten.
+func TestJanitorCleansUpAllItCan(t *testing.T) {
+	for _, may := range []string{"list", "delete"} {
+		t.Run(may, func(t *testing.T) {
+			r := newRig(t)
+			if err := r.store.Put("bucket", "probe", nil); err != nil {
+				t.Fatal(err)
+			}
+			id := r.begin(t, "probe")
+			r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+				lists, removes := req.Method == http.MethodGet, req.Method == http.MethodDelete && !req.URL.Query().Has("uploadId")
+				if lists && may != "list" || removes && may != "delete" {
+					refuseWith(w, http.StatusForbidden, "AccessDenied")
+					return
+				}
+				next.ServeHTTP(w, req)
+			})
+			o := &journal.Upload{Store: r.name, Bucket: "bucket", Key: "probe", Probe: true}
+			err := r.janitor.cleanUp(t.Context(), &delivery{up: r.Uploader, dest: push.Destination{Bucket: o.Bucket, Key: o.Key}}, o)
+			if !denied(err) {
+				t.Errorf("%v, want that something was denied", err)
+			}
+			_, there := r.store.Get("bucket", "probe")
+			r.spoil(serve)
+			if listed := slices.Contains(r.uploadsLeft(t), id); listed != (may != "list") || (there == nil) != (may != "delete") {
+				t.Errorf("the store has the upload: %v, and the object: %v", listed, there == nil)
+			}
+		})
 	}
 }
 

@@ -115,7 +115,8 @@ const (
 	// under way, on a store that has much to join: some lose the object where an
 	// abort then meets it.
 	completionTakes = time.Hour
-	// creationTakes is for how long after it was asked for an upload may appear.
+	// creationTakes is for how long after it was asked for an upload may appear, or
+	// what a probe makes.
 	creationTakes = 10 * time.Minute
 	// orphansKept is how old an orphan becomes that nothing can be done about.
 	orphansKept = 7 * 24 * time.Hour

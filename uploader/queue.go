@@ -189,6 +189,17 @@ func (q *queue) endTry(e *entry) {
 func (q *queue) retry(e *entry, until time.Time) {
 	q.leave(e)
 	e.failures = min(e.failures, math.MaxUint8-1) + 1
+	q.wait(e, until)
+}
+
+// postpone takes the place of a push that was not attempted, and has it wait until
+// the time given.
+func (q *queue) postpone(e *entry, until time.Time) {
+	q.leave(e)
+	q.wait(e, until)
+}
+
+func (q *queue) wait(e *entry, until time.Time) {
 	e.stage, e.lane, e.due = backoff, noLane, until.UnixNano()
 	q.waiting.push(e)
 }

@@ -33,10 +33,11 @@ type task struct {
 	problem      *push.Error // of the last attempt
 	wantedSince  time.Time   // when a caller began to wait
 	startedAt    time.Time
-	unclearSince time.Time // when the first PutObject began that may have made the object, see delivery
-	delivery     *delivery // while it runs
-	earlier      bool      // the store took the file as it was before it changed
-	cancelled    bool      // somebody asked for it while it runs
+	unclearSince time.Time       // when the first PutObject began that may have made the object, see delivery
+	delivery     *delivery       // while it runs
+	awaits       <-chan struct{} // closed when what it was put off for is over; nil where it was not
+	earlier      bool            // the store took the file as it was before it changed
+	cancelled    bool            // somebody asked for it while it runs
 	cancel       context.CancelCauseFunc
 }
 

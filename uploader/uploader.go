@@ -93,7 +93,7 @@ type Uploader struct {
 	drainQueue   bool
 	checksum     Checksum
 	verifies     verifies
-	conditions   conditions
+	conditions   *conditions
 	journal      *journal.Journal
 	janitor      *janitor
 	log          *slog.Logger
@@ -142,8 +142,8 @@ func newUploader(ctx context.Context, cfg Config) (*Uploader, error) {
 	u := &Uploader{
 		limit: cfg.MaxConnections, slots: newSlots(cfg.MaxConnections), plan: plan{whole: wholeSize, minPart: minPartSize},
 		retry: newRetryPolicy(cfg.Attempts, cfg.GiveUpAfter), queueLimit: cfg.QueueLimit, syncFiles: cfg.SyncFiles, retryChanged: cfg.RetryChanged, drainQueue: cfg.DrainQueue,
-		checksum: cfg.Checksum,
-		journal:  cfg.Journal, log: cfg.Log, seed: maphash.MakeSeed(), leaving: make(chan struct{}), asking: make(chan struct{}, mostAsking),
+		checksum: cfg.Checksum, conditions: newConditions(cfg.MaxConnections),
+		journal: cfg.Journal, log: cfg.Log, seed: maphash.MakeSeed(), leaving: make(chan struct{}), asking: make(chan struct{}, mostAsking),
 		queue: newQueue(cfg.MaxConnections), live: make(map[push.ID]*entry), labels: make(map[string]*label), puttingBack: make(map[uint64]bool),
 	}
 	u.stopped, u.stop = context.WithCancel(context.WithoutCancel(ctx))

@@ -141,6 +141,10 @@ func (u *Uploader) newDelivery(ctx context.Context, r *journal.Record, t *task) 
 func (u *Uploader) settle(e *entry, t *task, res result) {
 	u.mu.Lock()
 	t.delivery = nil
+	awaits, putOff := errors.AsType[*awaitsError](res.err)
+	if putOff {
+		res.attempts = 0 // a question may have gone before
+	}
 	if ofFile(res.err) {
 		res.attempts = max(res.attempts, 1) // it may have ended before there was a request
 	}
@@ -182,6 +186,8 @@ func (u *Uploader) settle(e *entry, t *task, res result) {
 		u.finish(e, t, r, push.Failed, outcome{}, u.explain(r.Request.Destination, attempts, res.err))
 	case errors.Is(res.cause, errImpatient):
 		u.finish(e, t, r, push.Failed, outcome{}, u.unreachable(e, t))
+	case putOff:
+		u.putOff(e, t, awaits.over, now)
 	case res.err == errOtherKind:
 		u.again(e, t, nil, now)
 	default:
@@ -232,7 +238,43 @@ func (u *Uploader) judgeBucket(b *bucket, err error, now time.Time) {
 func (u *Uploader) again(e *entry, t *task, why error, until time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	t.problem = asPushError(why)
+	t.problem, t.awaits = asPushError(why), nil
+	u.queueAgainLocked(e, t, func() { u.queue.retry(e, until) })
+}
+
+// putOff has the push wait, without a place and without an attempt, until that is
+// over. It has another look after a time in any case.
+func (u *Uploader) putOff(e *entry, t *task, over <-chan struct{}, now time.Time) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	t.awaits = over
+	until := now.Add(probeTakes)
+	if isClosed(over) { // meanwhile: nobody will hasten it
+		until = now
+	}
+	u.queue.untried(e.bucket, now)
+	u.queueAgainLocked(e, t, func() { u.queue.postpone(e, until) })
+}
+
+// hastenAwaiting has those go on that were put off for what is over.
+func (u *Uploader) hastenAwaiting() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.queue.hasten(func(e *entry) bool { return e.task != nil && isClosed(e.task.awaits) })
+	u.wakeLocked()
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// queueAgainLocked puts a push that has run back into the queue, as back does.
+func (u *Uploader) queueAgainLocked(e *entry, t *task, back func()) {
 	size := int64(-1)
 	if t.record != nil {
 		size = t.record.Size
@@ -240,7 +282,7 @@ func (u *Uploader) again(e *entry, t *task, why error, until time.Time) {
 	if e.wanted == 0 && u.queue.size > keptRecords && !t.cancelled {
 		t.record = nil
 	}
-	u.queue.retry(e, until)
+	back()
 	if size >= 0 { // it may be another file's by now
 		e.kind = u.kindOf(size)
 	}
