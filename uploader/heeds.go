@@ -16,7 +16,6 @@ import (
 
 	"github.com/lsst-dm/s3daemon/journal"
 	"github.com/lsst-dm/s3daemon/push"
-	"github.com/lsst-dm/s3daemon/transport"
 )
 
 // Stores are asked for what they do with If-None-Match, since those that do not
@@ -214,7 +213,7 @@ func (p *probe) send(ctx context.Context, operation string, attempt func(context
 		defer cancel()
 		err := attempt(ctx)
 		p.left -= time.Since(begun)
-		if err != nil && (context.Cause(ctx) == errSlowProbe || stalledAt(err, transport.Awaiting) || stalledAt(err, transport.Reading)) {
+		if err != nil && context.Cause(ctx) == errSlowProbe {
 			return fmt.Errorf("%w: %w", errUntold, err)
 		}
 		return err
