@@ -131,9 +131,7 @@ func (j *janitor) settle(o *journal.Upload, p *postponed) {
 	case search:
 		err = j.searchFor(ctx, d, o)
 	case spare:
-		if err = errors.New("another store has it: " + o.Store); p.tries == 0 {
-			log.Warn("a multipart upload is left alone, since another store has it", "store", o.Store)
-		}
+		err = d.abortElsewhere(ctx, o)
 	}
 	switch {
 	case err == nil:
@@ -148,9 +146,8 @@ func (j *janitor) settle(o *journal.Upload, p *postponed) {
 	}
 }
 
-// abort gives an upload up that was begun for that push. It is no failure if the
-// store does not know it any more.
-func (d *delivery) abort(ctx context.Context, id string, of push.ID) error {
+// abortKnown gives an upload up that was begun for that push.
+func (d *delivery) abortKnown(ctx context.Context, id string, of push.ID) error {
 	in := &s3.AbortMultipartUploadInput{Bucket: &d.dest.Bucket, Key: &d.dest.Key, UploadId: &id}
 	err := d.request(ctx, aborting, single, first, func(ctx context.Context, _ *commitment) error {
 		_, err := d.up.client.AbortMultipartUpload(ctx, in)
@@ -160,8 +157,35 @@ func (d *delivery) abort(ctx context.Context, id string, of push.ID) error {
 		d.up.metrics.aborts.Inc()
 		d.up.log.Info("multipart upload aborted: no push goes on with it", "bucket", d.dest.Bucket, "key", d.dest.Key, "upload_id", id, "id", of.String())
 	}
+	return err
+}
+
+// abort gives an upload up that was begun for that push. It is no failure if the
+// store does not know it any more.
+func (d *delivery) abort(ctx context.Context, id string, of push.ID) error {
+	if err := d.abortKnown(ctx, id, of); !gone(err) {
+		return err
+	}
+	return nil
+}
+
+// abortElsewhere gives up an upload that was begun when the store had another name,
+// if it is the same store. It stays known where this one does not know it: another
+// may have it, which the daemon may be given again.
+func (d *delivery) abortElsewhere(ctx context.Context, o *journal.Upload) error {
+	var err error
+	switch {
+	case o.ID == "" || o.Probe:
+		return errors.New("another store may have it: " + o.Store)
+	case o.CompletedAt.IsZero():
+		err = d.abortKnown(ctx, o.ID, o.Push)
+	default:
+		if _, err = d.begunParts(ctx, o.ID); !gone(err) {
+			err = d.abortUnlessCompleted(ctx, o)
+		}
+	}
 	if gone(err) {
-		return nil
+		return errors.New("this store does not know it, another has it: " + o.Store)
 	}
 	return err
 }

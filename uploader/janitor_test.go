@@ -328,7 +328,7 @@ func TestJanitorSearches(t *testing.T) {
 	stay := []string{early, r.begin(t, "k2"), r.begin(t, "k/x"), r.begin(t, "K"), r.begin(t, "k", []byte("somebody is at it"))}
 	lost, again := r.begin(t, "k"), r.begin(t, "k")
 	named := r.begin(t, "k")
-	r.orphan(t, "k", named, func(up *journal.Upload) { up.Store = "another by name" })
+	r.orphan(t, "k", named, func(up *journal.Upload) { r.conditions.probes.Store(nameOf(up), nil) }) // so that it stays
 	r.janitor.wake()
 	stay = append(stay, named)
 	until(t, "the search", func() bool {
@@ -480,6 +480,37 @@ func TestJanitorAndCompletions(t *testing.T) {
 	o := r.orphan(t, "k", "no-such-upload", func(up *journal.Upload) { up.CompletedAt = time.Now() })
 	r.janitor.wake()
 	until(t, "it to be dropped", func() bool { return !r.inJournal(t, o) })
+}
+
+// TestStoreByAnotherName: what was begun when the store had another name is aborted
+// if this store knows it; else it stays known, be it to come back.
+func TestStoreByAnotherName(t *testing.T) {
+	r := newRig(t)
+	elsewhere := func(up *journal.Upload) { up.Store = "another" }
+	long := func(up *journal.Upload) { up.CompletedAt = time.Now().Add(-completionTakes - time.Second) }
+	aborted := []*journal.Upload{
+		r.orphan(t, "k", r.begin(t, "k"), elsewhere),
+		r.orphan(t, "kk", r.begin(t, "kk"), elsewhere, long),
+	}
+	stay := []*journal.Upload{
+		r.orphan(t, "kkk", "no-such-upload", elsewhere),
+		r.orphan(t, "kkkk", "no-such-upload", elsewhere, long),
+		r.orphan(t, "kkkkk", "", elsewhere),
+	}
+	for _, o := range append(stay, aborted...) {
+		r.janitor.settle(o, new(postponed))
+	}
+	if err := onDisk(t.Context(), r.journal.Barrier); err != nil {
+		t.Fatal(err)
+	}
+	if left := r.uploadsLeft(t); len(left) > 0 || r.inJournal(t, aborted[0]) || r.inJournal(t, aborted[1]) {
+		t.Errorf("what this store has is not aborted: %q", left)
+	}
+	for _, o := range stay {
+		if n := strings.Count(r.log.String(), fmt.Sprintf(`"key":%q`, o.Key)); !r.inJournal(t, o) || n == 0 {
+			t.Errorf("%s: what this store does not know is forgotten, or nobody hears of it", o.Key)
+		}
+	}
 }
 
 // TestJanitorGivesUp: what nothing can be done about for a week is left, with a

@@ -92,7 +92,7 @@ const (
 	ask                // its completion may be under way, or have been carried out: that is found out first
 	search             // nobody heard its id: it is looked for
 	clean              // it was for a question to the store: all that this made is removed
-	spare              // another store has it
+	spare              // by the name it is another store's: what this one does not know stays
 )
 
 // dutyOf returns what an orphan calls for, where the store has this name.

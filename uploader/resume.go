@@ -35,7 +35,7 @@ import (
 // prior is what is known of the upload that an earlier run has left.
 type prior struct {
 	begun   bool    // there is one, and it has an id
-	fits    bool    // it is one of the file as it is, at this store, with these checksums, in parts that may be
+	fits    bool    // it is one of the file as it is, with these checksums, in parts that may be
 	useless bool    // an earlier run has found that it cannot be completed
 	listed  listing // what the store says of it
 	asked   bool    // the store was asked to complete it
@@ -69,7 +69,7 @@ const (
 // next returns what is to be done next.
 //
 //	no upload, or one without an id         begin anew: nobody knows what became of it
-//	of another file, store or mode          begin anew
+//	of another file or mode                 begin anew
 //	known to be useless                     begin anew
 //	else                                    list its parts
 //	  asked to complete, not looked for     look for the object: after the list, since one that
@@ -126,7 +126,9 @@ func (d *delivery) takeUp(ctx context.Context) (done bool, err error) {
 			d.forget()
 			return false, nil
 		case listParts:
-			p.listed, err = d.listParts(ctx)
+			if p.listed, err = d.listParts(ctx); up.Store != d.up.name && !d.shown(p.listed) {
+				p.listed = notThere
+			}
 		case lookForObject:
 			p.looked = true
 			p.made, err = d.lookForCompleted()
@@ -134,6 +136,7 @@ func (d *delivery) takeUp(ctx context.Context) (done bool, err error) {
 			p.listed, p.looked = notListed, false
 			err = d.letItBe(ctx)
 		case goOn:
+			up.Store = d.up.name
 			d.logResumed()
 			return false, nil
 		case nothing:
@@ -187,7 +190,7 @@ func (u *Uploader) keepUpload(ctx context.Context, up *journal.Upload) error {
 // fits reports whether the file can be sent by the upload.
 func (d *delivery) fits(up *journal.Upload) bool {
 	was := source.Identity{Size: up.Size, ModTime: up.ModTime, Device: up.Device, Inode: up.Inode}
-	return up.Store == d.up.name && up.Bucket == d.dest.Bucket && up.Key == d.dest.Key && up.Checksum == string(d.up.checksum) &&
+	return up.Bucket == d.dest.Bucket && up.Key == d.dest.Key && up.Checksum == string(d.up.checksum) &&
 		was.Same(d.file.Identity()) && up.PartSize > 0 && up.PartSize < up.Size && partsOf(up.Size, up.PartSize) <= maxParts
 }
 
@@ -211,6 +214,13 @@ func (d *delivery) recall(up *journal.Upload) error {
 func (d *delivery) forget() {
 	d.upload, d.partSize = nil, d.up.plan.partSize(d.file.Size())
 	d.parts = make([]sentPart, d.up.plan.parts(d.file.Size()))
+}
+
+// shown reports whether what the store said of an upload shows that it is ours, and
+// not another's who has the same id at another store.
+func (d *delivery) shown(said listing) bool {
+	parts, _ := d.delivered()
+	return said == listed && parts > 0
 }
 
 // sizeOfPart is how many bytes the part of that number has.

@@ -70,7 +70,7 @@ func TestWhichUploadFits(t *testing.T) {
 		"one part":            {func(up *journal.Upload) { up.PartSize = 3 * testPart }, false},
 		"too many parts":      {func(up *journal.Upload) { up.PartSize = 3*testPart/10_001 - 1 }, false},
 		"no part size":        {func(up *journal.Upload) { up.PartSize = 0 }, false},
-		"another store":       {func(up *journal.Upload) { up.Store += "x" }, false},
+		"another name":        {func(up *journal.Upload) { up.Store += "x" }, true},
 		"another bucket":      {func(up *journal.Upload) { up.Bucket += "x" }, false},
 		"another key":         {func(up *journal.Upload) { up.Key += "x" }, false},
 		"other checksums":     {func(up *journal.Upload) { up.Checksum = "md5" }, false},
@@ -489,5 +489,44 @@ func TestOlderObjectOfParts(t *testing.T) {
 	})
 	if _, err := r.Push(t.Context(), request); err != nil || completions != 2 {
 		t.Errorf("%v after %d completions, want 2", err, completions)
+	}
+}
+
+// TestResumeByAnotherName: a file goes on where the store's address is written in
+// another way, if the store shows that it is the same by a part of ours.
+func TestResumeByAnotherName(t *testing.T) {
+	for name, tc := range map[string]struct {
+		etag string // of the part that the store lists
+		want string // the upload that the run goes on with
+	}{
+		"the same store": {"e", "u"},
+		"another store":  {"other", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			path, _ := r.file(t, "f", 2*testPart)
+			d := r.deliveryOf(t, path)
+			d.forget()
+			up := d.newUpload()
+			up.ID, up.Store = "u", "http://localhost"
+			r.journal.PutUpload(up, nil)
+			r.journal.PutPart(up, &journal.Part{Number: 1, Size: testPart, ETag: "e", CRC64NVME: 1, Algorithm: "md5", By: byDaemon}, nil)
+			r.spoil(func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+				fmt.Fprintf(w, `<ListPartsResult><UploadId>u</UploadId><Part><PartNumber>1</PartNumber><ETag>%s</ETag><Size>%d</Size></Part></ListPartsResult>`, tc.etag, testPart)
+			})
+			got := ""
+			if done, err := d.takeUp(t.Context()); done || err != nil {
+				t.Fatal(done, err)
+			}
+			if d.upload != nil {
+				got = d.upload.ID
+			}
+			if parts, _ := d.delivered(); got != tc.want || (parts == 1) != (tc.want != "") {
+				t.Errorf("it goes on with %q and %d parts", got, parts)
+			}
+			if d.upload != nil && d.upload.Store != r.name {
+				t.Errorf("the upload is at %s still", d.upload.Store)
+			}
+		})
 	}
 }
