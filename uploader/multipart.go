@@ -193,8 +193,7 @@ func (d *delivery) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteM
 		if mismatched(err) { // and so was it before, if it was asked for then
 			before = time.Time{}
 		}
-		d.upload.CompletedAt = before
-		d.up.journal.PutUpload(d.upload, nil)
+		d.takeBackCompletion(before)
 	default:
 		d.got, err = d.joinedOutcome(out, crc)
 	}
@@ -209,10 +208,23 @@ func (d *delivery) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteM
 // for: those who leave it alone for a time count from the record.
 const completionTold = time.Minute
 
-// recordCompletion puts on disk that the upload is about to be completed.
+// recordCompletion puts on disk that the upload is about to be completed. Where
+// the run ends meanwhile, because the journal cannot be written, it is not.
 func (d *delivery) recordCompletion(ctx context.Context) error {
+	before := d.upload.CompletedAt
 	d.upload.CompletedAt = time.Now().UTC()
-	return d.up.keepUpload(ctx, d.upload)
+	err := d.up.keepUpload(ctx, d.upload)
+	if err != nil {
+		d.takeBackCompletion(before)
+	}
+	return err
+}
+
+// takeBackCompletion records that the upload was last asked to be completed then,
+// and not since.
+func (d *delivery) takeBackCompletion(before time.Time) {
+	d.upload.CompletedAt = before
+	d.up.journal.PutUpload(d.upload, nil)
 }
 
 const (
