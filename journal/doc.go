@@ -129,6 +129,8 @@
 //	11 inode             varint
 //	12 completed at      fixed64
 //	13 probe             varint   1
+//	14 ctime, seconds    zigzag   of the file
+//	15 ctime, the rest   varint   nanoseconds
 //
 // Those of a part:
 //

@@ -23,10 +23,12 @@ type Upload struct {
 	Checksum    string    // how S3DAEMON_CHECKSUM was set when it was begun
 	PartSize    int64     // of all parts but the last
 
-	// The file that it is of, as a Record has it.
+	// The file that it is of, as a Record has it, and when its inode was changed
+	// last, when the first part was read; zero where that is not known.
 	Size          int64
 	ModTime       time.Time
 	Device, Inode uint64
+	ChangedAt     time.Time
 
 	CompletedAt time.Time // when the store was last asked to complete it; zero: never
 	Probe       bool      // it was begun to find out what the store does, so its key is to be deleted as well

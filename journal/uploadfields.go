@@ -26,6 +26,8 @@ const (
 	uploadInode
 	uploadCompletedAt
 	uploadProbe
+	uploadChangedSeconds
+	uploadChangedNanos
 )
 
 // The fields of a part, likewise.
@@ -57,6 +59,7 @@ func encodeUpload(key []byte, u *Upload) []byte {
 	if u.Probe {
 		b = appendNumber(b, uploadProbe, 1)
 	}
+	b = appendModTime(b, uploadChangedSeconds, uploadChangedNanos, u.ChangedAt)
 	seal(b, key)
 	return b
 }
@@ -106,6 +109,10 @@ func (u *Upload) set(f field, text string) error {
 		u.CompletedAt = moment(f.value)
 	case uploadProbe:
 		u.Probe = f.value != 0
+	case uploadChangedSeconds:
+		u.ChangedAt = time.Unix(protowire.DecodeZigZag(f.value), 0).UTC()
+	case uploadChangedNanos:
+		u.ChangedAt = u.ChangedAt.Add(time.Duration(f.value))
 	}
 	return nil
 }

@@ -19,7 +19,7 @@ import (
 func fullUpload() *Upload {
 	u := exampleUpload(push.NewID(time.UnixMilli(1), 2, [8]byte{3}), 123456789)
 	u.Key, u.Device, u.Inode, u.Size = "a/\xff not UTF-8", 1<<64-1, 1<<64-2, 5<<40
-	u.CompletedAt, u.Probe = u.BegunAt.Add(time.Hour), true
+	u.CompletedAt, u.Probe, u.ChangedAt = u.BegunAt.Add(time.Hour), true, u.BegunAt.Add(-time.Hour)
 	return u
 }
 
@@ -72,7 +72,7 @@ func TestUploadFieldNumbers(t *testing.T) {
 		value []byte
 		want  int
 	}{
-		"an upload": {encodeUpload(uploadKey(u), u), 13},
+		"an upload": {encodeUpload(uploadKey(u), u), 15},
 		"a part":    {encodePart(partKey(u, 1), fullPart()), 8},
 	} {
 		var got, want []string
@@ -187,7 +187,9 @@ func FuzzDecodeUpload(f *testing.F) {
 // changed.
 func sameUpload(a, b *Upload) bool {
 	x, y := *a, *b
-	x.ModTime, y.ModTime, x.CompletedAt, y.CompletedAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}
+	for _, u := range []*Upload{&x, &y} {
+		u.ModTime, u.CompletedAt, u.ChangedAt = time.Time{}, time.Time{}, time.Time{}
+	}
 	return x == y
 }
 

@@ -100,6 +100,7 @@ func openCached(path string) (found, bool) {
 	}
 	return found{file: os.NewFile(uintptr(reading), path), on: disk, identity: Identity{
 		Size: int64(st.Size), ModTime: time.Unix(st.Mtime.Sec, int64(st.Mtime.Nsec)), Device: device, Inode: st.Ino,
+		ChangedAt: time.Unix(st.Ctime.Sec, int64(st.Ctime.Nsec)),
 	}}, true
 }
 

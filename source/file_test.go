@@ -144,11 +144,11 @@ func TestSame(t *testing.T) {
 		other Identity
 		want  bool
 	}{
-		{"itself, in another time zone", Identity{1, is.ModTime.UTC(), 7, 3}, true},
-		{"longer", Identity{2, is.ModTime, 7, 3}, false},
-		{"written later", Identity{1, is.ModTime.Add(1), 7, 3}, false},
-		{"another inode", Identity{1, is.ModTime, 7, 4}, false},
-		{"another inode, of another mount", Identity{1, is.ModTime, 8, 4}, true},
+		{"itself, in another time zone", Identity{Size: 1, ModTime: is.ModTime.UTC(), Device: 7, Inode: 3}, true},
+		{"longer", Identity{Size: 2, ModTime: is.ModTime, Device: 7, Inode: 3}, false},
+		{"written later", Identity{Size: 1, ModTime: is.ModTime.Add(1), Device: 7, Inode: 3}, false},
+		{"another inode", Identity{Size: 1, ModTime: is.ModTime, Device: 7, Inode: 4}, false},
+		{"another inode, of another mount", Identity{Size: 1, ModTime: is.ModTime, Device: 8, Inode: 4}, true},
 	} {
 		if is.Same(tt.other) != tt.want || tt.other.Same(is) != tt.want {
 			t.Errorf("%s: same %v, want %v", tt.name, !tt.want, tt.want)

@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -132,5 +134,8 @@ func fileMode(mode uint32) fs.FileMode {
 	}
 	return fs.ModeIrregular
 }
+
+// changedAt returns when the inode was changed last.
+func changedAt(st *syscall.Stat_t) time.Time { return time.Unix(st.Ctim.Unix()) }
 
 func uid() string { return strconv.Itoa(unix.Geteuid()) }

@@ -279,3 +279,43 @@ func TestExplain(t *testing.T) {
 		t.Errorf("explain changed an explained error to %v", got)
 	}
 }
+
+// TestUntouched: whoever sets the modification time back is noticed, whichever
+// way the file was opened; that somebody reads it is not.
+func TestUntouched(t *testing.T) {
+	path := write(t, "a", []byte("light"))
+	identity := func() Identity {
+		f, err := Open(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if is := look(path); is.err != nil || is.identity != f.identity {
+			t.Errorf("looked at it is %+v, %v; opened it was %+v", is.identity, is.err, f.identity)
+		} else {
+			is.close()
+		}
+		return f.identity
+	}
+	before := identity()
+	if _, err := os.ReadFile(path); err != nil {
+		t.Fatal(err)
+	}
+	if is := identity(); before.ChangedAt.IsZero() || !is.Untouched(before) {
+		t.Errorf("once read it is %+v, was %+v", is, before)
+	}
+	after := before
+	for after.ChangedAt.Equal(before.ChangedAt) { // until the kernel's clock has ticked
+		if err := errors.Join(writeAt(path, "night", 0), os.Chtimes(path, time.Time{}, before.ModTime)); err != nil {
+			t.Fatal(err)
+		}
+		after = identity()
+	}
+	if !after.Same(before) || after.Untouched(before) || before.Untouched(after) {
+		t.Errorf("rewritten it is %+v, was %+v", after, before)
+	}
+	after.ChangedAt = time.Time{}
+	if !after.Untouched(before) || !before.Untouched(after) {
+		t.Error("a time that is not known counts")
+	}
+}

@@ -25,7 +25,7 @@
 //	nothing answers                 FileHangs: it may pass
 //
 // A writer who keeps the size and sets the modification time back is not
-// noticed.
+// noticed by it; Identity.Untouched would.
 //
 // Errors are *push.Error values with a detail for the caller.
 package source
@@ -55,6 +55,7 @@ type Identity struct {
 	Size          int64 // bytes
 	ModTime       time.Time
 	Device, Inode uint64
+	ChangedAt     time.Time // when its inode was changed last (ctime), which nobody can set; zero where that is not known
 }
 
 // Same reports whether the two are of one file that has not been written to
@@ -65,6 +66,16 @@ type Identity struct {
 // file.
 func (i Identity) Same(other Identity) bool {
 	return i.Size == other.Size && i.ModTime.Equal(other.ModTime) && (i.Inode == other.Inode || i.Device != other.Device)
+}
+
+// Untouched reports whether the two are the same, and the inode has not been
+// changed between either. So whoever sets the modification time back is noticed,
+// unless he writes within the tick of the kernel's clock in which the inode was
+// changed before; and so is whoever does no harm: chmod, link and rename change
+// the inode as well. Where one of the two does not know when that was, it does
+// not count.
+func (i Identity) Untouched(other Identity) bool {
+	return i.Same(other) && (i.ChangedAt.Equal(other.ChangedAt) || i.ChangedAt.IsZero() || other.ChangedAt.IsZero())
 }
 
 // kind is what is known of the file system that a file is on.
@@ -168,7 +179,7 @@ func look(path string) found {
 func identityOf(info fs.FileInfo) Identity {
 	id := Identity{Size: info.Size(), ModTime: info.ModTime()}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		id.Device, id.Inode = uint64(st.Dev), uint64(st.Ino)
+		id.Device, id.Inode, id.ChangedAt = uint64(st.Dev), uint64(st.Ino), changedAt(st)
 	}
 	return id
 }

@@ -187,11 +187,14 @@ func (u *Uploader) keepUpload(ctx context.Context, up *journal.Upload) error {
 	return onDisk(ctx, func(done func()) { u.journal.PutUpload(up, done) })
 }
 
-// fits reports whether the file can be sent by the upload.
+// fits reports whether the file can be sent by the upload. Its inode may not have
+// been changed since the first part was read, in an earlier run: nothing else
+// shows a writer who sets the modification time back, and the parts would be of
+// two states. What merely has another mode or name is sent anew.
 func (d *delivery) fits(up *journal.Upload) bool {
-	was := source.Identity{Size: up.Size, ModTime: up.ModTime, Device: up.Device, Inode: up.Inode}
+	was := source.Identity{Size: up.Size, ModTime: up.ModTime, Device: up.Device, Inode: up.Inode, ChangedAt: up.ChangedAt}
 	return up.Bucket == d.dest.Bucket && up.Key == d.dest.Key && up.Checksum == string(d.up.checksum) &&
-		was.Same(d.file.Identity()) && up.PartSize > 0 && up.PartSize < up.Size && partsOf(up.Size, up.PartSize) <= maxParts
+		was.Untouched(d.file.Identity()) && up.PartSize > 0 && up.PartSize < up.Size && partsOf(up.Size, up.PartSize) <= maxParts
 }
 
 // recall takes over an upload as the journal has it.
@@ -352,7 +355,7 @@ func (d *delivery) newUpload() *journal.Upload {
 	return &journal.Upload{
 		Push: d.id, BegunAt: d.nextBegunAt(), Store: d.up.name, Bucket: d.dest.Bucket, Key: d.dest.Key,
 		Checksum: string(d.up.checksum), PartSize: d.partSize,
-		Size: is.Size, ModTime: is.ModTime, Device: is.Device, Inode: is.Inode,
+		Size: is.Size, ModTime: is.ModTime, Device: is.Device, Inode: is.Inode, ChangedAt: is.ChangedAt,
 	}
 }
 

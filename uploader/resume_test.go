@@ -1,11 +1,13 @@
 package uploader
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -65,19 +67,21 @@ func TestWhichUploadFits(t *testing.T) {
 		change func(*journal.Upload)
 		fits   bool
 	}{
-		"as it was begun":     {func(*journal.Upload) {}, true},
-		"other parts":         {func(up *journal.Upload) { up.PartSize = testPart + 1 }, true},
-		"one part":            {func(up *journal.Upload) { up.PartSize = 3 * testPart }, false},
-		"too many parts":      {func(up *journal.Upload) { up.PartSize = 3*testPart/10_001 - 1 }, false},
-		"no part size":        {func(up *journal.Upload) { up.PartSize = 0 }, false},
-		"another name":        {func(up *journal.Upload) { up.Store += "x" }, true},
-		"another bucket":      {func(up *journal.Upload) { up.Bucket += "x" }, false},
-		"another key":         {func(up *journal.Upload) { up.Key += "x" }, false},
-		"other checksums":     {func(up *journal.Upload) { up.Checksum = "md5" }, false},
-		"another size":        {func(up *journal.Upload) { up.Size++ }, false},
-		"another time":        {func(up *journal.Upload) { up.ModTime = up.ModTime.Add(1) }, false},
-		"another inode":       {func(up *journal.Upload) { up.Inode++ }, false},
-		"inodes of two disks": {func(up *journal.Upload) { up.Inode++; up.Device++ }, true},
+		"as it was begun":      {func(*journal.Upload) {}, true},
+		"other parts":          {func(up *journal.Upload) { up.PartSize = testPart + 1 }, true},
+		"one part":             {func(up *journal.Upload) { up.PartSize = 3 * testPart }, false},
+		"too many parts":       {func(up *journal.Upload) { up.PartSize = 3*testPart/10_001 - 1 }, false},
+		"no part size":         {func(up *journal.Upload) { up.PartSize = 0 }, false},
+		"another name":         {func(up *journal.Upload) { up.Store += "x" }, true},
+		"another bucket":       {func(up *journal.Upload) { up.Bucket += "x" }, false},
+		"another key":          {func(up *journal.Upload) { up.Key += "x" }, false},
+		"other checksums":      {func(up *journal.Upload) { up.Checksum = "md5" }, false},
+		"another size":         {func(up *journal.Upload) { up.Size++ }, false},
+		"another time":         {func(up *journal.Upload) { up.ModTime = up.ModTime.Add(1) }, false},
+		"touched since":        {func(up *journal.Upload) { up.ChangedAt = up.ChangedAt.Add(-1) }, false},
+		"of an earlier record": {func(up *journal.Upload) { up.ChangedAt = time.Time{} }, true},
+		"another inode":        {func(up *journal.Upload) { up.Inode++ }, false},
+		"inodes of two disks":  {func(up *journal.Upload) { up.Inode++; up.Device++ }, true},
 	} {
 		up := d.newUpload()
 		tc.change(up)
@@ -296,6 +300,75 @@ func TestResumeAfterFailure(t *testing.T) {
 	if left := r.recorded(t); len(left) > 0 {
 		t.Errorf("the journal has %+v", left[0])
 	}
+}
+
+// TestRewrittenBetweenRuns: a file that is rewritten in place between two runs, by
+// one who keeps its size and sets its modification time back, begins anew.
+func TestRewrittenBetweenRuns(t *testing.T) {
+	r := newRig(t)
+	path, content := r.file(t, "f", 4*testPart)
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		if req.URL.Query().Get("partNumber") == "3" {
+			<-req.Context().Done()
+			return
+		}
+		next.ServeHTTP(w, req)
+	})
+	id := r.later(t, push.Request{File: path, Destination: "s3://bucket/k"})
+	until(t, "other parts have arrived", func() bool {
+		left := r.recorded(t)
+		if len(left) == 0 {
+			return false
+		}
+		parts, err := r.journal.Parts(left[0])
+		return err == nil && len(parts) > 1
+	})
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if r.stays = r.Drain(over); r.stays != 1 {
+		t.Fatalf("%d pushes stay", r.stays)
+	}
+	before := r.recorded(t)[0]
+
+	for i := range content {
+		content[i] ^= 0xff
+	}
+	rewriteInSecret(t, path, content)
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) { next.ServeHTTP(w, req) })
+	next := r.again(t)
+	if receipt, err := next.Get(t.Context(), id, patience); err != nil || receipt.State != push.Done {
+		t.Errorf("%v, receipt %+v", err, receipt)
+	}
+	r.wantObject(t, "k", content)
+	until(t, "what was begun before is given up", func() bool { return !r.inJournal(t, before) })
+	if left := r.uploadsLeft(t); len(left) > 0 {
+		t.Errorf("the store has the uploads %q", left)
+	}
+}
+
+// rewriteInSecret gives a file other bytes, so that nothing but the time of the
+// inode's change shows it, of which that is another then.
+func rewriteInSecret(t *testing.T, path string, content []byte) {
+	t.Helper()
+	was := stateOf(t, path)
+	for is := was; is.ChangedAt.Equal(was.ChangedAt); is = stateOf(t, path) { // until the kernel's clock has ticked
+		err := errors.Join(os.WriteFile(path, content, 0), os.Chtimes(path, time.Time{}, was.ModTime))
+		if err != nil || !stateOf(t, path).Same(was) {
+			t.Errorf("%v, the file is %+v, was %+v", err, stateOf(t, path), was)
+			return
+		}
+	}
+}
+
+func stateOf(t *testing.T, path string) source.Identity {
+	t.Helper()
+	f, err := source.Open(context.Background(), path)
+	if err != nil {
+		t.Error(err)
+		return source.Identity{}
+	}
+	defer f.Close()
+	return f.Identity()
 }
 
 // TestDrainAtPartBoundaries: once the daemon stops, no part begins that would not
