@@ -137,7 +137,12 @@ const (
 	enoughTries = 13
 )
 
-// again postpones an orphan that has been looked at: each time for longer.
+// apart is by how much of a second two tries that follow each other differ. By this
+// share, the golden one, any few of them are spread evenly over all of it.
+const apart = 618 * time.Millisecond
+
+// again postpones an orphan that has been looked at: each time for longer, and to
+// another moment within a second, since that tells more of the store's clock.
 func (p *postponed) again(now time.Time) {
 	p.tries++
 	pause := janitorCap
@@ -145,6 +150,8 @@ func (p *postponed) again(now time.Time) {
 		pause = min(firstPause<<(p.tries-1), janitorCap)
 	}
 	p.due = now.Add(pause)
+	within := time.Duration(p.tries) * apart % time.Second
+	p.due = p.due.Add((within - time.Duration(p.due.Nanosecond()) + time.Second) % time.Second)
 }
 
 // hopeless reports whether an orphan was looked at often enough in vain.
@@ -155,8 +162,10 @@ func (p *postponed) hopeless(up *journal.Upload, now time.Time) bool {
 // storeClock is what is known of the store's clock: the bounds of what it is
 // ahead of ours. Several answers together tell more than each alone.
 type storeClock struct {
-	known  bool
-	lo, hi time.Duration
+	known    bool
+	lo, hi   time.Duration
+	prompt   time.Duration // the upper bound, if each Date is of the moment
+	quickest time.Duration // that an answer came
 }
 
 // dateLags is how old a Date may be when it is sent: it has whole seconds, and
@@ -165,19 +174,29 @@ const dateLags = 2 * time.Second
 
 // note takes an answer into account that came between these times of ours.
 func (c *storeClock) note(sent, came, date time.Time) {
-	lo, hi := date.Sub(came), date.Add(dateLags).Sub(sent)
+	lo, hi, prompt, took := date.Sub(came), date.Add(dateLags).Sub(sent), date.Add(time.Second).Sub(sent), came.Sub(sent)
 	if !c.known || lo > c.hi || hi < c.lo { // one of the clocks was set
-		*c = storeClock{true, lo, hi}
+		*c = storeClock{true, lo, hi, prompt, took}
 		return
 	}
 	c.lo, c.hi = max(c.lo, lo), min(c.hi, hi)
+	c.prompt, c.quickest = min(c.prompt, prompt), min(c.quickest, took)
 }
+
+// closeEnough is how far the bounds may be apart, beside the time that an answer
+// takes, for the lower one to be the clock itself.
+const closeEnough = 250 * time.Millisecond
 
 // ahead returns what the store's clock is ahead of ours: the least that it can
 // be, and nothing as long as they may be alike. So a clock that is behind by less
-// than two seconds may hide an upload, rather than one that is right show another's.
-func (c *storeClock) ahead() time.Duration {
-	if c.lo <= 0 && c.hi >= 0 {
+// than two seconds may hide an upload, rather than one that is right show another's;
+// but not where the store tells times to the millisecond, and its answers have
+// narrowed the bounds: such stores have a Date of the moment.
+func (c *storeClock) ahead(precision time.Duration) time.Duration {
+	switch width := c.prompt - c.lo; {
+	case c.known && precision < time.Second && width >= 0 && width-c.quickest < closeEnough:
+		return c.lo
+	case c.lo <= 0 && c.hi >= 0:
 		return 0
 	}
 	return c.lo
@@ -187,5 +206,5 @@ func (c *storeClock) ahead() time.Duration {
 // earliest that was asked for at that time of ours, as the store writes times:
 // stores keep them to the second, or to the millisecond.
 func (c *storeClock) notBefore(begun time.Time, precision time.Duration) time.Time {
-	return begun.Add(c.ahead()).Truncate(precision)
+	return begun.Add(c.ahead(precision)).Truncate(precision)
 }
