@@ -146,11 +146,17 @@ func (d *delivery) errExists(s sight, cause error) *push.Error {
 		e.Store = &answer
 	}
 	what, h := "another object", s.head
+	note := ""
 	switch {
 	case h == nil:
 		what = "an object that the daemon may not look at (HeadObject)"
 	case s.is == someObject:
 		what = "an object that cannot be compared with the file"
+	case s.differs.algorithm == "ETag" && isMD5OfParts(s.differs.stored):
+		what = "an object of the same size and another ETag, by which it has other bytes, or the same sent in other parts,"
+	}
+	if s.is == someObject && (d.maybe || d.maybeBefore) {
+		note = "; it may be this push's own, since an earlier attempt ended without an answer"
 	}
 	if h != nil {
 		what += fmt.Sprintf(" (%d bytes, ETag %s", aws.ToInt64(h.ContentLength), push.Quote(bareETag(aws.ToString(h.ETag))))
@@ -159,7 +165,7 @@ func (d *delivery) errExists(s sight, cause error) *push.Error {
 		}
 		what += ")"
 	}
-	e.Detail = fmt.Sprintf("there is %s at %s already, and the push is not to overwrite it: push to another key, or without overwrite=false", what, d.dest)
+	e.Detail = fmt.Sprintf("there is %s at %s already, and the push is not to overwrite it: push to another key, or without overwrite=false%s", what, d.dest, note)
 	return e
 }
 

@@ -729,6 +729,7 @@ func TestMeeting(t *testing.T) {
 		says   string
 	}{
 		{"it vanishes", small, 0, fail(1, "PutObject", with(412, "PreconditionFailed")), "", ""},
+		{"it is never seen", small, 0, fail(100, "PutObject", with(412, "PreconditionFailed")), push.StoreRefused, "shows none when asked (HeadObject): see whether a proxy"},
 		{"it vanishes, without a code", small, 0, fail(1, "PutObject", with(412, "")), "", ""},
 		{"a conflict", small, 0, fail(1, "PutObject", with(409, "ConditionalRequestConflict")), "", ""},
 		{"a conflict at the end", large, 0, fail(1, "CompleteMultipartUpload", with(409, "ConditionalRequestConflict")), "", ""},
@@ -757,8 +758,56 @@ func TestMeeting(t *testing.T) {
 			if tc.code == "" && err != nil || tc.code != "" && asPushError(err).Code != tc.code || err != nil && !strings.Contains(err.Error(), tc.says) {
 				t.Errorf("%v, %+v: want %q", err, receipt, tc.code)
 			}
-			r.wantObject(t, "k", content)
+			if tc.before > 0 || tc.code == "" {
+				r.wantObject(t, "k", content)
+			}
 			r.wantNoProbes(t)
+		})
+	}
+}
+
+// TestWhatIsInTheWay: what is said of the object is no more than is known.
+func TestWhatIsInTheWay(t *testing.T) {
+	const ofParts = "0123456789abcdef0123456789abcdef-2"
+	for _, tc := range []struct {
+		name string
+		etag string
+		lost bool // the answer to the first PutObject is
+		size int
+		says []string
+		not  string
+	}{
+		{"other parts", ofParts, false, testPart + 1, []string{"an object of the same size and another ETag", "the same sent in other parts"}, "another object"},
+		{"it cannot be compared", "0x8DBC", false, 100, []string{"cannot be compared"}, "this push's own"},
+		{"it cannot be compared, and a try was lost", "0x8DBC", true, 100, []string{"cannot be compared", "it may be this push's own"}, "another object"},
+		{"another, though a try was lost", "0123456789abcdef0123456789abcdef", true, 100, []string{"another object"}, "this push's own"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r, lost := newRig(t), false
+			r.watch(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+				name, _, _ := strings.Cut(operationOf(req), " ")
+				switch {
+				case isProbe(req):
+					next.ServeHTTP(w, req)
+				case name == "HeadObject":
+					w.Header().Set("Etag", strconv.Quote(tc.etag))
+					w.Header().Set("Content-Length", strconv.Itoa(tc.size))
+				case name == "PutObject" && tc.lost && !lost:
+					lost = true
+					io.Copy(io.Discard, req.Body)
+					panic(http.ErrAbortHandler)
+				default:
+					refuseWith(w, http.StatusPreconditionFailed, "PreconditionFailed")
+				}
+			})
+			path, _ := r.file(t, "f", tc.size)
+			receipt, err := r.create(t, path, "k")
+			for _, says := range tc.says {
+				wantExists(t, receipt, err, says)
+			}
+			if err != nil && strings.Contains(err.Error(), tc.not) {
+				t.Errorf("%v: it should not say %q", err, tc.not)
+			}
 		})
 	}
 }

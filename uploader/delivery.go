@@ -49,6 +49,7 @@ type delivery struct {
 	stored       bool      // the store said that it has the object
 	maybe        bool      // an attempt ended so that the store may have the object
 	unclear      bool      // that was the completion of an upload
+	maybeBefore  bool      // an attempt of an earlier run ended so that the store may have the object
 
 	got        outcome // once it is stored, and that was shown
 	mismatches atomic.Int32

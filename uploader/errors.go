@@ -70,6 +70,10 @@ func (u *Uploader) explain(dest string, attempts int, err error) *push.Error {
 		e.Code = push.ChecksumMismatch
 		e.Store = &answer
 		e.Detail = fmt.Sprintf("the store did not get the bytes of %s that were read: %s: push it again, and have the network's hardware looked at if that repeats", dest, answerText(answer))
+	case errors.Is(err, errVanished) && answer.Status != 0:
+		e.Code = push.StoreRefused
+		e.Store = &answer
+		e.Detail = fmt.Sprintf("the store refused %s, since it has an object there (%s), and shows none when asked (HeadObject): see whether a proxy answers in its place, or another program removes the object each time", dest, answerText(answer))
 	case answer.Status != 0:
 		e.Code = push.StoreRefused
 		e.Store = &answer

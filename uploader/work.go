@@ -77,6 +77,7 @@ func (u *Uploader) run(ctx context.Context, e *entry, t *task) result {
 		return result{err: err}
 	}
 	defer d.file.Close()
+	d.maybeBefore = e.maybe
 	if !same {
 		if err := u.adopt(e, t, r, d.file.Identity()); err != nil {
 			return result{err: err}
