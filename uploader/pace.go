@@ -17,8 +17,12 @@ type pace struct {
 	room     int // parts that may be under way
 	most     int // that room may grow to
 	underway map[int32]pacedPart
-	fastest  float64       // bytes a second of the fastest part that has ended
 	slowest  time.Duration // that a part took which has ended
+
+	ended   int     // parts
+	forgets int     // at how many of them what was before the last half of them is forgotten
+	fastest float64 // bytes a second of the fastest part since that was done last
+	before  float64 // and of the fastest in the time before
 }
 
 // pacedPart is a part that is under way.
@@ -30,10 +34,15 @@ type pacedPart struct {
 const (
 	firstParts = 4    // go at once at first
 	keepsUp    = 0.75 // of the speed of the fastest part is fast enough for one more
+	// firstForgets is how many parts may tell what the link was like at first. Some
+	// let through more for a moment, and no part is ever as fast again. Each time
+	// twice as many tell it: a link that is really full is tried again, and the
+	// parts that are under way in vain then stay few beside those that have arrived.
+	firstForgets = 16
 )
 
 func newPace(most int) pace {
-	return pace{room: min(firstParts, most), most: most, underway: make(map[int32]pacedPart)}
+	return pace{room: min(firstParts, most), most: most, underway: make(map[int32]pacedPart), forgets: firstForgets}
 }
 
 // mayBegin reports whether another part may begin.
@@ -57,8 +66,11 @@ func (p *pace) end(number int32, size int64, now time.Time) {
 	took := max(now.Sub(one.since), time.Microsecond)
 	speed := float64(size) / took.Seconds()
 	p.fastest, p.slowest = max(p.fastest, speed), max(p.slowest, took)
-	if speed >= keepsUp*p.fastest {
+	if speed >= keepsUp*max(p.fastest, p.before) {
 		p.room = max(p.room, min(p.room+1, one.room+max(1, one.room/4), p.most))
+	}
+	if p.ended++; p.ended == p.forgets {
+		p.before, p.fastest, p.forgets = p.fastest, 0, 2*p.forgets
 	}
 }
 

@@ -45,19 +45,29 @@ func sendAll(p *pace, parts int, takes func(underway int) time.Duration) (most i
 func TestPace(t *testing.T) {
 	shared := func(underway int) time.Duration { return time.Duration(underway) * 100 * time.Millisecond }
 	long := func(int) time.Duration { return time.Second }
+	begun := 0
+	burst := func(int) time.Duration { // which six parts get through with
+		if begun++; begun > 6 {
+			return time.Second
+		}
+		return 100 * time.Millisecond
+	}
 	for _, tc := range []struct {
 		name        string
 		limit       int
+		parts       int
 		takes       func(int) time.Duration
 		least, most int
 	}{
-		{"slow", 25, shared, 4, 6},
-		{"long and fat", 25, long, 25, 25},
-		{"a small pool", 3, long, 3, 3},
-		{"a pool of one", 1, shared, 1, 1},
+		{"slow", 25, 25, shared, 4, 6},
+		{"slow, and many parts", 25, 200, shared, 4, 16},
+		{"long and fat", 25, 200, long, 25, 25},
+		{"fast at first only", 25, 128, burst, 20, 25},
+		{"a small pool", 3, 200, long, 3, 3},
+		{"a pool of one", 1, 200, shared, 1, 1},
 	} {
 		p := newPace(tc.limit)
-		most, took := sendAll(&p, 200, tc.takes)
+		most, took := sendAll(&p, tc.parts, tc.takes)
 		if most < tc.least || most > tc.most {
 			t.Errorf("%s: %d parts at once, want %d to %d", tc.name, most, tc.least, tc.most)
 		}
