@@ -35,12 +35,13 @@ type delivery struct {
 	turn turn
 	sent sent
 
-	partSize int64           // that the file is cut by; 0: as the plan has it
-	upload   *journal.Upload // that the parts are sent to; nil before there is one
-	begunAt  time.Time       // of the newest upload of the push
-	orphans  bool            // it has taken the place of others
-	useless  time.Time       // when the upload was begun that cannot be completed; zero: none is known to be so
-	pacer    *pacer
+	partSize   int64           // that the file is cut by; 0: as the plan has it
+	upload     *journal.Upload // that the parts are sent to; nil before there is one
+	begunAt    time.Time       // of the newest upload of the push
+	recordedAt time.Time       // when what the store is asked for next was recorded
+	orphans    bool            // it has taken the place of others
+	useless    time.Time       // when the upload was begun that cannot be completed; zero: none is known to be so
+	pacer      *pacer
 
 	retriedAt time.Time // when the push was put back last, as its record has it
 
@@ -190,7 +191,7 @@ func (d *delivery) request(ctx context.Context, operation string, k kind, p plac
 			continue
 		}
 		d.count(operation == asking && p == first, n, err)
-		if err == nil || ctx.Err() != nil || errors.Is(err, errLeaving) {
+		if err == nil || ctx.Err() != nil || errors.Is(err, errLeaving) || errors.Is(err, errRecordOld) {
 			return err
 		}
 		// What the file did to the attempt is not the store's failure.
@@ -240,7 +241,9 @@ func (d *delivery) attempt(ctx context.Context, operation string, k kind, attemp
 	inner, ended := d.exchange(inner, operation)
 	err := attempt(inner, c)
 	ended(err)
-	d.up.metrics.request(operation, err, time.Since(begun))
+	if !errors.Is(err, errLeaving) && !errors.Is(err, errRecordOld) { // else it was never made
+		d.up.metrics.request(operation, err, time.Since(begun))
+	}
 	return err
 }
 

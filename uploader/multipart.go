@@ -147,26 +147,50 @@ func (d *delivery) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteM
 		in.ChecksumType = types.ChecksumTypeFullObject
 		in.ChecksumCRC64NVME = aws.String(crcText(crc))
 	}
-	// With it all parts are on disk, so that a daemon that is killed meanwhile
-	// sends none of them again.
 	before := d.upload.CompletedAt
-	if err := d.recordCompletion(ctx); err != nil {
-		return nil, err
-	}
-	open := false
 	var out *s3.CompleteMultipartUploadOutput
-	err := d.request(ctx, completing, single, inPlace, func(ctx context.Context, c *commitment) (err error) {
+	open, err := false, errRecordOld
+	for errors.Is(err, errRecordOld) {
+		// With it all parts are on disk, so that a daemon that is killed meanwhile
+		// sends none of them again.
+		if err = d.recordCompletion(ctx); err == nil {
+			out, open, err = d.complete(ctx, in, crc, opts)
+		}
+	}
+	switch {
+	case open:
+		out, err = new(s3.CompleteMultipartUploadOutput), d.resolve(err)
+	case err != nil: // it was refused, or not asked for: the journal may not have been written, too
+		if mismatched(err) { // and so was it before, if it was asked for then
+			before = time.Time{}
+		}
+		d.upload.CompletedAt = before
+		d.up.journal.PutUpload(d.upload, nil)
+	default:
+		d.got, err = d.joinedOutcome(out, crc)
+	}
+	d.got.parts, d.got.over, d.got.orphans = len(d.parts), d.upload, d.orphans
+	if open { // an earlier upload may have made the object, and this one still be there
+		d.got.over, d.got.orphans = nil, true
+	}
+	return out, err
+}
+
+// complete asks for the completion of the upload, and reports whether it is left
+// open what became of that. It ends with errRecordOld where the store was not
+// asked, since it had to wait for too long.
+func (d *delivery) complete(ctx context.Context, in *s3.CompleteMultipartUploadInput, crc uint64, opts []func(*s3.Options)) (out *s3.CompleteMultipartUploadOutput, open bool, err error) {
+	err = d.request(ctx, completing, single, inPlace, func(ctx context.Context, c *commitment) (err error) {
 		// Once the object stands a changed file can only be reported; before
 		// this line it still leaves no object behind.
 		if err := d.file.Check(ctx); err != nil {
 			return err
 		}
+		if d.recordIsOld() {
+			return errRecordOld
+		}
 		if !c.commit() {
 			return context.Cause(ctx)
-		}
-		if time.Since(d.upload.CompletedAt) > completionTold { // after an outage, say
-			d.upload.CompletedAt = time.Now().UTC()
-			d.up.journal.PutUpload(d.upload, nil)
 		}
 		out, err = d.up.client.CompleteMultipartUpload(ctx, in, opts...)
 		if err == nil && (aws.ToString(out.ETag) == "" && aws.ToString(out.Key) == "" || !d.named(out.Key)) {
@@ -186,45 +210,25 @@ func (d *delivery) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteM
 		}
 		return err
 	})
-	switch {
-	case open:
-		out, err = new(s3.CompleteMultipartUploadOutput), d.resolve(err)
-	case err != nil: // it was refused, or not asked for
-		if mismatched(err) { // and so was it before, if it was asked for then
-			before = time.Time{}
-		}
-		d.takeBackCompletion(before)
-	default:
-		d.got, err = d.joinedOutcome(out, crc)
-	}
-	d.got.parts, d.got.over, d.got.orphans = len(d.parts), d.upload, d.orphans
-	if open { // an earlier upload may have made the object, and this one still be there
-		d.got.over, d.got.orphans = nil, true
-	}
-	return out, err
+	return out, open, err
 }
 
-// completionTold is how old the record of a completion may be when it is asked
-// for: those who leave it alone for a time count from the record.
-const completionTold = time.Minute
+// recordHolds is how old the record of a request may be when it is made.
+const recordHolds = time.Minute
 
-// recordCompletion puts on disk that the upload is about to be completed. Where
-// the run ends meanwhile, because the journal cannot be written, it is not.
+// errRecordOld ends a request, before it is made, that has waited for so long, as in
+// an outage, that it is to be recorded anew: those who leave what was asked for alone
+// for a time count from the record. No slot is held meanwhile, since the journal may
+// take its time.
+var errRecordOld = errors.New("the request was recorded too long ago")
+
+func (d *delivery) recordIsOld() bool { return time.Since(d.recordedAt) > recordHolds }
+
+// recordCompletion puts on disk that the upload is about to be completed.
 func (d *delivery) recordCompletion(ctx context.Context) error {
-	before := d.upload.CompletedAt
-	d.upload.CompletedAt = time.Now().UTC()
-	err := d.up.keepUpload(ctx, d.upload)
-	if err != nil {
-		d.takeBackCompletion(before)
-	}
-	return err
-}
-
-// takeBackCompletion records that the upload was last asked to be completed then,
-// and not since.
-func (d *delivery) takeBackCompletion(before time.Time) {
-	d.upload.CompletedAt = before
-	d.up.journal.PutUpload(d.upload, nil)
+	d.recordedAt = time.Now()
+	d.upload.CompletedAt = d.recordedAt.UTC()
+	return d.up.keepUpload(ctx, d.upload)
 }
 
 const (

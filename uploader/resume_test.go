@@ -10,8 +10,11 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/lsst-dm/s3daemon/journal"
 	"github.com/lsst-dm/s3daemon/push"
@@ -601,5 +604,48 @@ func TestResumeByAnotherName(t *testing.T) {
 				t.Errorf("the upload is at %s still", d.upload.Store)
 			}
 		})
+	}
+}
+
+// TestCompletionIsRecordedAnew: a completion that had to wait is asked for once its
+// record is a new one, and on disk.
+func TestCompletionIsRecordedAnew(t *testing.T) {
+	r := newRig(t)
+	path, content := r.file(t, "f", 2*testPart)
+	d := r.deliveryOf(t, path)
+	asked := make(chan struct{}, 1)
+	var refused, held atomic.Bool
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		switch {
+		case operationOf(req) != completing:
+		case refused.CompareAndSwap(false, true):
+			d.recordedAt = time.Now().Add(-recordHolds - time.Second)
+			stuck := make(chan struct{})
+			held.Store(true)
+			r.journal.Barrier(func() { // the writer calls it, and writes nothing meanwhile
+				close(stuck)
+				select {
+				case <-asked:
+				case <-time.After(200 * time.Millisecond): // for a request that must not come
+				}
+				held.Store(false)
+			})
+			<-stuck
+			w.WriteHeader(http.StatusTooManyRequests)
+			return
+		default:
+			if held.Load() {
+				t.Error("the store is asked to complete an upload, and that is not on disk")
+			}
+			asked <- struct{}{}
+		}
+		next.ServeHTTP(w, req)
+	})
+	if _, err := d.inParts(t.Context()); err != nil {
+		t.Error(err)
+	}
+	r.wantObject(t, "k", content)
+	if n := testutil.ToFloat64(r.metrics.requests.WithLabelValues(completing, "error")); n != 0 {
+		t.Errorf("%v requests are counted that were never made", n)
 	}
 }
