@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
 )
 
 // Every fourth request meets a fault, and the daemon is killed every few seconds:
@@ -52,8 +55,9 @@ func newKillRun(t *testing.T, seed uint64) *killRun {
 	t.Helper()
 	k := &killRun{proxy: newFaultProxy(t), bucket: newBucket(t), dice: rand.New(rand.NewPCG(seed, 3)), seed: seed}
 	k.files = randomFiles(t, k.dice)
-	// Callers find each daemon where the one before it was.
-	k.daemon = startDaemon(t, "S3_ENDPOINT_URL="+k.proxy.url(), "S3DAEMON_LISTEN=unix:"+socketPath(t), "S3DAEMON_ATTEMPTS=100")
+	// Callers find each daemon where the one before it was. A small pool has little
+	// under way, so that on a slow machine too something arrives between two kills.
+	k.daemon = startDaemon(t, "S3_ENDPOINT_URL="+k.proxy.url(), "S3DAEMON_LISTEN=unix:"+socketPath(t), "S3DAEMON_ATTEMPTS=100", "S3DAEMON_MAX_CONNECTIONS=8")
 	return k
 }
 
@@ -76,9 +80,21 @@ func (k *killRun) run(t *testing.T, n, kills int) {
 	if crowded := k.proxy.madeAtOnce(); len(crowded) > 0 {
 		t.Errorf("two requests at once made %v", crowded)
 	}
-	untilNoUploads(t, k.bucket)
+	for _, left := range untilNoUploads(t, k.bucket) {
+		k.tellOf(t, aws.ToString(left.Key))
+	}
 	t.Logf("%d pushes and %d kills in %.1f s; callers repeated %d requests", n, k.kills, took.Seconds(), k.repeats)
 	t.Logf("the store's proxy saw: %s", k.proxy.summary())
+}
+
+// tellOf logs what the daemons asked for an object, but for its parts.
+func (k *killRun) tellOf(t *testing.T, key string) {
+	t.Helper()
+	for _, x := range k.proxy.requests("") {
+		if x.op != "UploadPart" && (x.key == key || strings.Contains(x.path+"&", "prefix="+key+"&")) {
+			t.Logf("%s %s %s: %v %s %d", x.arrived.Format("15:04:05.000"), x.method, x.path, x.what, x.outcome, x.status)
+		}
+	}
 }
 
 // over waits as long as given, but not beyond the end of the last push, and reports

@@ -214,10 +214,10 @@ func listUploads(bucket string) (all []types.MultipartUpload, err error) {
 }
 
 // untilNoUploads waits until no multipart upload is left in a bucket: daemons
-// abort those that no push goes on with, soon and not at once.
-func untilNoUploads(t testing.TB, bucket string) {
+// abort those that no push goes on with, soon and not at once. It returns those
+// that stay.
+func untilNoUploads(t testing.TB, bucket string) (left []types.MultipartUpload) {
 	t.Helper()
-	var left []types.MultipartUpload
 	err := poll(patience, func() (err error) {
 		if left, err = listUploads(bucket); err == nil && len(left) > 0 {
 			err = errNotYet
@@ -230,6 +230,7 @@ func untilNoUploads(t testing.TB, bucket string) {
 			t.Errorf("for example %s for the key %q, begun %v", aws.ToString(u.UploadId), aws.ToString(u.Key), u.Initiated)
 		}
 	}
+	return left
 }
 
 // abortUploads aborts the multipart uploads of a key and returns their number.
