@@ -719,8 +719,7 @@ func TestCreationAnsweredAfterAll(t *testing.T) {
 // TestListOfAKey: of a list in pages those of exactly the key are taken, and a page
 // that comes again ends it.
 func TestListOfAKey(t *testing.T) {
-	r := newRig(t)
-	r.Drain(t.Context()) // which ends the janitor
+	r := newRig(t) // whose janitor has nothing to ask for
 	const upload = "<Upload><Key>%s</Key><UploadId>%s</UploadId></Upload>"
 	pages := 0
 	r.spoil(func(w http.ResponseWriter, req *http.Request, _ http.Handler) {
