@@ -238,3 +238,29 @@ func TestSettled(t *testing.T) {
 		})
 	}
 }
+
+// TestNothingIsLeftOfTheLargeFile: a file that went in parts, and became a small
+// one before it had arrived, leaves no upload behind.
+func TestNothingIsLeftOfTheLargeFile(t *testing.T) {
+	r := newRig(t, retryChanged)
+	path, _ := r.file(t, "f", 3*testPart)
+	shrink := sync.OnceValue(func() error {
+		then := time.Now().Add(-time.Hour)
+		return errors.Join(os.WriteFile(path, []byte("small"), 0o644), os.Chtimes(path, then, then))
+	})
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		if req.URL.Query().Get("partNumber") == "2" {
+			if err := shrink(); err != nil {
+				t.Error(err)
+			}
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+		next.ServeHTTP(w, req)
+	})
+	id := r.later(t, push.Request{File: path, Destination: "s3://bucket/k"})
+	if receipt := r.ended(t, id, push.Done); receipt.Size != 5 || receipt.Parts != 1 {
+		t.Errorf("receipt %+v", receipt)
+	}
+	until(t, "no upload is left", func() bool { return len(r.uploadsLeft(t)) == 0 && len(r.recorded(t)) == 0 })
+}

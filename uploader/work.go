@@ -126,6 +126,7 @@ func (u *Uploader) newDelivery(ctx context.Context, r *journal.Record, t *task) 
 	}
 	d = &delivery{up: u, id: r.ID, req: r.Request, dest: dest, retriedAt: r.RetriedAt}
 	u.mu.Lock()
+	t.inParts = t.inParts || r.Parts > 1
 	t.delivery, d.file, d.before, d.unclearSince, d.useless = d, u.takeFileLocked(t), t.attempts, t.unclearSince, t.useless
 	u.mu.Unlock()
 	if d.file != nil {
@@ -323,7 +324,9 @@ func (u *Uploader) write(e *entry, t *task, accepted *journal.Record, state push
 	}
 	u.journal.End(&r, func() {
 		u.ended(e, t, &r, failure)
-		if failure != nil || got.orphans { // what is done has no upload left else
+		// What is done has no other upload than the one that made it, unless the
+		// file has become a small one, or went in one request all the same.
+		if failure != nil || got.orphans || t.inParts && got.over == nil {
 			u.janitor.wake()
 		}
 	})
