@@ -116,6 +116,10 @@ func TestChangedWhileSent(t *testing.T) {
 				want := bytes.Repeat([]byte{2}, size)
 				var n atomic.Int32
 				r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+					if req.Method == http.MethodDelete { // the janitor's, perhaps after the test
+						next.ServeHTTP(w, req)
+						return
+					}
 					if n := n.Add(1); n <= times {
 						err := os.WriteFile(path, want, 0o644)
 						when := time.Unix(int64(n), 0)
