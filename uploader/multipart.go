@@ -22,6 +22,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
+	"github.com/lsst-dm/s3daemon/journal"
 	"github.com/lsst-dm/s3daemon/push"
 )
 
@@ -67,21 +68,7 @@ func (d *delivery) CreateMultipartUpload(ctx context.Context, in *s3.CreateMulti
 	}
 	d.orphans = !d.begunAt.IsZero()
 	up := d.newUpload()
-	if err := d.up.keepUpload(ctx, up); err != nil {
-		return nil, err
-	}
-	if d.orphans {
-		d.up.janitor.wake()
-	}
-	// From here on whatever the store begins for us will be found, though this
-	// process be killed.
-	out, another, err := d.beginUpload(ctx, in, opts)
-	switch {
-	case err != nil && !another: // there is none
-		d.up.journal.DropUpload(up, nil)
-	case err == nil && another: // the intent stays, for the one whose id nobody heard
-		up.BegunAt, d.orphans = d.nextBegunAt(), true
-	}
+	out, err := d.beginUpload(ctx, up, in, opts)
 	if err != nil {
 		return out, err
 	}
@@ -95,10 +82,44 @@ func (d *delivery) CreateMultipartUpload(ctx context.Context, in *s3.CreateMulti
 	return out, nil
 }
 
-// beginUpload asks for an upload, and reports whether an attempt may have begun one
-// whose id was not heard.
-func (d *delivery) beginUpload(ctx context.Context, in *s3.CreateMultipartUploadInput, opts []func(*s3.Options)) (out *s3.CreateMultipartUploadOutput, another bool, err error) {
+// beginUpload puts the intent on disk, and asks for the upload. What is in the journal
+// then is no older than recordHolds when the store is asked.
+func (d *delivery) beginUpload(ctx context.Context, up *journal.Upload, in *s3.CreateMultipartUploadInput, opts []func(*s3.Options)) (*s3.CreateMultipartUploadOutput, error) {
+	for {
+		// From here on whatever the store begins for us will be found, though this
+		// process be killed.
+		d.recordedAt = time.Now()
+		if err := d.up.keepUpload(ctx, up); err != nil {
+			return nil, err
+		}
+		if d.orphans {
+			d.up.janitor.wake()
+		}
+		out, another, err := d.askForUpload(ctx, in, opts)
+		old := errors.Is(err, errRecordOld)
+		switch {
+		case another: // the intent stays, for the one whose id nobody heard
+			d.orphans = true
+		case err != nil: // there is none
+			d.up.journal.DropUpload(up, nil)
+		}
+		if another || old {
+			up.BegunAt = d.nextBegunAt()
+		}
+		if !old {
+			return out, err
+		}
+	}
+}
+
+// askForUpload asks for an upload, and reports whether an attempt may have begun one
+// whose id was not heard. It ends with errRecordOld before an attempt that has had to
+// wait for too long.
+func (d *delivery) askForUpload(ctx context.Context, in *s3.CreateMultipartUploadInput, opts []func(*s3.Options)) (out *s3.CreateMultipartUploadOutput, another bool, err error) {
 	err = d.request(ctx, "CreateMultipartUpload", single, first, func(ctx context.Context, c *commitment) (err error) {
+		if d.recordIsOld() {
+			return errRecordOld
+		}
 		if !c.commit() { // to hear the id
 			return context.Cause(ctx)
 		}

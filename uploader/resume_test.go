@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/lsst-dm/s3daemon/journal"
@@ -647,5 +648,61 @@ func TestCompletionIsRecordedAnew(t *testing.T) {
 	r.wantObject(t, "k", content)
 	if n := testutil.ToFloat64(r.metrics.requests.WithLabelValues(completing, "error")); n != 0 {
 		t.Errorf("%v requests are counted that were never made", n)
+	}
+}
+
+// TestIntentIsRecordedAnew: an upload is begun once the intent on disk is a new one,
+// since from then on it is looked for. The one that had to wait goes, unless an upload
+// may have been begun by it.
+func TestIntentIsRecordedAnew(t *testing.T) {
+	for name, lost := range map[string]bool{"nothing was begun": false, "an id was lost": true} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			path, _ := r.file(t, "f", 2*testPart)
+			d := r.deliveryOf(t, path)
+			d.forget()
+			old := func() {
+				d.recordedAt = time.Now().Add(-recordHolds - time.Second)
+				r.slots.inUse() // takes its lock: the run sees the time before it goes on
+			}
+			var intents []*journal.Upload // each time that the store is asked
+			r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+				if req.Method == http.MethodPost { // a list of them is the janitor's
+					intents = r.recorded(t)
+					if lost && len(intents) == 1 {
+						old()
+						panic(http.ErrAbortHandler)
+					}
+				}
+				next.ServeHTTP(w, req)
+			})
+			var first []*journal.Upload
+			var turns [4]turn
+			if !lost {
+				for i := range turns {
+					if err := r.slots.acquire(t.Context(), &turns[i], single); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			ended := make(chan error, 1)
+			go func() {
+				_, err := d.CreateMultipartUpload(t.Context(), &s3.CreateMultipartUploadInput{Bucket: &d.dest.Bucket, Key: &d.dest.Key})
+				ended <- err
+			}()
+			if !lost {
+				until(t, "the intent is on disk", func() bool { first = r.recorded(t); return len(first) == 1 })
+				old()
+				for i := range turns {
+					r.slots.release(&turns[i], single)
+				}
+			}
+			if err := <-ended; err != nil || d.upload.ID == "" {
+				t.Errorf("%v, upload %+v", err, d.upload)
+			}
+			if lost && (len(intents) != 2 || !intents[0].BegunAt.Before(intents[1].BegunAt)) || !lost && (len(intents) != 1 || !first[0].BegunAt.Before(intents[0].BegunAt)) {
+				t.Errorf("when the store was asked, the journal had %+v", intents)
+			}
+		})
 	}
 }
