@@ -32,6 +32,8 @@ type janitor struct {
 	woken chan struct{}
 	later map[uploadName]*postponed // belongs to run
 
+	refused map[string]*refusals // by bucket; belongs to run
+
 	mu    sync.Mutex
 	clock storeClock // guarded by mu
 }
@@ -81,25 +83,50 @@ func (j *janitor) round() (pause time.Duration) {
 		j.up.log.Error("multipart uploads may be left behind: the journal cannot be read", "error", err.Error())
 		return janitorSleeps
 	}
-	later := make(map[uploadName]*postponed, len(orphans))
+	j.remember(orphans)
+	// So where a bucket's orphans wait for each other, each has its turn.
+	slices.SortStableFunc(orphans, func(a, b journal.Upload) int {
+		return j.later[nameOf(&a)].tries - j.later[nameOf(&b)].tries
+	})
 	next := time.Now().Add(janitorSleeps)
 	for i := range orphans {
-		o := &orphans[i]
-		p := j.later[nameOf(o)]
-		if p == nil {
-			p = new(postponed)
-		}
-		if !time.Now().Before(p.due) && !j.up.leaves() {
-			j.settle(o, p)
-			p.again(time.Now())
-		}
-		later[nameOf(o)] = p // even if it was settled: that may not be on disk yet
-		if p.due.Before(next) {
-			next = p.due
+		if due := j.visit(&orphans[i]); due.Before(next) {
+			next = due
 		}
 	}
-	j.later = later
+	for bucket, r := range j.refused {
+		if n, first := r.told(); first {
+			j.up.log.Warn("multipart uploads are left for now: the store refuses what is to be done about those of the bucket", "bucket", bucket, "waiting", n, "error", r.err.Error())
+		}
+	}
 	return time.Until(next)
+}
+
+// remember keeps what is known of these orphans and their buckets, and of no others.
+func (j *janitor) remember(orphans []journal.Upload) {
+	later, refused := make(map[uploadName]*postponed, len(orphans)), make(map[string]*refusals)
+	for i := range orphans {
+		name, bucket := nameOf(&orphans[i]), orphans[i].Bucket
+		later[name] = cmp.Or(j.later[name], new(postponed))
+		refused[bucket] = cmp.Or(refused[bucket], j.refused[bucket], new(refusals))
+	}
+	j.later, j.refused = later, refused
+}
+
+// visit looks at an orphan if its time has come, and returns when it is to be
+// looked at next: even if it was settled, since that may not be on disk yet.
+func (j *janitor) visit(o *journal.Upload) (due time.Time) {
+	p, r := j.later[nameOf(o)], j.refused[o.Bucket]
+	switch now := time.Now(); {
+	case j.up.leaves():
+	case now.Before(r.due):
+		r.waiting++
+	case !now.Before(p.due):
+		err := j.settle(o, p)
+		p.again(time.Now())
+		r.note(err, time.Now())
+	}
+	return later(p.due, r.due)
 }
 
 // leaves reports whether the daemon has begun to stop.
@@ -115,8 +142,8 @@ func (u *Uploader) leaves() bool {
 // errTooEarly says that what an orphan calls for is to be done later.
 var errTooEarly = errors.New("it may still be under way")
 
-// settle does what an orphan calls for.
-func (j *janitor) settle(o *journal.Upload, p *postponed) {
+// settle does what an orphan calls for, and returns why that could not be done.
+func (j *janitor) settle(o *journal.Upload, p *postponed) error {
 	d := &delivery{up: j.up, dest: push.Destination{Bucket: o.Bucket, Key: o.Key}}
 	ctx := j.up.stopped
 	log := j.up.log.With("bucket", o.Bucket, "key", o.Key, "upload_id", o.ID, "id", o.Push.String())
@@ -144,6 +171,7 @@ func (j *janitor) settle(o *journal.Upload, p *postponed) {
 	case p.tries == 0 || p.tries == enoughTries:
 		log.Warn("a multipart upload could not be aborted yet", "error", err.Error())
 	}
+	return err
 }
 
 // abortKnown gives an upload up that was begun for that push.

@@ -345,6 +345,48 @@ func TestJanitorTriesAgain(t *testing.T) {
 	}
 }
 
+// TestJanitorIsRefused: a store that refuses the aborts in one bucket is not asked
+// about each of its orphans, those of another are aborted all the same, and once the
+// store allows it all are.
+func TestJanitorIsRefused(t *testing.T) {
+	r := newRig(t)
+	if _, err := r.client.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: aws.String("other")}); err != nil {
+		t.Fatal(err)
+	}
+	var refused atomic.Int32
+	var allowed atomic.Bool
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		if req.Method == http.MethodDelete && strings.HasPrefix(req.URL.Path, "/bucket/") && !allowed.Load() {
+			refused.Add(1)
+			refuse(403)(w, req, next)
+			return
+		}
+		next.ServeHTTP(w, req)
+	})
+	begun := time.Now()
+	for n := range 50 {
+		key := fmt.Sprint(n)
+		r.orphan(t, key, r.begin(t, key))
+	}
+	elsewhere := r.orphan(t, "k", "no-such-upload", func(up *journal.Upload) { up.Bucket = "other" })
+	r.janitor.wake()
+	until(t, "the other bucket's", func() bool { return !r.inJournal(t, elsewhere) })
+	r.janitor.wake()
+	most := enoughRefusals + 1 // and one more after each pause
+	for pause := firstPause; pause < time.Since(begun); pause *= 2 {
+		most++
+	}
+	if n := int(refused.Load()); n < enoughRefusals || n > most {
+		t.Errorf("the store has refused %d aborts, want %d to %d", n, enoughRefusals, most)
+	}
+	allowed.Store(true)
+	until(t, "all are aborted", func() bool { return len(r.uploadsLeft(t)) == 0 && len(r.recorded(t)) == 0 })
+	r.Drain(t.Context()) // so that nobody writes to the log
+	if n := strings.Count(r.log.String(), `"waiting"`); n != 1 {
+		t.Errorf("the log tells %d times that uploads are left for now", n)
+	}
+}
+
 // TestJanitorSearches: of an upload whose id nobody heard it aborts what was
 // begun since, of exactly that key, that nobody goes on with.
 func TestJanitorSearches(t *testing.T) {

@@ -159,6 +159,43 @@ func (p *postponed) hopeless(up *journal.Upload, now time.Time) bool {
 	return p.tries >= enoughTries && now.Sub(up.BegunAt) >= orphansKept
 }
 
+// refusals is how often the store has refused what was to be done about a bucket's
+// orphans. After some in a row one orphan alone is tried after a pause, and the
+// others wait for it: there may be thousands, with the same answer to each.
+type refusals struct {
+	postponed
+	inRow   int
+	err     error // the last
+	waiting int   // orphans, in this round
+	known   bool  // that they wait was told
+}
+
+// enoughRefusals is how many in a row speak for all orphans of a bucket.
+const enoughRefusals = 3
+
+// note takes into account how the try at one of the bucket's orphans has ended.
+func (r *refusals) note(err error, now time.Time) {
+	switch {
+	case err == nil:
+		*r = refusals{}
+	case answerOf(err).Status == 0 || gone(err): // which is no refusal
+	default:
+		r.err = err
+		if r.inRow++; r.inRow >= enoughRefusals {
+			r.again(now)
+		}
+	}
+}
+
+// told ends a round: it returns how many orphans wait, and whether that is to be
+// told, once.
+func (r *refusals) told() (waiting int, first bool) {
+	waiting, r.waiting = r.waiting, 0
+	first = waiting > 0 && !r.known
+	r.known = r.known || first
+	return waiting, first
+}
+
 // storeClock is what is known of the store's clock: the bounds of what it is
 // ahead of ours. Several answers together tell more than each alone.
 type storeClock struct {
