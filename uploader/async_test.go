@@ -246,6 +246,45 @@ func TestIdempotencyKey(t *testing.T) {
 	}
 }
 
+// TestBarrierCountsAtItsEnd: whoever has waited for long enough is told what is
+// under way then, not what was when he began.
+func TestBarrierCountsAtItsEnd(t *testing.T) {
+	r := newRig(t)
+	first, second := make(chan struct{}), make(chan struct{})
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		if strings.HasSuffix(req.URL.Path, "/first") {
+			<-first
+		} else {
+			<-second
+		}
+		next.ServeHTTP(w, req)
+	})
+	path, _ := r.file(t, "f", 100)
+	id := r.later(t, push.Request{File: path, Destination: "s3://bucket/first", Label: "l"})
+	r.later(t, push.Request{File: path, Destination: "s3://bucket/second", Label: "l"})
+	ctx, cancel := context.WithCancel(t.Context())
+	pending := make(chan int)
+	go func() {
+		page, err := r.List(ctx, push.Filter{Label: "l"}, push.Forever)
+		if err != nil && ctx.Err() == nil {
+			t.Error(err)
+		}
+		pending <- page.Pending
+	}()
+	until(t, "somebody waits", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.labels["l"].quiet != nil
+	})
+	close(first)
+	r.ended(t, id, push.Done)
+	cancel()
+	if n := <-pending; n != 1 {
+		t.Errorf("%d pushes are pending, want 1", n)
+	}
+	close(second)
+}
+
 func TestQueueIsFull(t *testing.T) {
 	r := newRig(t, func(c *Config) { c.QueueLimit = 2 })
 	g := r.hold(t, true, pass)

@@ -148,9 +148,9 @@ func (u *Uploader) barrier(ctx context.Context, labelName string, wait time.Dura
 			return 0
 		case <-u.leaving:
 		case <-ctx.Done():
-			return pending
+			wait = 0 // what was counted is as old as the wait
 		case <-over:
-			return pending
+			wait = 0
 		}
 	}
 }
