@@ -236,8 +236,9 @@ func (d *delivery) abortUnlessCompleted(ctx context.Context, o *journal.Upload) 
 	if _, err := d.begunParts(ctx, o.ID); gone(err) {
 		return nil
 	}
+	d.req.Encryption = byKMS // of which an ETag tells nothing, unless the push says otherwise
 	if r, found, err := d.up.journal.Get(o.Push); err == nil && found {
-		d.req = r.Request // which says what its ETag can tell
+		d.req = r.Request
 	}
 	if time.Since(o.CompletedAt) < completionTakes {
 		return errTooEarly

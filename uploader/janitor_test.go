@@ -553,6 +553,60 @@ func TestJanitorAndCompletions(t *testing.T) {
 	until(t, "it to be dropped", func() bool { return !r.inJournal(t, o) })
 }
 
+// TestJanitorAndETags: an object may be what an upload was completed to unless its
+// ETag shows that it is another, as one may do that is known not to be encrypted.
+func TestJanitorAndETags(t *testing.T) {
+	content := strings.Repeat("x", 1000)
+	sum := md5.Sum([]byte(content))
+	part := journal.Part{Number: 1, Size: 1000, ETag: hex.EncodeToString(sum[:]), CRC64NVME: crc64nvme.Checksum([]byte(content)), MD5: sum[:], Algorithm: "md5", By: byDaemon}
+	plain, encrypted := new(push.Request), &push.Request{Encryption: byKMS}
+	other := strings.Repeat("0", 32)
+	for name, tc := range map[string]struct {
+		request *push.Request // nil: the push has left the history
+		etag    string
+		aborted bool
+	}{
+		"of as many parts":                            {plain, other + "-1", true},
+		"of as many parts, encrypted":                 {encrypted, other + "-1", false},
+		"of as many parts, and nobody knows the push": {nil, other + "-1", false},
+		"of other parts":                              {plain, other + "-7", false},
+		"made in another way":                         {plain, "x", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			id := r.begin(t, "k", []byte(content))
+			r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+				if req.Method == http.MethodHead {
+					w.Header().Set("Content-Length", "1000")
+					w.Header().Set("Etag", tc.etag)
+					return
+				}
+				next.ServeHTTP(w, req)
+			})
+			o := &journal.Upload{
+				Push: push.NewID(time.Now(), 0, [8]byte{1}), BegunAt: time.Now(), Store: r.name, Bucket: "bucket", Key: "k", ID: id,
+				Size: 1000, CompletedAt: time.Now().Add(-completionTakes - time.Second),
+			}
+			if tc.request != nil {
+				tc.request.File, tc.request.Destination = "/f", "s3://bucket/k"
+				kept := &journal.Record{State: push.Queued, Request: *tc.request}
+				r.journal.Accept(kept, func(error) {})
+				o.Push = kept.ID
+			}
+			r.journal.PutUpload(o, nil)
+			r.journal.PutPart(o, &part, nil)
+			if err := onDisk(t.Context(), r.journal.Barrier); err != nil {
+				t.Fatal(err)
+			}
+			d := &delivery{up: r.Uploader, dest: push.Destination{Bucket: "bucket", Key: "k"}}
+			err := d.abortUnlessCompleted(t.Context(), o)
+			if left := len(r.uploadsLeft(t)) == 1; left == tc.aborted || (err == nil) != tc.aborted {
+				t.Errorf("%v, left: %v", err, left)
+			}
+		})
+	}
+}
+
 // TestStoreByAnotherName: what was begun when the store had another name is aborted
 // if this store knows it; else it stays known, be it to come back.
 func TestStoreByAnotherName(t *testing.T) {

@@ -21,11 +21,13 @@ func (d *delivery) newClaim(crc, etag *string, encryption types.ServerSideEncryp
 	return claim{aws.ToString(crc), bareETag(aws.ToString(etag)), d.opaqueETag(encryption)}
 }
 
+// byKMS begins the names of encryption by a key that the store has from elsewhere.
+const byKMS = "aws:kms"
+
 // opaqueETag reports whether an ETag says nothing of the object's bytes, which
 // depends on the encryption that was asked for or that the store tells. By a key
 // of the caller's none is asked for.
 func (d *delivery) opaqueETag(told types.ServerSideEncryption) bool {
-	const byKMS = "aws:kms"
 	return strings.HasPrefix(d.req.Encryption, byKMS) || strings.HasPrefix(string(told), byKMS)
 }
 
