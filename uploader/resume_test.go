@@ -408,6 +408,9 @@ func TestDrainAtPartBoundaries(t *testing.T) {
 	if parts, err := r.journal.Parts(left[0]); err != nil || len(parts) != 3 || len(arrived) != 0 {
 		t.Errorf("%v, the journal has %d parts of 3, %d more were begun", err, len(parts), len(arrived))
 	}
+	if n := testutil.ToFloat64(r.metrics.requests.WithLabelValues("UploadPart", "error")); n != 0 {
+		t.Errorf("%v requests are counted that were never made", n)
+	}
 }
 
 // TestRecordGoesFirst: whatever the store has of an upload, the journal on disk
