@@ -168,18 +168,18 @@ func (d *delivery) section(ctx context.Context) *io.SectionReader {
 type placing int
 
 const (
-	first    placing = iota // those that the next connection mends: else the push gives its place back
-	inPlace                 // all that may pass: the requests around it have got somewhere
-	question                // the same, but nothing is lost with it when the daemon stops
+	first   placing = iota // those that the next connection mends: else the push gives its place back
+	inPlace                // all that may pass: the requests around it have got somewhere
 )
 
 // request is the way of every request to the store: it takes a slot, makes an
 // attempt, gives the slot back, and repeats that as the retry policy says. No
 // slot is held during a backoff, nor while the store cannot be reached, which
-// uses no attempts up.
+// uses no attempts up. When the daemon stops it does not wait for the store to come
+// back: the push is as well off in the journal, with the parts that have arrived.
 func (d *delivery) request(ctx context.Context, operation string, k kind, p placing, attempt func(context.Context, *commitment) error) error {
 	for n := 1; ; n++ {
-		if err := d.up.endpoint.wait(ctx, d.up.leavingFor(p)); err != nil {
+		if err := d.up.endpoint.wait(ctx, d.up.leaving); err != nil {
 			return err
 		}
 		if err := d.up.slots.acquire(ctx, &d.turn, k); err != nil {
@@ -218,15 +218,6 @@ func (d *delivery) request(ctx context.Context, operation string, k kind, p plac
 			}
 		}
 	}
-}
-
-// leavingFor returns what ends a request's wait for the end of an outage when the
-// daemon stops: its push has nothing under way, and is as well off in the journal.
-func (u *Uploader) leavingFor(p placing) <-chan struct{} {
-	if p == inPlace {
-		return nil
-	}
-	return u.leaving
 }
 
 // attempt makes one attempt with the slot that was acquired, and gives it back.

@@ -340,8 +340,6 @@ func TestPutBackMayBeThere(t *testing.T) {
 	}
 }
 
-// TestDrainWithQuestions: a cancelled push that is being asked about does not hold
-// up the end of the daemon.
 // TestDrainInAnOutage: a push that has nothing under way, and waits for the store
 // to come back, does not hold up the end of the daemon; nor does one that was
 // cancelled, and is to be asked about.
@@ -379,6 +377,34 @@ func TestDrainInAnOutage(t *testing.T) {
 	}
 }
 
+// TestDrainOfPartsInAnOutage: nor does a file of which parts have arrived.
+func TestDrainOfPartsInAnOutage(t *testing.T) {
+	r := newRig(t)
+	r.stays = 1
+	r.endpoint.ask = func(context.Context) error { return errRefused }
+	arrived := make(chan struct{})
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		switch req.URL.Query().Get("partNumber") {
+		case "1":
+			defer close(arrived)
+		case "2":
+			<-arrived
+			panic(http.ErrAbortHandler)
+		}
+		next.ServeHTTP(w, req)
+	})
+	path, _ := r.file(t, "f", testPart+1)
+	r.later(t, push.Request{File: path, Destination: "s3://bucket/k"})
+	until(t, "the store counts as away", func() bool { _, _, down := r.endpoint.down(); return down })
+	ctx, stop := context.WithTimeout(t.Context(), patience)
+	defer stop()
+	if r.Drain(ctx); ctx.Err() != nil {
+		t.Error("the drain takes its whole time")
+	}
+}
+
+// TestDrainWithQuestions: a cancelled push that is being asked about does not hold
+// up the end of the daemon.
 func TestDrainWithQuestions(t *testing.T) {
 	r := newRig(t)
 	path, _ := r.file(t, "f", 100)

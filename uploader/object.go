@@ -98,7 +98,7 @@ func (d *delivery) wasMade(ctx context.Context) (bool, error) {
 const asking = "HeadObject"
 
 // head asks for the object until the daemon stops. It needs no file.
-func (d *delivery) head() (*s3.HeadObjectOutput, error) { return d.headIn(d.up.stopped, question) }
+func (d *delivery) head() (*s3.HeadObjectOutput, error) { return d.headIn(d.up.stopped, inPlace) }
 
 func (d *delivery) headIn(ctx context.Context, p placing) (head *s3.HeadObjectOutput, err error) {
 	in := &s3.HeadObjectInput{Bucket: &d.dest.Bucket, Key: &d.dest.Key}
