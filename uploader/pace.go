@@ -20,9 +20,9 @@ type pace struct {
 	slowest  time.Duration // that a part took which has ended
 
 	ended   int     // parts
-	forgets int     // at how many of them what was before the last half of them is forgotten
-	fastest float64 // bytes a second of the fastest part since that was done last
-	before  float64 // and of the fastest in the time before
+	forgets int     // at how many of them another time begins, and all but this one is forgotten
+	fastest float64 // bytes a second of the fastest part in this time
+	before  float64 // and in the one before
 }
 
 // pacedPart is a part that is under way.
@@ -35,10 +35,12 @@ const (
 	firstParts = 4    // go at once at first
 	keepsUp    = 0.75 // of the speed of the fastest part is fast enough for one more
 	// firstForgets is how many parts may tell what the link was like at first. Some
-	// let through more for a moment, and no part is ever as fast again. Each time
-	// twice as many tell it: a link that is really full is tried again, and the
-	// parts that are under way in vain then stay few beside those that have arrived.
+	// let through more for a moment, and no part is ever as fast again. The next
+	// times are longer: by what is forgotten a link that is really full is tried
+	// again, and the parts that are under way in vain are to stay few beside those
+	// that have arrived.
 	firstForgets = 16
+	forgetsLess  = 3 // times as many parts are to have ended the next time
 )
 
 func newPace(most int) pace {
@@ -70,7 +72,7 @@ func (p *pace) end(number int32, size int64, now time.Time) {
 		p.room = max(p.room, min(p.room+1, one.room+max(1, one.room/4), p.most))
 	}
 	if p.ended++; p.ended == p.forgets {
-		p.before, p.fastest, p.forgets = p.fastest, 0, 2*p.forgets
+		p.before, p.fastest, p.forgets = p.fastest, 0, forgetsLess*p.forgets
 	}
 }
 

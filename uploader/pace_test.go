@@ -60,7 +60,7 @@ func TestPace(t *testing.T) {
 		least, most int
 	}{
 		{"slow", 25, 25, shared, 4, 6},
-		{"slow, and many parts", 25, 200, shared, 4, 16},
+		{"slow, and many parts", 25, 250, shared, 4, 11},
 		{"long and fat", 25, 200, long, 25, 25},
 		{"fast at first only", 25, 128, burst, 20, 25},
 		{"a small pool", 3, 200, long, 3, 3},
