@@ -419,22 +419,27 @@ func TestProbeMeetsABadMoment(t *testing.T) {
 		want   push.Code // of the push, at last
 	}{
 		{503, "SlowDown", push.StoreRefused}, {404, "NoSuchBucket", push.StoreRefused}, {403, "SignatureDoesNotMatch", push.StoreRefused},
+		{404, "", push.StoreRefused}, {403, "", push.StoreRefused}, // the page of a proxy
 	} {
 		for _, what := range []string{"PutObject", "CreateMultipartUpload", "UploadPart"} {
-			t.Run(fmt.Sprint(tc.code, " at ", what), func(t *testing.T) {
+			t.Run(fmt.Sprint(tc.status, tc.code, " at ", what), func(t *testing.T) {
 				r := newRig(t)
 				var bad atomic.Bool
 				bad.Store(true)
 				r.watch(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
 					if name, _, _ := strings.Cut(operationOf(req), " "); bad.Load() && isProbe(req) && name == what && req.Method != http.MethodDelete {
 						io.Copy(io.Discard, req.Body)
+						if tc.code == "" {
+							http.Error(w, "<html>there is nothing here</html>", tc.status)
+							return
+						}
 						refuseWith(w, tc.status, tc.code)
 						return
 					}
 					next.ServeHTTP(w, req)
 				})
 				path, _ := r.file(t, "f", testPart+1)
-				if _, err := r.create(t, path, "k"); asPushError(err) == nil || asPushError(err).Code != tc.want || asPushError(err).Store.Code != tc.code {
+				if _, err := r.create(t, path, "k"); asPushError(err) == nil || asPushError(err).Code != tc.want || tc.code != "" && asPushError(err).Store.Code != tc.code {
 					t.Errorf("in a bad moment: %v, want %s", err, tc.want)
 				}
 				bad.Store(false)

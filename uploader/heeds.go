@@ -6,7 +6,9 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net/http"
 	"path"
+	"strings"
 	"sync"
 	"time"
 
@@ -274,7 +276,7 @@ func (p *probe) complete(ctx context.Context) (heeding, error) {
 		return ignored, nil
 	case conditionFailed(err):
 		return heeded, nil
-	case answerOf(err).Status != 0: // even if it says that it may do so later
+	case answerOf(err).Status != 0 && !nameless(answerOf(err)): // even if it says that it may do so later
 		return unsure, fmt.Errorf("%w: %w", errUntold, err)
 	}
 	return unsure, err
@@ -285,12 +287,21 @@ func (p *probe) complete(ctx context.Context) (heeding, error) {
 var errUntold = errors.New("it is not to be found out")
 
 // untold marks a failure so that another attempt does not change. That there is
-// no bucket, its push will hear as well.
+// no bucket, its push will hear as well; and what no store says, but something
+// before it, is not the store's answer.
 func untold(err error) error {
-	if answer := answerOf(err); answer.Status == 0 || transient(err) || answer.Code == "NoSuchBucket" {
+	if answer := answerOf(err); answer.Status == 0 || transient(err) || answer.Code == "NoSuchBucket" || nameless(answer) {
 		return err
 	}
 	return fmt.Errorf("%w: %w", errUntold, err)
+}
+
+// nameless reports whether an answer has no code of S3, as the pages of proxies
+// and portals. The SDK puts the name of the status in its place.
+func nameless(a push.StoreAnswer) bool {
+	name := http.StatusText(a.Status)
+	code := strings.ReplaceAll(name, " ", "")
+	return a.Code == "" || a.Code == code && (a.Message == name || a.Message == "" && code == name)
 }
 
 // makeObject makes an empty object, if there is none.
