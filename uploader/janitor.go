@@ -107,7 +107,7 @@ func (j *janitor) remember(orphans []journal.Upload) {
 	later, refused := make(map[uploadName]*postponed, len(orphans)), make(map[string]*refusals)
 	for i := range orphans {
 		name, bucket := nameOf(&orphans[i]), orphans[i].Bucket
-		later[name] = cmp.Or(j.later[name], new(postponed))
+		later[name] = cmp.Or(j.later[name], &postponed{seen: time.Now()})
 		refused[bucket] = cmp.Or(refused[bucket], j.refused[bucket], new(refusals))
 	}
 	j.later, j.refused = later, refused
@@ -117,6 +117,9 @@ func (j *janitor) remember(orphans []journal.Upload) {
 // looked at next: even if it was settled, since that may not be on disk yet.
 func (j *janitor) visit(o *journal.Upload) (due time.Time) {
 	p, r := j.later[nameOf(o)], j.refused[o.Bucket]
+	if o.CompletedAt.After(p.seen) { // the clock was set back since
+		o.CompletedAt = p.seen
+	}
 	switch now := time.Now(); {
 	case j.up.leaves():
 	case now.Before(r.due):

@@ -345,6 +345,25 @@ func TestJanitorTriesAgain(t *testing.T) {
 	}
 }
 
+// TestCompletedInTheFuture: where the clock was set back after a completion was asked
+// for, that has its time from when this process saw it first, and no longer.
+func TestCompletedInTheFuture(t *testing.T) {
+	r := newRig(t)
+	j := newJanitor(r.Uploader)
+	o := r.orphan(t, "k", r.begin(t, "k", []byte("part")), func(up *journal.Upload) { up.CompletedAt = time.Now().Add(5 * time.Hour) })
+	j.remember([]journal.Upload{*o})
+	seen := *o
+	if j.visit(&seen); len(r.uploadsLeft(t)) != 1 {
+		t.Error("it was aborted at the first sight")
+	}
+	p := j.later[nameOf(o)]
+	p.seen, p.due = time.Now().Add(-completionTakes), time.Time{}
+	seen = *o
+	if j.visit(&seen); len(r.uploadsLeft(t)) != 0 {
+		t.Error("it was not aborted after an hour")
+	}
+}
+
 // TestJanitorIsRefused: a store that refuses the aborts in one bucket is not asked
 // about each of its orphans, those of another are aborted all the same, and once the
 // store allows it all are.

@@ -124,6 +124,7 @@ const (
 
 // postponed is when an orphan is looked at again that could not be settled.
 type postponed struct {
+	seen  time.Time // by this process, for the first time
 	tries int
 	due   time.Time
 }
