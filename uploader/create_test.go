@@ -2,6 +2,7 @@ package uploader
 
 import (
 	"bytes"
+	"context"
 	"crypto/md5"
 	"errors"
 	"fmt"
@@ -508,8 +509,10 @@ func TestProbeLosesAnswers(t *testing.T) {
 			if keys := r.keysLeft(t); !slices.Equal(keys, []string{"k"}) {
 				t.Errorf("the store has %q", keys)
 			}
-			if what == "UploadPart" { // of the others more may yet appear
+			if what == "UploadPart" {
 				r.wantNoProbes(t)
+			} else if left := r.recorded(t); len(left) != 1 || !left[0].Probe { // more may yet appear
+				t.Errorf("the journal has %+v, want the probe", left)
 			}
 		})
 	}
@@ -935,4 +938,62 @@ func TestObjectAppearsMeanwhile(t *testing.T) {
 	wantExists(t, receipt, err, "another object (10 bytes")
 	r.wantObject(t, "k", []byte("the winner"))
 	until(t, "its upload to be aborted", func() bool { return len(r.uploadsLeft(t)) == 0 })
+}
+
+// TestMetWhileCancelled: a push that was cancelled, and whose bytes the store says are
+// there, is done.
+func TestMetWhileCancelled(t *testing.T) {
+	r := newRig(t)
+	path, content := r.file(t, "f", 1000)
+	if _, err := r.create(t, path, "k"); err != nil { // so that there are no probes any more
+		t.Fatal(err)
+	}
+	g := r.hold(t, false, pass)
+	held := *r.fault.Load()
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		if req.Method == http.MethodPut {
+			held(w, req, next)
+			return
+		}
+		next.ServeHTTP(w, req)
+	})
+	id := r.later(t, push.Request{File: path, Destination: "s3://bucket/k", Overwrite: new(bool)})
+	<-g.arrived
+	cancelled := make(chan push.Receipt, 1)
+	go func() {
+		receipt, _ := r.Cancel(context.Background(), id)
+		cancelled <- receipt
+	}()
+	r.untilCancelled(t, id)
+	g.let()
+	if receipt := <-cancelled; receipt.State != push.Done {
+		t.Errorf("%+v", receipt)
+	}
+	r.wantObject(t, "k", content)
+}
+
+// TestMetInParts: where the object appears between two runs of a push in parts, what
+// the first has begun is given up at once.
+func TestMetInParts(t *testing.T) {
+	r := newRig(t)
+	path, content := r.file(t, "f", testPart+1)
+	var failures atomic.Int32
+	r.watch(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		if operationOf(req) == "UploadPart 2" && !isProbe(req) {
+			if int(failures.Add(1)) == r.cfg.Attempts {
+				if err := r.store.Put("bucket", "k", content); err != nil {
+					t.Error(err)
+				}
+			}
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+		next.ServeHTTP(w, req)
+	})
+	id := r.later(t, push.Request{File: path, Destination: "s3://bucket/k", Overwrite: new(bool)})
+	r.ended(t, id, push.Done)
+	until(t, "its upload to be aborted", func() bool { return len(r.uploadsLeft(t)) == 0 })
+	if n := int(failures.Load()); n != r.cfg.Attempts {
+		t.Errorf("the second part was sent %d times", n)
+	}
 }

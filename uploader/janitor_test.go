@@ -503,6 +503,58 @@ func TestJanitorLeavesToTheRun(t *testing.T) {
 	r.ended(t, id, push.Done)
 }
 
+// TestClearAsksWhetherItMay: a push may have come while the store was asked for its
+// uploads, and what it has begun since is its own.
+func TestClearAsksWhetherItMay(t *testing.T) {
+	r := newRig(t)
+	r.Drain(t.Context()) // which ends the janitor
+	o := r.orphan(t, "k", "")
+	begun := ""
+	d := &delivery{up: r.Uploader, dest: push.Destination{Bucket: "bucket", Key: "k"}}
+	lists := 0
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		if lists++; begun == "" {
+			r.spoil(pass)
+			begun = r.begin(t, "k")
+		}
+		next.ServeHTTP(w, req)
+	})
+	may := func() bool { return begun == "" }
+	if err := r.janitor.clear(t.Context(), d, []journal.Upload{*o}, may); !errors.Is(err, errTooEarly) || lists != 1 {
+		t.Errorf("%v after %d lists", err, lists)
+	}
+	if left := r.uploadsLeft(t); !slices.Equal(left, []string{begun}) {
+		t.Errorf("the store has the uploads %q, want %q", left, begun)
+	}
+}
+
+// TestRemovedVersions: of the versions listed those of exactly the key are deleted.
+func TestRemovedVersions(t *testing.T) {
+	r := newRig(t)
+	var deleted []string
+	r.spoil(func(w http.ResponseWriter, req *http.Request, _ http.Handler) {
+		if req.Method == http.MethodDelete {
+			deleted = append(deleted, req.URL.Path+" "+req.URL.Query().Get("versionId"))
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
+		io.WriteString(w, "<ListVersionsResult>")
+		for _, kind := range []string{"Version", "DeleteMarker"} {
+			for _, key := range []string{"k", "k/x"} {
+				fmt.Fprintf(w, "<%s><Key>%s</Key><VersionId>%s of %s</VersionId></%s>", kind, key, kind, key, kind)
+			}
+		}
+		io.WriteString(w, "</ListVersionsResult>")
+	})
+	d := &delivery{up: r.Uploader, dest: push.Destination{Bucket: "bucket", Key: "k"}}
+	if err := d.deleteVersions(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if want := []string{"/bucket/k Version of k", "/bucket/k DeleteMarker of k"}; !slices.Equal(deleted, want) {
+		t.Errorf("deleted are %q, want %q", deleted, want)
+	}
+}
+
 // TestClearIntentsAsksForNothing: a run that has nothing to clear costs no request.
 func TestClearIntentsAsksForNothing(t *testing.T) {
 	r := newRig(t)

@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -537,6 +538,36 @@ func TestJoinedObject(t *testing.T) {
 	}
 }
 
+// TestWrongObjectNeedsOtherParts: an upload that became another object than the file
+// is not completed again, though the store still shows it.
+func TestWrongObjectNeedsOtherParts(t *testing.T) {
+	const other = "25f9e794323b453885f5181f1b624d0b-2"
+	r := newRig(t)
+	path, content := r.file(t, "f", testPart+1)
+	var completions, begun, parts atomic.Int32
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		switch op, _, _ := strings.Cut(operationOf(req), " "); {
+		case op == completing && completions.Add(1) == 1:
+			fmt.Fprintf(w, "<CompleteMultipartUploadResult><Key>k</Key><ETag>%s</ETag></CompleteMultipartUploadResult>", other)
+			return
+		case op == asking && completions.Load() == 1:
+			w.Header().Set("Etag", other)
+			w.Header().Set("Content-Length", strconv.Itoa(len(content)))
+			return
+		case req.Method == http.MethodPost && req.URL.Query().Has("uploads"):
+			begun.Add(1)
+		case op == "UploadPart":
+			parts.Add(1)
+		}
+		next.ServeHTTP(w, req)
+	})
+	receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
+	if err != nil || receipt.Attempts != 2 || begun.Load() != 2 || parts.Load() != 4 || completions.Load() != 2 {
+		t.Errorf("%v, receipt %+v, after %d uploads, %d parts and %d completions", err, receipt, begun.Load(), parts.Load(), completions.Load())
+	}
+	r.wantObject(t, "k", content)
+}
+
 // TestStrayCompletion has a proxy take what stands in its way for the answer to
 // a completion, which the store then refuses: an upload that was not completed is
 // not done, whatever is there under its name.
@@ -672,6 +703,7 @@ func TestUnclearCompletionIsProven(t *testing.T) {
 			w.WriteHeader(404)
 			io.WriteString(w, "<Error><Code>NoSuchUpload</Code></Error>")
 		},
+		"a conflict with an earlier attempt, which completed it": func(w http.ResponseWriter) { w.WriteHeader(409) },
 	} {
 		for _, tc := range []struct {
 			store *peculiar

@@ -214,3 +214,29 @@ func TestQuestionUnanswered(t *testing.T) {
 		r.wantObject(t, "k", content)
 	}
 }
+
+// TestQuestionInVainIsTheLast: where the store has just not said whether it has the
+// object, it is not asked again at once.
+func TestQuestionInVainIsTheLast(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Attempts = 1 })
+	path, _ := r.file(t, "f", 1000)
+	if _, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/before"}); err != nil { // so that a connection is open
+		t.Fatal(err)
+	}
+	var asked []string
+	r.spoil(func(w http.ResponseWriter, req *http.Request, _ http.Handler) {
+		asked = append(asked, operationOf(req))
+		io.Copy(io.Discard, req.Body)
+		if operationOf(req) == putting {
+			breaksOff(w)
+			return
+		}
+		w.WriteHeader(http.StatusServiceUnavailable)
+	})
+	if receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"}); err == nil {
+		t.Errorf("%+v", receipt)
+	}
+	if want := []string{putting, asking}; !slices.Equal(asked, want) {
+		t.Errorf("%q, want %q", asked, want)
+	}
+}
