@@ -34,7 +34,7 @@ func (d *delivery) condition() *string {
 // somebody who has done the same as we are to do.
 func (d *delivery) create(ctx context.Context) (outcome, error) {
 	if d.up.plan.parts(d.file.Size()) > 1 { // it is worth a question
-		got, err := d.meet(nil)
+		got, err := d.meet(ctx, nil)
 		if !errors.Is(err, errVanished) {
 			return got, err
 		}
@@ -47,9 +47,9 @@ func (d *delivery) create(ctx context.Context) (outcome, error) {
 	switch {
 	case err == nil || ctx.Err() != nil && !conditionFailed(err):
 	case conditionFailed(err):
-		return d.meet(err)
+		return d.meet(ctx, err)
 	case mendedAtOnce(err): // stores that refuse before they have read all may close the connection on their answer
-		if got, met := d.meet(err); met == nil || isExists(met) {
+		if got, met := d.meet(ctx, err); met == nil || isExists(met) {
 			return got, met
 		}
 	case mismatched(err) && d.stored:
@@ -103,8 +103,14 @@ var errMade = errors.New("the object was made, and is not replaced")
 // meet asks for the object that is in the way; cause is the failure that told of
 // it, nil where none did. Without an error it has the file's bytes; with
 // errVanished it is not there.
-func (d *delivery) meet(cause error) (outcome, error) {
-	s, err := d.look(nil)
+func (d *delivery) meet(ctx context.Context, cause error) (outcome, error) {
+	var s sight
+	var err error
+	if cause == nil {
+		s, err = d.lookFirst(ctx, nil)
+	} else {
+		s, err = d.look(nil)
+	}
 	switch {
 	case err == nil && s.is == ourObject:
 		s.got.parts = partsByETag(s.got.etag)
@@ -117,7 +123,7 @@ func (d *delivery) meet(cause error) (outcome, error) {
 		return outcome{}, fmt.Errorf("%w: %w", errVanished, cause)
 	case err == nil:
 		return outcome{}, d.errExists(s, cause)
-	case transient(err):
+	case transient(err), cause == nil && ctx.Err() != nil:
 		return outcome{}, err
 	case cause == nil: // it may be there or not, the request will tell
 		return outcome{}, errVanished

@@ -254,7 +254,7 @@ func (d *delivery) abortUnlessCompleted(ctx context.Context, o *journal.Upload) 
 	for i := range parts {
 		sent[i] = sentPartOf(&parts[i])
 	}
-	switch s, err := d.look(sent); {
+	switch s, err := d.lookFirst(ctx, sent); {
 	case err != nil:
 		return err
 	case s.is == ourObject || s.is == someObject:

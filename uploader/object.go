@@ -48,7 +48,18 @@ type sight struct {
 // error says that the store gave no answer, or
 // one that leaves open whether there is an object.
 func (d *delivery) look(parts []sentPart) (sight, error) {
-	head, err := d.head()
+	return d.lookIn(d.up.stopped, question, parts)
+}
+
+// lookFirst is look for what goes before all that a run sends: nothing is lost by
+// giving the place back if there is no answer, and a store that is silent about
+// some keys does not hold those who push to others.
+func (d *delivery) lookFirst(ctx context.Context, parts []sentPart) (sight, error) {
+	return d.lookIn(ctx, first, parts)
+}
+
+func (d *delivery) lookIn(ctx context.Context, p placing, parts []sentPart) (sight, error) {
+	head, err := d.headIn(ctx, p)
 	switch {
 	case answerOf(err).Status == http.StatusNotFound:
 		return sight{at: time.Now()}, nil

@@ -1,6 +1,8 @@
 package uploader
 
 import (
+	"context"
+	"errors"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -273,5 +275,61 @@ func TestSomeObjectIsNotMadeByUs(t *testing.T) {
 		if d.madeByUs(s, began) {
 			t.Errorf("standing %d counts as made by us", s.is)
 		}
+	}
+}
+
+// TestQuestionsThatGoFirst: a store that does not answer what a run asks before it
+// sends anything is asked once, and the push gives its place back.
+func TestQuestionsThatGoFirst(t *testing.T) {
+	for name, ask := range map[string]func(*delivery, context.Context) error{
+		"whether there is an object": func(d *delivery, ctx context.Context) error {
+			d.req.Overwrite = new(bool)
+			_, err := d.create(ctx)
+			return err
+		},
+		"whether it was made in one request": func(d *delivery, ctx context.Context) error {
+			d.unclearSince = time.Now()
+			_, err := d.wasMade(ctx)
+			return err
+		},
+		"whether it was made of parts": func(d *delivery, ctx context.Context) error {
+			d.forget()
+			d.upload = d.newUpload()
+			_, err := d.lookForCompleted(ctx)
+			return err
+		},
+		"whether an orphan was completed": func(d *delivery, ctx context.Context) error {
+			d.forget()
+			up := d.newUpload()
+			up.ID, up.CompletedAt = "u", time.Now().Add(-2*completionTakes)
+			return d.abortUnlessCompleted(ctx, up)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			path, _ := r.file(t, "f", 2*testPart)
+			d := r.deliveryOf(t, path)
+			heads := 0
+			r.spoil(func(w http.ResponseWriter, req *http.Request, _ http.Handler) {
+				if req.Method == http.MethodHead {
+					heads++
+				}
+				w.WriteHeader(http.StatusServiceUnavailable)
+			})
+			if err := ask(d, t.Context()); answerOf(err).Status != http.StatusServiceUnavailable || heads != 1 {
+				t.Errorf("%v, the store was asked for the object %d times", err, heads)
+			}
+			if n := d.mostAttempts(); n == 0 {
+				t.Error("that is no attempt")
+			}
+			over, cancel := context.WithCancel(t.Context())
+			r.spoil(func(w http.ResponseWriter, req *http.Request, _ http.Handler) {
+				cancel()
+				<-req.Context().Done()
+			})
+			if err := ask(d, over); !errors.Is(err, context.Canceled) {
+				t.Errorf("once the run has ended: %v", err)
+			}
+		})
 	}
 }

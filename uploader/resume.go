@@ -131,7 +131,7 @@ func (d *delivery) takeUp(ctx context.Context) (done bool, err error) {
 			}
 		case lookForObject:
 			p.looked = true
-			p.made, err = d.lookForCompleted()
+			p.made, err = d.lookForCompleted(ctx)
 		case letItBe:
 			p.listed, p.looked = notListed, false
 			err = d.letItBe(ctx)
@@ -310,18 +310,18 @@ func (d *delivery) untold(answer string) listing {
 
 // lookForCompleted reports whether the store has the object that the upload was
 // to become. If it refuses to say, that is a no.
-func (d *delivery) lookForCompleted() (made bool, err error) {
+func (d *delivery) lookForCompleted(ctx context.Context) (made bool, err error) {
 	parts := d.parts
 	if n, _ := d.delivered(); n < len(parts) {
 		parts = nil // the file tells
 	}
-	s, err := d.look(parts)
+	s, err := d.lookFirst(ctx, parts)
 	switch {
 	case err == nil && d.madeByUs(s, d.upload.BegunAt):
 		d.got = s.got
 		d.got.parts = len(d.parts)
 		return true, nil
-	case err != nil && transient(err):
+	case err != nil && (transient(err) || ctx.Err() != nil):
 		return false, err
 	}
 	return false, nil
