@@ -48,7 +48,7 @@ type sight struct {
 // error says that the store gave no answer, or
 // one that leaves open whether there is an object.
 func (d *delivery) look(parts []sentPart) (sight, error) {
-	return d.lookIn(d.up.stopped, question, parts)
+	return d.lookIn(d.up.stopped, inPlace, parts)
 }
 
 // lookFirst is look for what goes before all that a run sends: nothing is lost by
