@@ -72,8 +72,9 @@ const (
 //	of another file or mode                 begin anew
 //	known to be useless                     begin anew
 //	else                                    list its parts
-//	  asked to complete, not looked for     look for the object: after the list, since one that
-//	                                        is completed in between would be seen by neither
+//	  asked to complete, or not there, and  look for the object: after the list, since one that
+//	  the object not looked for             is completed in between would be seen by neither;
+//	                                        and an older journal, put back, knows of no end
 //	  the object is there                   nothing
 //	  asked to complete just now            let it be: some stores forget the upload first and
 //	                                        then make the object; on others a second completion
@@ -87,9 +88,9 @@ func (p prior) next() step {
 		return beginAnew
 	case p.listed == notListed:
 		return listParts
-	case p.asked && !p.looked:
+	case (p.asked || p.listed == notThere) && !p.looked:
 		return lookForObject
-	case p.asked && p.made:
+	case p.made:
 		return nothing
 	case p.asked && p.recent:
 		return letItBe

@@ -42,7 +42,9 @@ func TestWhatFollowsAnUpload(t *testing.T) {
 		{"nothing is known of it yet", found, listParts},
 		{"the store was asked to complete it", with(found, func(p *prior) { p.asked = true }), listParts},
 		{"the store knows it", known, goOn},
-		{"the store does not", with(found, func(p *prior) { p.listed = notThere }), beginAnew},
+		{"the store does not", with(found, func(p *prior) { p.listed = notThere }), lookForObject}, // an older journal was put back
+		{"and has no object", with(found, func(p *prior) { p.listed, p.looked = notThere, true }), beginAnew},
+		{"and has the object", with(found, func(p *prior) { p.listed, p.looked, p.made = notThere, true, true }), nothing},
 		{"the store does not say", with(found, func(p *prior) { p.listed = notAllowed }), goOn},
 		{"asked to complete, and known", asked, lookForObject},
 		{"asked to complete, and not known", with(asked, func(p *prior) { p.listed = notThere }), lookForObject},
@@ -479,11 +481,14 @@ func TestTakeUpOfACompleted(t *testing.T) {
 	for name, tc := range map[string]struct {
 		begun  time.Duration // after the object was written
 		status int           // of the answer about the object; 0: the store's own
+		older  bool          // the journal is, which was put back and knows of no completion
 		done   bool
 		fails  bool
 	}{
 		"it was written since":      {begun: -time.Minute, done: true},
 		"it is older":               {begun: time.Minute},
+		"the journal was put back":  {begun: -time.Minute, older: true, done: true},
+		"so it was, it is older":    {begun: time.Minute, older: true},
 		"the store may not tell us": {begun: -time.Minute, status: 403},
 		"the store does not answer": {begun: -time.Minute, status: 503, fails: true},
 	} {
@@ -497,6 +502,9 @@ func TestTakeUpOfACompleted(t *testing.T) {
 			d.partSize = 400
 			up := d.newUpload()
 			up.ID, up.BegunAt, up.CompletedAt = "no-such-upload", time.Now().Add(tc.begun), time.Now().Add(-time.Minute)
+			if tc.older {
+				up.CompletedAt = time.Time{}
+			}
 			r.journal.PutUpload(up, nil)
 			r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
 				if operationOf(req) == asking && tc.status != 0 {
@@ -591,7 +599,11 @@ func TestResumeByAnotherName(t *testing.T) {
 			up.ID, up.Store = "u", "http://localhost"
 			r.journal.PutUpload(up, nil)
 			r.journal.PutPart(up, &journal.Part{Number: 1, Size: testPart, ETag: "e", CRC64NVME: 1, Algorithm: "md5", By: byDaemon}, nil)
-			r.spoil(func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+			r.spoil(func(w http.ResponseWriter, req *http.Request, _ http.Handler) {
+				if operationOf(req) == asking {
+					w.WriteHeader(http.StatusNotFound)
+					return
+				}
 				fmt.Fprintf(w, `<ListPartsResult><UploadId>u</UploadId><Part><PartNumber>1</PartNumber><ETag>%s</ETag><Size>%d</Size></Part></ListPartsResult>`, tc.etag, testPart)
 			})
 			got := ""
