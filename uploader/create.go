@@ -114,7 +114,6 @@ func (d *delivery) meet(ctx context.Context, cause error) (outcome, error) {
 	switch {
 	case err == nil && s.is == ourObject:
 		s.got.parts = partsByETag(s.got.etag)
-		s.got.orphans = true // whatever this push has begun was for nothing
 		return s.got, nil
 	case err == nil && s.is == noObject:
 		if cause == nil {
