@@ -41,6 +41,7 @@ type delivery struct {
 	recordedAt time.Time       // when what the store is asked for next was recorded
 	orphans    bool            // it has taken the place of others
 	useless    time.Time       // when the upload was begun that cannot be completed; zero: none is known to be so
+	doubt      doubt
 	pacer      *pacer
 
 	retriedAt time.Time // when the push was put back last, as its record has it

@@ -222,7 +222,7 @@ func TestSuspect(t *testing.T) {
 		}
 		w.mute.Store(true)
 		before = w.attempts.Load()
-		e.suspect(&unclearError{io.EOF})
+		e.suspect(&unclearError{err: io.EOF})
 		if failed := dialAll(e, 25); failed != 25 {
 			t.Errorf("%d of 25 dials failed while the store is suspected", failed)
 		}

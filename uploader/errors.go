@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 
@@ -40,7 +41,10 @@ func (m markedCredentials) Retrieve(ctx context.Context) (aws.Credentials, error
 // unclearError marks a completion of an upload of which it is not known
 // whether the store carried it out. It is not repeated: on some stores a second
 // completion that meets a slow first one destroys the object.
-type unclearError struct{ err error }
+type unclearError struct {
+	err  error
+	wait time.Duration // before the upload may be completed once more
+}
 
 func (e *unclearError) Error() string { return e.err.Error() }
 func (e *unclearError) Unwrap() error { return e.err }

@@ -135,7 +135,7 @@ func (u *Uploader) askOnce(r *journal.Record) result {
 	head, err := (&delivery{up: u, req: r.Request, dest: dest}).head()
 	switch {
 	case answerOf(err).Status == http.StatusNotFound:
-		return result{err: errCancelled}
+		return u.notMade(r)
 	case err != nil:
 		return result{err: err, unclear: true}
 	case sizeDiffers(head, r.Size) != nil:
@@ -152,6 +152,16 @@ func (u *Uploader) askOnce(r *journal.Record) result {
 	var res result
 	res.got, res.err, res.unclear = d.compareWith(head, errCancelled)
 	return res
+}
+
+// notMade is what it means for a cancelled push that there is no object: nothing, if
+// a completion may still be making it.
+func (u *Uploader) notMade(r *journal.Record) result {
+	uploads, err := u.journal.Uploads(r.ID)
+	if up := newestUpload(uploads, r.RetriedAt); err == nil && (up == nil || time.Since(up.CompletedAt) >= completionTakes) {
+		return result{err: errCancelled}
+	}
+	return result{err: push.Errorf(push.StoreUnreachable, "its completion may still be under way"), unclear: true}
 }
 
 // errMayBeThere is the end of a cancelled push of which nobody knows what has

@@ -43,7 +43,8 @@ func (d *delivery) inParts(ctx context.Context) (outcome, error) {
 		m.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
 	})
 	if _, err := uploads.Upload(ctx, d.input(ctx)); err != nil {
-		if d.upload != nil && (needsNewUpload(err) || d.stored) { // as what is not the file
+		// What the store does not know may have been completed just now.
+		if _, open := errors.AsType[*unclearError](err); d.upload != nil && !open && (needsNewUpload(err) || d.stored) { // as what is not the file
 			d.useless = d.upload.BegunAt
 		}
 		return outcome{}, err
@@ -190,6 +191,9 @@ func (d *delivery) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteM
 	default:
 		d.got, err = d.joinedOutcome(out, crc)
 	}
+	if open, ok := errors.AsType[*unclearError](err); ok {
+		d.doubts(open)
+	}
 	d.got.parts, d.got.over, d.got.orphans = len(d.parts), d.upload, d.orphans
 	if open { // an earlier upload may have made the object, and this one still be there
 		d.got.over, d.got.orphans = nil, true
@@ -225,7 +229,7 @@ func (d *delivery) complete(ctx context.Context, in *s3.CompleteMultipartUploadI
 		case err == nil:
 		case unclear(err) || overtaken(err):
 			d.maybe, d.unclear, open = true, true, true
-			err = &unclearError{err}
+			err = &unclearError{err: err}
 		case mismatched(err):
 			err = &spoiledError{err}
 		}
@@ -319,7 +323,7 @@ func errNotShown(cause error) error {
 	if answer := answerOf(cause); answer.Status != 0 {
 		text = answerText(answer)
 	}
-	return &unclearError{fmt.Errorf("what it answered shows no object, and it does not show one when asked (HeadObject): %s", text)}
+	return &unclearError{err: fmt.Errorf("what it answered shows no object, and it does not show one when asked (HeadObject): %s", text)}
 }
 
 // resolve asks for the object whose completion ended unclearly. If what the

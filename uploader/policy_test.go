@@ -77,7 +77,7 @@ func TestRetryPolicy(t *testing.T) {
 		{"200 with an error inside", refusal(200, "InternalError"), true, true, "answer"},
 		{"200 that broke off", refusal(200, ""), true, true, "answer"},
 		{"other bytes stored", push.Errorf(push.ChecksumMismatch, "m"), true, true, "checksum_mismatch"},
-		{"unclear completion", &unclearError{io.EOF}, true, true, "unclear"},
+		{"unclear completion", &unclearError{err: io.EOF}, true, true, "unclear"},
 		{"sent in vain", operation(&smithyhttp.RequestSendError{Err: errors.New("m")}), true, true, "connection"},
 		{"403 AccessDenied", refusal(403, "AccessDenied"), true, true, "answer"},
 
@@ -235,7 +235,7 @@ func TestWithinRequest(t *testing.T) {
 		{"broken connection of a part", 1, broken, true, 0, true},
 		{"read timeout of a part", 1, &net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}, true, backoffBase, true},
 		{"refusal of a part", 1, refusal(403, "AccessDenied"), true, 0, false},
-		{"unclear completion", 1, &unclearError{io.EOF}, true, 0, false},
+		{"unclear completion", 1, &unclearError{err: io.EOF}, true, 0, false},
 		{"an upload that is gone", 1, refusal(404, "NoSuchUpload"), true, 0, false},
 		{"an upload with other parts", 1, &spoiledError{refusal(400, "InvalidPart")}, true, 0, false},
 		{"Retry-After of a part", 1, refusalAfter(503, "", "3"), true, 3 * time.Second, true},
@@ -287,5 +287,33 @@ func TestPartSize(t *testing.T) {
 		if got := p.parts(tc.size); got != tc.parts {
 			t.Errorf("%d bytes: %d parts, want %d", tc.size, got, tc.parts)
 		}
+	}
+}
+
+// TestSettling: the time between two completions of an upload grows, and is longer
+// where the store has not answered.
+func TestSettling(t *testing.T) {
+	p := newRetryPolicy(5, time.Hour)
+	for _, tc := range []struct {
+		completions int
+		answered    bool
+		want        time.Duration
+	}{
+		{1, true, 5 * time.Second}, {2, true, 10 * time.Second}, {4, true, 40 * time.Second},
+		{1, false, 15 * time.Second}, {3, false, time.Minute}, {7, false, 10 * time.Minute}, {1000, true, 10 * time.Minute},
+	} {
+		if got := p.settling(tc.completions, tc.answered); got != tc.want {
+			t.Errorf("after %d completions, answered %v: %v, want %v", tc.completions, tc.answered, got, tc.want)
+		}
+	}
+	if p.inVain(4) || !p.inVain(5) {
+		t.Error("an upload is not given up after as many completions as there are attempts")
+	}
+	if p.attempts = 1; p.inVain(2) || !p.inVain(3) {
+		t.Error("nor after three where there are fewer")
+	}
+	p.jitter = func(d time.Duration) time.Duration { return d - 1 }
+	if got := p.after(failure{err: &unclearError{err: io.EOF, wait: time.Hour}, attempts: 1}); !got.again || got.wait != time.Hour {
+		t.Errorf("after an unclear completion: %+v", got)
 	}
 }

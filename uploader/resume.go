@@ -3,6 +3,7 @@ package uploader
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -40,6 +41,7 @@ type prior struct {
 	listed  listing // what the store says of it
 	asked   bool    // the store was asked to complete it
 	recent  bool    // just now, so that it may be at it still
+	inVain  bool    // as often as is sensible
 	looked  bool    // the store was asked for the object since
 	made    bool    // and has shown the one that the upload was to become
 }
@@ -61,7 +63,7 @@ const (
 	beginAnew step = iota
 	listParts
 	lookForObject
-	letItBe // for a while; then look again
+	letItBe // for a while
 	goOn    // send what the store does not have, and complete it
 	nothing // is to be sent: it has been completed
 )
@@ -76,6 +78,7 @@ const (
 //	  the object not looked for             is completed in between would be seen by neither;
 //	                                        and an older journal, put back, knows of no end
 //	  the object is there                   nothing
+//	  asked to complete too often           begin anew
 //	  asked to complete just now            let it be: some stores forget the upload first and
 //	                                        then make the object; on others a second completion
 //	                                        that meets a slow first one destroys it
@@ -92,6 +95,8 @@ func (p prior) next() step {
 		return lookForObject
 	case p.made:
 		return nothing
+	case p.asked && p.inVain:
+		return beginAnew
 	case p.asked && p.recent:
 		return letItBe
 	case p.listed == notThere:
@@ -119,7 +124,8 @@ func (d *delivery) takeUp(ctx context.Context) (done bool, err error) {
 	}
 	for {
 		if p.asked {
-			p.recent = time.Since(up.CompletedAt) < d.up.retry.completes
+			doubt := d.doubtOf(up)
+			p.recent, p.inVain = time.Until(doubt.until) > 0, d.up.retry.inVain(doubt.times)
 			d.maybe, d.unclear = true, time.Since(up.CompletedAt) < completionTakes
 		}
 		switch p.next() {
@@ -134,8 +140,7 @@ func (d *delivery) takeUp(ctx context.Context) (done bool, err error) {
 			p.looked = true
 			p.made, err = d.lookForCompleted(ctx)
 		case letItBe:
-			p.listed, p.looked = notListed, false
-			err = d.letItBe(ctx)
+			return false, &unclearError{err: errAtIt, wait: time.Until(d.doubt.until)}
 		case goOn:
 			up.Store = d.up.name
 			d.logResumed()
@@ -328,17 +333,33 @@ func (d *delivery) lookForCompleted(ctx context.Context) (made bool, err error) 
 	return false, nil
 }
 
-// letItBe waits until a completion that was asked for has had its time.
-func (d *delivery) letItBe(ctx context.Context) error {
-	left := min(d.up.retry.completes, time.Until(d.upload.CompletedAt.Add(d.up.retry.completes)))
-	select {
-	case <-time.After(left):
-		return nil
-	case <-d.up.leaving:
-		return errLeaving
-	case <-ctx.Done():
-		return context.Cause(ctx)
+// doubt is what is known of an upload that the store was asked to complete, without
+// a clear end.
+type doubt struct {
+	begun time.Time // when the upload was; zero: there is none
+	times int       // that it was completed so, in this process
+	until time.Time // it is let be
+}
+
+// errAtIt says that an upload is let be.
+var errAtIt = errors.New("the store may still be joining the parts")
+
+// doubts notes that the completion of the upload ended unclearly.
+func (d *delivery) doubts(open *unclearError) {
+	answered := answerOf(open).Status != 0 || errors.Is(open, errNoAnswer)
+	d.doubtOf(d.upload).times++
+	open.wait = d.up.retry.settling(d.doubt.times, answered)
+	d.doubt.until = time.Now().Add(open.wait)
+}
+
+// doubtOf returns the doubt about an upload. One of an earlier process has the time
+// of a completion that was not answered, whatever the clock says.
+func (d *delivery) doubtOf(up *journal.Upload) *doubt {
+	if !d.doubt.begun.Equal(up.BegunAt) {
+		wait := d.up.retry.settling(1, false)
+		d.doubt = doubt{begun: up.BegunAt, until: time.Now().Add(min(wait, wait-time.Since(up.CompletedAt)))}
 	}
+	return &d.doubt
 }
 
 // logResumed tells that a file goes on, and counts what need not be sent again.

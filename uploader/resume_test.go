@@ -1,15 +1,19 @@
 package uploader
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -39,6 +43,9 @@ func TestWhatFollowsAnUpload(t *testing.T) {
 		{"it has no id", prior{fits: true}, beginAnew},
 		{"it is of something else", prior{begun: true}, beginAnew},
 		{"it cannot be completed", with(found, func(p *prior) { p.useless = true }), beginAnew},
+		{"it could not be, often", with(asked, func(p *prior) { p.inVain = true }), lookForObject},
+		{"and there is no object", with(looked, func(p *prior) { p.inVain = true }), beginAnew},
+		{"and there is the object", with(looked, func(p *prior) { p.inVain, p.made = true, true }), nothing},
 		{"nothing is known of it yet", found, listParts},
 		{"the store was asked to complete it", with(found, func(p *prior) { p.asked = true }), listParts},
 		{"the store knows it", known, goOn},
@@ -719,5 +726,114 @@ func TestIntentIsRecordedAnew(t *testing.T) {
 				t.Errorf("when the store was asked, the journal had %+v", intents)
 			}
 		})
+	}
+}
+
+// TestUploadIsGivenUp: where the completion of an upload fails unclearly again and
+// again, the file goes by another one.
+func TestUploadIsGivenUp(t *testing.T) {
+	r := newRig(t)
+	var mu sync.Mutex
+	var sick string
+	completed := make(map[string]int)
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		if operationOf(req) == completing {
+			id := req.URL.Query().Get("uploadId")
+			mu.Lock()
+			sick = cmp.Or(sick, id)
+			completed[id]++
+			mu.Unlock()
+			if id == sick {
+				fails(w)
+				return
+			}
+		}
+		next.ServeHTTP(w, req)
+	})
+	path, content := r.file(t, "f", 2*testPart)
+	r.ended(t, r.later(t, push.Request{File: path, Destination: "s3://bucket/k"}), push.Done)
+	r.wantObject(t, "k", content)
+	if len(completed) != 2 || completed[sick] != r.cfg.Attempts {
+		t.Errorf("the uploads were completed %v times", completed)
+	}
+}
+
+// TestCompletionIsLetBe: after a completion without an answer the push goes back to
+// the queue, and no further one is made before its time, whoever comes to wait; once
+// the object is there the push is done.
+func TestCompletionIsLetBe(t *testing.T) {
+	r := newRig(t)
+	r.retry.completes = time.Hour
+	var completed, looks atomic.Int32
+	var later atomic.Pointer[func()]
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		switch operationOf(req) {
+		case completing:
+			completed.Add(1)
+			body, _ := io.ReadAll(req.Body)
+			again := req.Clone(context.WithoutCancel(req.Context()))
+			again.Body = io.NopCloser(bytes.NewReader(body))
+			complete := func() { next.ServeHTTP(httptest.NewRecorder(), again) }
+			later.Store(&complete)
+			breaksOff(w)
+			return
+		case asking:
+			looks.Add(1)
+		}
+		next.ServeHTTP(w, req)
+	})
+	path, content := r.file(t, "f", 2*testPart)
+	request := push.Request{File: path, Destination: "s3://bucket/k"}
+	receipt, err := r.Uploader.Push(t.Context(), request, push.Options{IdempotencyKey: "key"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := parseID(t, receipt.ID)
+	waits := func() bool {
+		receipt, _ = r.Get(t.Context(), id, 0)
+		return receipt.State == push.Queued && !receipt.RetryAt.IsZero()
+	}
+	until(t, "the push waits", waits)
+	if left := time.Until(receipt.RetryAt); left < longestSettling-time.Minute {
+		t.Errorf("it goes on in %v", left)
+	}
+	// Somebody who waits has it looked for again, and no more.
+	before := looks.Load()
+	r.Uploader.Push(t.Context(), request, push.Options{IdempotencyKey: "key", Wait: time.Millisecond})
+	until(t, "another look", func() bool { return looks.Load() > before })
+	until(t, "the push waits again", waits)
+	if left := time.Until(receipt.RetryAt); left < longestSettling-time.Minute || receipt.Attempts != 1 || completed.Load() != 1 {
+		t.Errorf("then it goes on in %v, %d attempts, %d completions", left, receipt.Attempts, completed.Load())
+	}
+	(*later.Load())()
+	receipt, err = r.Uploader.Push(t.Context(), request, push.Options{IdempotencyKey: "key", Wait: push.Forever})
+	if err != nil || receipt.State != push.Done || completed.Load() != 1 {
+		t.Errorf("%v, %+v after %d completions", err, receipt, completed.Load())
+	}
+	r.wantObject(t, "k", content)
+}
+
+// TestCancelledWhileLetBe: a push is not called cancelled that the store may still be
+// completing.
+func TestCancelledWhileLetBe(t *testing.T) {
+	r := newRig(t)
+	r.retry.completes = time.Hour
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		if operationOf(req) == completing {
+			breaksOff(w)
+			return
+		}
+		next.ServeHTTP(w, req)
+	})
+	path, _ := r.file(t, "f", 2*testPart)
+	id := r.later(t, push.Request{File: path, Destination: "s3://bucket/k"})
+	until(t, "the push waits", func() bool {
+		receipt, _ := r.Get(t.Context(), id, 0)
+		return receipt.State == push.Queued && !receipt.RetryAt.IsZero()
+	})
+	receipt, err := r.Cancel(t.Context(), id)
+	wantCode(t, err, push.PushEnded)
+	if receipt.State != push.Failed {
+		t.Errorf("%+v", receipt)
 	}
 }

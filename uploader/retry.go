@@ -12,9 +12,13 @@ const (
 	backoffBase = 500 * time.Millisecond
 	backoffCap  = 10 * time.Second // while somebody waits
 	patientCap  = time.Minute      // once nobody does
-	// completionSettles is how long a store has for a completion that nobody hears
-	// of any more before it is asked for another.
+	// completionSettles is how long a store has for a completion that it answered
+	// unclearly before it is asked for another; longestSettling is the most that it has.
 	completionSettles = 5 * time.Second
+	longestSettling   = 10 * time.Minute
+	// fewestCompletions is how often an upload is completed at least before another
+	// takes its place.
+	fewestCompletions = 3
 	// longestRetryAfter is the most that a store's Retry-After is believed.
 	longestRetryAfter = 5 * time.Minute
 	// longestForCaller is the longest Retry-After that a push is held for that
@@ -29,7 +33,7 @@ type retryPolicy struct {
 	attempts  int                               // tries in all while somebody waits, at least 1
 	giveUp    time.Duration                     // how old a push may become that nobody waits for
 	settles   time.Duration                     // how long a file that changed is left alone
-	completes time.Duration                     // how long an upload is that the store was asked to complete, without an answer
+	completes time.Duration                     // how long an upload is let be whose completion was answered unclearly
 	jitter    func(time.Duration) time.Duration // a random duration below its argument
 }
 
@@ -74,18 +78,46 @@ func (p retryPolicy) after(f failure) next {
 	case !f.waited && f.age >= p.giveUp:
 		return next{}
 	}
-	if pause := retryAfter(f.err); pause > 0 {
-		return next{again: true, wait: pause + p.jitter(backoffBase)}
-	}
+	return next{again: true, wait: p.waitAfter(f)}
+}
+
+// waitAfter returns how long a push waits that has another attempt.
+func (p retryPolicy) waitAfter(f failure) time.Duration {
 	most := patientCap
 	if f.waited {
 		most = backoffCap
 	}
 	wait := p.jitter(backoffAfter(f.attempts, most))
+	if pause := retryAfter(f.err); pause > 0 {
+		wait = pause + p.jitter(backoffBase)
+	}
+	if open, ok := errors.AsType[*unclearError](f.err); ok {
+		wait = max(wait, open.wait)
+	}
 	if errors.Is(f.err, errUnsettled) {
 		wait += p.settles
 	}
-	return next{again: true, wait: wait}
+	return wait
+}
+
+// settling returns for how long an upload is let be after that many completions of
+// it, the last of which ended unclearly: by an answer, or by none, with which the
+// store may be at it for longer.
+func (p retryPolicy) settling(completions int, answered bool) time.Duration {
+	wait := p.completes
+	if !answered {
+		wait *= 3
+	}
+	for ; completions > 1 && wait < longestSettling; completions-- {
+		wait *= 2
+	}
+	return min(wait, longestSettling)
+}
+
+// inVain reports whether after that many completions, all of which ended unclearly,
+// another upload is better.
+func (p retryPolicy) inVain(completions int) bool {
+	return completions >= max(p.attempts, fewestCompletions)
 }
 
 // backoffAfter returns the longest wait after that many attempts.

@@ -29,7 +29,8 @@ type task struct {
 	seenAt       time.Time
 	inParts      bool // its file was one of several parts in some run
 	attempts     int
-	differed     int         // times that the store had, or had got, other bytes
+	differed     int // times that the store had, or had got, other bytes
+	doubt        doubt
 	useless      time.Time   // when the upload was begun that is known to be no use; zero: none
 	problem      *push.Error // of the last attempt
 	wantedSince  time.Time   // when a caller began to wait

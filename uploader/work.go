@@ -64,6 +64,7 @@ type result struct {
 	asked        bool      // and it was asked for it
 	unclear      bool      // in vain
 	useless      time.Time // when the upload was begun that cannot be completed
+	doubt        doubt
 }
 
 // run delivers a push, once.
@@ -85,7 +86,10 @@ func (u *Uploader) run(ctx context.Context, e *entry, t *task) result {
 	}
 	got, err := d.run(ctx)
 	err = u.mayBeChanged(err)
-	res := result{got: got, err: err, attempts: d.mostAttempts(), differed: int(d.mismatches.Load()), stored: d.stored, maybe: d.maybe || d.stored && err != nil, unclearSince: d.unclearSince, useless: d.useless}
+	res := result{got: got, err: err, attempts: d.mostAttempts(), differed: int(d.mismatches.Load()), stored: d.stored, maybe: d.maybe || d.stored && err != nil, unclearSince: d.unclearSince, useless: d.useless, doubt: d.doubt}
+	if errors.Is(err, errAtIt) { // that was none
+		res.attempts = 0
+	}
 	if ctx.Err() != nil {
 		res.cause = context.Cause(ctx)
 	}
@@ -127,7 +131,7 @@ func (u *Uploader) newDelivery(ctx context.Context, r *journal.Record, t *task) 
 	d = &delivery{up: u, id: r.ID, req: r.Request, dest: dest, retriedAt: r.RetriedAt}
 	u.mu.Lock()
 	t.inParts = t.inParts || r.Parts > 1
-	t.delivery, d.file, d.before, d.unclearSince, d.useless = d, u.takeFileLocked(t), t.attempts, t.unclearSince, t.useless
+	t.delivery, d.file, d.before, d.unclearSince, d.useless, d.doubt = d, u.takeFileLocked(t), t.attempts, t.unclearSince, t.useless, t.doubt
 	u.mu.Unlock()
 	if d.file != nil {
 		return d, true, nil
@@ -157,6 +161,9 @@ func (u *Uploader) settle(e *entry, t *task, res result) {
 	}
 	if res.useless.After(t.useless) {
 		t.useless = res.useless
+	}
+	if !res.doubt.begun.IsZero() {
+		t.doubt = res.doubt
 	}
 	e.maybe = e.maybe || res.maybe
 	if known, is := asFileError(res.err); is && res.stored && known.Code == push.FileChanged {
@@ -223,7 +230,7 @@ func (u *Uploader) judgeBucket(b *bucket, err error, now time.Time) {
 	defer u.mu.Unlock()
 	switch {
 	case notTried(err): // nothing: no connection is the endpoint's matter
-	case ofFile(err): // nor is the file the bucket's
+	case ofFile(err), errors.Is(err, errAtIt): // nor is the file the bucket's, or what it was not asked for
 		u.queue.untried(b, now)
 	// It answers, though it says no, or has other bytes than were sent.
 	case mismatched(err), ofObject(err), !transient(err) && answerOf(err).Status != 0:
