@@ -1,7 +1,6 @@
 package uploader
 
 import (
-	"bytes"
 	"crypto/md5"
 	"encoding/base64"
 	"encoding/pem"
@@ -420,13 +419,13 @@ func TestCredentialsAreNotTold(t *testing.T) {
 	} {
 		for _, size := range []int{10, testPart + 1} {
 			t.Run(fmt.Sprint(name, " ", size), func(t *testing.T) {
-				var told bytes.Buffer
+				var told lockedBuffer
 				runs := filepath.Join(t.TempDir(), "runs")
 				r := newRig(t, func(c *Config) {
 					t.Setenv("AWS_ACCESS_KEY_ID", "")
 					t.Setenv("AWS_SECRET_ACCESS_KEY", "")
 					t.Setenv("AWS_CONFIG_FILE", write(t, "config", "[default]\ncredential_process = sh "+write(t, "keys", "echo run >>'"+runs+"'\n"+script+"\n")+"\n"))
-					c.Log = slog.New(slog.NewJSONHandler(&lockedWriter{w: &told}, &slog.HandlerOptions{Level: slog.LevelDebug}))
+					c.Log = slog.New(slog.NewJSONHandler(&told, &slog.HandlerOptions{Level: slog.LevelDebug}))
 				})
 				heads := r.record()
 				path, _ := r.file(t, "f", size)

@@ -37,7 +37,7 @@ const testPart = 5 << 20
 type rig struct {
 	*Uploader
 	store    *store.Store
-	log      *bytes.Buffer
+	log      *lockedBuffer
 	registry *prometheus.Registry
 	dir      string
 	cfg      Config
@@ -48,7 +48,7 @@ type rig struct {
 
 func newRig(t *testing.T, change ...func(*Config)) *rig {
 	t.Helper()
-	r := &rig{log: new(bytes.Buffer), registry: prometheus.NewRegistry(), dir: t.TempDir()}
+	r := &rig{log: new(lockedBuffer), registry: prometheus.NewRegistry(), dir: t.TempDir()}
 	s, err := store.Start([]string{"bucket"}, func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 			asked := req.Method == http.MethodHead && req.URL.Path == "/" // whether the store is there
@@ -72,7 +72,7 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 	cfg := Config{
 		Endpoint: s.URL, MaxConnections: 4, Attempts: 3, ConnectTimeout: time.Second, StallTimeout: 5 * time.Second,
 		GiveUpAfter: time.Hour, QueueLimit: 1000, Journal: openJournal(t, filepath.Join(t.TempDir(), "data")),
-		Log: slog.New(slog.NewJSONHandler(&lockedWriter{w: r.log}, nil)), Metrics: r.registry,
+		Log: slog.New(slog.NewJSONHandler(r.log, nil)), Metrics: r.registry,
 	}
 	for _, f := range change {
 		f(&cfg)
@@ -172,15 +172,22 @@ func TestWithoutPutter(t *testing.T) {
 	t.Run("failures", TestFailuresSayWhy)
 }
 
-type lockedWriter struct {
-	mu sync.Mutex
-	w  io.Writer
+// lockedBuffer is a log that is read while it is written.
+type lockedBuffer struct {
+	mu     sync.Mutex
+	buffer bytes.Buffer
 }
 
-func (l *lockedWriter) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.w.Write(p)
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.String()
 }
 
 func (r *rig) spoil(f func(http.ResponseWriter, *http.Request, http.Handler)) { r.fault.Store(&f) }
