@@ -236,7 +236,8 @@ func (d *delivery) begunParts(ctx context.Context, id string) (any bool, err err
 // abortUnlessCompleted gives up an upload whose completion was asked for, unless
 // it may have been carried out, or may still be.
 func (d *delivery) abortUnlessCompleted(ctx context.Context, o *journal.Upload) error {
-	if _, err := d.begunParts(ctx, o.ID); gone(err) {
+	shown, err := d.begunParts(ctx, o.ID)
+	if gone(err) {
 		return nil
 	}
 	d.req.Encryption = byKMS // of which an ETag tells nothing, unless the push says otherwise
@@ -258,9 +259,40 @@ func (d *delivery) abortUnlessCompleted(ctx context.Context, o *journal.Upload) 
 	case err != nil:
 		return err
 	case s.is == ourObject || s.is == someObject:
-		return errors.New("the object may have been made of it")
+		switch another, err := d.madeSince(s, o); {
+		case err != nil:
+			return err
+		case !shown || !another:
+			return errors.New("the object may have been made of it")
+		}
 	}
 	return d.abort(ctx, o.ID, o.Push)
+}
+
+// madeSince reports whether the object that the store showed, which may be the
+// orphan's by its bytes, is known to be that of a later push: one that replaced
+// whatever was there, ended after the orphan's completion was asked for, and left
+// the object as it is, which nobody has written since.
+func (d *delivery) madeSince(s sight, o *journal.Upload) (is bool, err error) {
+	age, known := ageOf(s.head)
+	if !known {
+		return false, nil
+	}
+	written, etag := s.at.Add(-age), bareETag(aws.ToString(s.head.ETag))
+	dest := d.dest.String()
+	want := func(b *journal.Brief) bool { return b.State == push.Done && string(b.Destination) == dest }
+	var why error
+	err = d.up.journal.SinceWhere(o.Push, want, func(r *journal.Record) bool {
+		from, to := later(r.AcceptedAt, o.CompletedAt).Add(-writtenSlack), r.FinishedAt.Add(writtenSlack)
+		if r.Request.CreateOnly() || r.FinishedAt.Before(o.CompletedAt) || written.Before(from) || written.After(to) || bareETag(r.ETag) != etag {
+			return true
+		}
+		var left []journal.Upload
+		left, why = d.up.journal.Uploads(r.ID)
+		is = why == nil && len(left) == 0 // else one of those may be what it was made of
+		return !is && why == nil
+	})
+	return is, cmp.Or(err, why)
 }
 
 // searchFor looks for an upload that was to be begun, and whose id nobody heard.
@@ -406,7 +438,11 @@ func (j *janitor) clear(ctx context.Context, d *delivery, intents []journal.Uplo
 		if gone(err) || any {
 			continue
 		}
-		if err == nil {
+		switch {
+		case err != nil:
+		case !clock.known:
+			err = errNoClock
+		default:
 			err = d.abort(ctx, id, oldest.Push)
 		}
 		if err != nil {
@@ -416,8 +452,12 @@ func (j *janitor) clear(ctx context.Context, d *delivery, intents []journal.Uplo
 	return nil
 }
 
+// errNoClock says that nothing tells an upload of ours from another's.
+var errNoClock = errors.New("the store has uploads of that key, and its answers have no Date, so that nothing shows which of them is ours")
+
 // unheard returns the ids of the uploads listed, all of one object, that the store
-// began no earlier than that time of ours, and that are none of those known.
+// began no earlier than that time of ours, as far as its clock is known, and that
+// are none of those known.
 func unheard(listed []types.MultipartUpload, known []journal.Upload, begun time.Time, clock storeClock) (ids []string) {
 	precision := time.Second // unless one shows more
 	for _, l := range listed {
@@ -425,7 +465,10 @@ func unheard(listed []types.MultipartUpload, known []journal.Upload, begun time.
 			precision = time.Millisecond
 		}
 	}
-	earliest := clock.notBefore(begun, precision)
+	var earliest time.Time
+	if clock.known {
+		earliest = clock.notBefore(begun, precision)
+	}
 	for _, l := range listed {
 		id := aws.ToString(l.UploadId)
 		if id == "" || l.Initiated == nil || l.Initiated.Before(earliest) {

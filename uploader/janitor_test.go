@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"net/http/httptest"
 	"runtime"
 	"slices"
 	"strings"
@@ -212,17 +214,19 @@ func TestUnheard(t *testing.T) {
 		}
 		return all
 	}
+	exact := storeClock{known: true, lo: 0, hi: time.Second}
 	for name, tc := range map[string]struct {
 		listed []types.MultipartUpload
 		clock  storeClock
 		want   []string
 	}{
-		"whole seconds":             {listed("3", "4", "5", "6"), storeClock{}, []string{"5", "6"}},
-		"milliseconds":              {listed("4.2", "5.599", "5.600", "6"), storeClock{}, []string{"5.600", "6"}},
+		"whole seconds":             {listed("3", "4", "5", "6"), exact, []string{"5", "6"}},
+		"milliseconds":              {listed("4.2", "5.599", "5.600", "6"), exact, []string{"5.600", "6"}},
 		"the store's clock is fast": {listed("5.9", "15.1", "15.7"), storeClock{known: true, lo: 10 * time.Second, hi: 11 * time.Second}, []string{"15.7"}},
 		"the store's clock is slow": {listed("1.1", "2.7", "5.9"), storeClock{known: true, lo: -3 * time.Second, hi: -2 * time.Second}, []string{"2.7", "5.9"}},
-		"one is known":              {listed("7", "8"), storeClock{}, []string{"7"}},
-		"without an id or a time":   {[]types.MultipartUpload{{UploadId: aws.String("x")}, {Initiated: aws.Time(intent.Add(time.Hour))}}, storeClock{}, nil},
+		"its clock is not known":    {listed("1", "6"), storeClock{}, []string{"1", "6"}},
+		"one is known":              {listed("7", "8"), exact, []string{"7"}},
+		"without an id or a time":   {[]types.MultipartUpload{{UploadId: aws.String("x")}, {Initiated: aws.Time(intent.Add(time.Hour))}}, exact, nil},
 	} {
 		if got := unheard(tc.listed, []journal.Upload{{ID: ""}, {ID: "8"}}, intent, tc.clock); !slices.Equal(got, tc.want) {
 			t.Errorf("%s: %q, want %q", name, got, tc.want)
@@ -439,6 +443,29 @@ func TestJanitorSearches(t *testing.T) {
 	}
 }
 
+// TestSearchWithoutClock: where no answer tells the store's time, nothing shows
+// whose an upload is, and none is aborted.
+func TestSearchWithoutClock(t *testing.T) {
+	r := newRig(t)
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		w.Header()["Date"] = nil // none is added either
+		next.ServeHTTP(w, req)
+	})
+	id := r.begin(t, "k")
+	intent := journal.Upload{Push: push.NewID(time.Now(), 0, [8]byte{}), BegunAt: time.Now().Add(-time.Minute), Store: r.name, Bucket: "bucket", Key: "k"}
+	d := &delivery{up: r.Uploader, dest: push.Destination{Bucket: "bucket", Key: "k"}}
+	search := func() error {
+		return r.janitor.clear(t.Context(), d, []journal.Upload{intent}, func() bool { return true })
+	}
+	if err := search(); !errors.Is(err, errNoClock) || !slices.Contains(r.uploadsLeft(t), id) {
+		t.Errorf("%v, the store has %q", err, r.uploadsLeft(t))
+	}
+	r.fault.Store(nil)
+	if err := search(); err != nil || len(r.uploadsLeft(t)) != 0 {
+		t.Errorf("with a clock: %v, the store has %q", err, r.uploadsLeft(t))
+	}
+}
+
 // TestJanitorSearchesOnAfterAStart: an intent of an earlier process may have waited
 // for long until the store was asked, so its age alone does not end the search.
 func TestJanitorSearchesOnAfterAStart(t *testing.T) {
@@ -577,16 +604,7 @@ func TestJanitorAndCompletions(t *testing.T) {
 	sum := md5.Sum([]byte(content))
 	part := journal.Part{Number: 1, Size: 1000, ETag: hex.EncodeToString(sum[:]), CRC64NVME: crc64nvme.Checksum([]byte(content)), MD5: sum[:]}
 	long := time.Now().Add(-completionTakes - time.Second)
-	made := func(key string) { // what the upload would have made
-		id := r.begin(t, key, []byte(content))
-		_, err := r.client.CompleteMultipartUpload(t.Context(), &s3.CompleteMultipartUploadInput{
-			Bucket: aws.String("bucket"), Key: &key, UploadId: &id,
-			MultipartUpload: &types.CompletedMultipartUpload{Parts: []types.CompletedPart{{PartNumber: aws.Int32(1), ETag: &part.ETag}}},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+	made := func(key string) { r.madeOf(t, key, content, part.ETag) }
 	type outcome int
 	const (
 		waits outcome = iota
@@ -622,6 +640,97 @@ func TestJanitorAndCompletions(t *testing.T) {
 	o := r.orphan(t, "k", "no-such-upload", func(up *journal.Upload) { up.CompletedAt = time.Now() })
 	r.janitor.wake()
 	until(t, "it to be dropped", func() bool { return !r.inJournal(t, o) })
+}
+
+// madeOf makes an object of an upload of one part, and returns its ETag.
+func (r *rig) madeOf(t *testing.T, key, content, etag string) string {
+	t.Helper()
+	id := r.begin(t, key, []byte(content))
+	out, err := r.client.CompleteMultipartUpload(t.Context(), &s3.CompleteMultipartUploadInput{
+		Bucket: aws.String("bucket"), Key: &key, UploadId: &id,
+		MultipartUpload: &types.CompletedMultipartUpload{Parts: []types.CompletedPart{{PartNumber: aws.Int32(1), ETag: &etag}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bareETag(aws.ToString(out.ETag))
+}
+
+// TestJanitorAndLaterPushes: an object that an upload may have been completed to is
+// a later push's if that has replaced it, and nobody has written it since.
+func TestJanitorAndLaterPushes(t *testing.T) {
+	const content = "what both were to deliver"
+	sum := md5.Sum([]byte(content))
+	part := journal.Part{Number: 1, Size: int64(len(content)), ETag: hex.EncodeToString(sum[:]), CRC64NVME: crc64nvme.Checksum([]byte(content)), MD5: sum[:], Algorithm: "md5", By: byDaemon}
+	asked := time.Now().Add(-completionTakes - time.Minute) // of the orphan, to be completed
+	type later struct {
+		record  journal.Record // of the later push
+		written time.Time      // when the object was, by the store
+		earlier bool           // it was accepted before the orphan's
+		has     bool           // an upload in the journal
+		hidden  bool           // the orphan, by the store
+	}
+	for name, tc := range map[string]struct {
+		change  func(*later)
+		aborted bool
+	}{
+		"it replaced the object":         {func(*later) {}, true},
+		"and somebody else did so since": {func(l *later) { l.written = time.Now() }, false},
+		"the object is an older one":     {func(l *later) { l.written = asked.Add(-time.Minute) }, false},
+		"the object is another":          {func(l *later) { l.record.ETag = "x-1" }, false},
+		"it failed":                      {func(l *later) { l.record.State = push.Failed }, false},
+		"it is to another object":        {func(l *later) { l.record.Request.Destination += "x" }, false},
+		"it may have found the object":   {func(l *later) { l.record.Request.Overwrite = new(bool) }, false},
+		"it ended before that was asked": {func(l *later) { l.record.FinishedAt = asked.Add(-time.Second) }, false},
+		"it was accepted before":         {func(l *later) { l.earlier = true }, false},
+		"it has left an upload itself":   {func(l *later) { l.has = true }, false},
+		"the orphan is not shown":        {func(l *later) { l.hidden = true }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			l := later{written: asked.Add(20 * time.Second), record: journal.Record{
+				State: push.Queued, Request: push.Request{File: "/f", Destination: "s3://bucket/k"}, ETag: r.madeOf(t, "k", content, part.ETag),
+			}}
+			r.journal.Accept(&l.record, func(error) {})
+			l.record.State, l.record.AcceptedAt, l.record.FinishedAt = push.Done, asked.Add(10*time.Second), asked.Add(30*time.Second)
+			tc.change(&l)
+			r.journal.End(&l.record, nil)
+			o := &journal.Upload{Push: push.NewID(time.Now().Add(-time.Hour), 0, [8]byte{}), BegunAt: asked, Store: r.name, Bucket: "bucket", Key: "k", Size: part.Size, CompletedAt: asked}
+			if l.earlier {
+				o.Push = push.NewID(time.Now().Add(time.Hour), 0, [8]byte{})
+			}
+			o.ID = r.begin(t, "k", []byte(content))
+			if l.has {
+				r.journal.PutUpload(&journal.Upload{Push: l.record.ID, BegunAt: asked, Store: r.name, Bucket: "bucket", Key: "k"}, nil)
+			}
+			r.journal.PutUpload(o, nil)
+			r.journal.PutPart(o, &part, nil)
+			if err := onDisk(t.Context(), r.journal.Barrier); err != nil {
+				t.Fatal(err)
+			}
+			r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+				if req.Method == http.MethodGet && l.hidden {
+					w.WriteHeader(http.StatusForbidden)
+					return
+				}
+				if req.Method != http.MethodHead {
+					next.ServeHTTP(w, req)
+					return
+				}
+				answer := httptest.NewRecorder()
+				next.ServeHTTP(answer, req)
+				maps.Copy(w.Header(), answer.Header())
+				w.Header().Set("Last-Modified", l.written.UTC().Format(http.TimeFormat))
+				w.WriteHeader(answer.Code)
+			})
+			d := &delivery{up: r.Uploader, dest: push.Destination{Bucket: "bucket", Key: "k"}}
+			err := d.abortUnlessCompleted(t.Context(), o)
+			r.fault.Store(nil)
+			if left := slices.Contains(r.uploadsLeft(t), o.ID); left == tc.aborted || (err == nil) != tc.aborted {
+				t.Errorf("%v, left: %v", err, left)
+			}
+		})
+	}
 }
 
 // TestJanitorAndETags: an object may be what an upload was completed to unless its
