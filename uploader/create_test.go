@@ -412,6 +412,26 @@ func TestProbeIsRefused(t *testing.T) {
 	}
 }
 
+// TestProbeCarriesChecksums: a bucket with Object Lock takes nothing without one,
+// and so tells what it does with the condition.
+func TestProbeCarriesChecksums(t *testing.T) {
+	for _, mode := range []Checksum{ChecksumAuto, ChecksumMD5, ChecksumSHA256} {
+		t.Run(string(mode), func(t *testing.T) {
+			r, s := newRig(t, func(c *Config) { c.Checksum = mode }), &conditional{heedsPut: true, heedsComplete: true}
+			s.instead = func(w http.ResponseWriter, req *http.Request) bool {
+				name, _, _ := strings.Cut(operationOf(req), " ")
+				carries := req.Header.Get("Content-Md5") != "" || req.Header.Get("X-Amz-Checksum-Crc64nvme") != ""
+				return req.Method == http.MethodPut && name != completing && !carries && refuseWith(w, http.StatusBadRequest, "InvalidRequest")
+			}
+			s.in(r)
+			path, content := r.file(t, "f", 2*testPart)
+			if receipt, err := r.create(t, path, "k"); err != nil || receipt.Parts != 2 || !bytes.Equal(s.objects["/bucket/k"], content) {
+				t.Errorf("%v, %+v", err, receipt)
+			}
+		})
+	}
+}
+
 // TestProbeMeetsABadMoment: what passes is waited for, and nothing is concluded.
 func TestProbeMeetsABadMoment(t *testing.T) {
 	for _, tc := range []struct {

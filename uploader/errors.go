@@ -70,6 +70,10 @@ func (u *Uploader) explain(dest string, attempts int, err error) *push.Error {
 	case lacksCredentials(err):
 		e.Code = push.NoCredentials
 		e.Detail = "the daemon has no credentials for the store: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for it, or another source that the AWS SDK knows"
+	case answer.Code == "InvalidPart":
+		e.Code = push.ChecksumMismatch
+		e.Store = &answer
+		e.Detail = fmt.Sprintf("the store does not have all parts of %s as they were sent, though it said yes to each: %s: push it again, which sends all of it anew, and see to the store if that repeats", dest, answerText(answer))
 	case mismatched(err):
 		e.Code = push.ChecksumMismatch
 		e.Store = &answer

@@ -1,11 +1,13 @@
 package uploader
 
 import (
-	"bytes"
 	"context"
+	"crypto/md5"
 	"crypto/rand"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"path"
 	"strings"
@@ -304,6 +306,13 @@ func nameless(a push.StoreAnswer) bool {
 	return a.Code == "" || a.Code == code && (a.Message == name || a.Message == "" && code == name)
 }
 
+// probeBody returns what a request of a probe sends, with its Content-MD5: buckets
+// with Object Lock take nothing without a checksum, and this one all stores know.
+func probeBody(text string) (io.Reader, *string) {
+	sum := md5.Sum([]byte(text))
+	return strings.NewReader(text), aws.String(base64.StdEncoding.EncodeToString(sum[:]))
+}
+
 // makeObject makes an empty object, if there is none.
 func (p *probe) makeObject(ctx context.Context) error {
 	in := &s3.PutObjectInput{Bucket: &p.dest.Bucket, Key: &p.dest.Key, IfNoneMatch: p.condition(), ServerSideEncryption: types.ServerSideEncryption(p.req.Encryption)}
@@ -311,7 +320,7 @@ func (p *probe) makeObject(ctx context.Context) error {
 		in.SSEKMSKeyId = &p.req.KMSKeyID
 	}
 	return p.send(ctx, putting, func(ctx context.Context) error {
-		in.Body = bytes.NewReader(nil)
+		in.Body, in.ContentMD5 = probeBody("")
 		out, err := p.up.client.PutObject(ctx, in)
 		p.object = p.object || err == nil || conditionFailed(err)
 		if err != nil {
@@ -344,7 +353,7 @@ func (p *probe) beginUpload(ctx context.Context) error {
 func (p *probe) sendPart(ctx context.Context) (etag *string, err error) {
 	in := &s3.UploadPartInput{Bucket: &p.dest.Bucket, Key: &p.dest.Key, UploadId: &p.id, PartNumber: aws.Int32(1)}
 	err = p.send(ctx, "UploadPart", func(ctx context.Context) error {
-		in.Body = bytes.NewReader([]byte{'.'})
+		in.Body, in.ContentMD5 = probeBody(".")
 		out, err := p.up.client.UploadPart(ctx, in)
 		if err == nil {
 			etag = out.ETag

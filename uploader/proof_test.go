@@ -819,6 +819,9 @@ func TestCompletionRefused(t *testing.T) {
 		until(t, "the janitor has given up those that were refused", func() bool { return len(r.recorded(t)) == 0 && s.count("DELETE") == refused })
 		if times > 1 {
 			wantMismatch(t, r, s, receipt, err)
+			if detail := err.Error(); !strings.Contains(detail, "does not have all parts") || strings.Contains(detail, "hardware") {
+				t.Errorf("the error is %q", detail)
+			}
 			if ends != r.cfg.Attempts {
 				t.Errorf("%d completions, want one for each of %d attempts", ends, r.cfg.Attempts)
 			}
