@@ -350,7 +350,8 @@ func (d *delivery) removeObject(ctx context.Context) error {
 }
 
 // delete deletes the object, or one version of it, and reports whether all of it
-// is still there, behind a mark.
+// is still there, behind a mark. Most stores do not mind if there is none, and
+// those that do say that it is gone, which will do.
 func (d *delivery) delete(ctx context.Context, version *string) (marked bool, err error) {
 	in := &s3.DeleteObjectInput{Bucket: &d.dest.Bucket, Key: &d.dest.Key, VersionId: version}
 	err = d.request(ctx, "DeleteObject", single, first, func(ctx context.Context, _ *commitment) error {
@@ -358,6 +359,9 @@ func (d *delivery) delete(ctx context.Context, version *string) (marked bool, er
 		marked = err == nil && aws.ToBool(out.DeleteMarker)
 		return err
 	})
+	if gone(err) {
+		return false, nil
+	}
 	return marked, err
 }
 

@@ -959,6 +959,22 @@ func TestJanitorCleansUpAllItCan(t *testing.T) {
 	}
 }
 
+// TestNothingToRemove: an object that the store says is not there is removed; one
+// of which something else says so is not.
+func TestNothingToRemove(t *testing.T) {
+	for body, removed := range map[string]bool{"<Error><Code>NoSuchKey</Code></Error>": true, "<html>": false} {
+		r := newRig(t)
+		r.spoil(func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+			w.WriteHeader(http.StatusNotFound)
+			io.WriteString(w, body)
+		})
+		d := &delivery{up: r.Uploader, dest: push.Destination{Bucket: "bucket", Key: "k"}}
+		if err := d.removeObject(t.Context()); (err == nil) != removed {
+			t.Errorf("404 with %s: %v", body, err)
+		}
+	}
+}
+
 // TestCreationAnsweredAfterAll has the store begin an upload and say something
 // else: whatever that is, nothing is left.
 func TestCreationAnsweredAfterAll(t *testing.T) {
