@@ -130,8 +130,11 @@ func (d *delivery) takeUp(ctx context.Context) (done bool, err error) {
 		}
 		switch p.next() {
 		case beginAnew:
+			if p.asked {
+				err = d.standApart(ctx)
+			}
 			d.forget()
-			return false, nil
+			return false, err
 		case listParts:
 			if p.listed, err = d.listParts(ctx); up.Store != d.up.name && !d.shown(p.listed) {
 				p.listed = notThere
@@ -155,6 +158,20 @@ func (d *delivery) takeUp(ctx context.Context) (done bool, err error) {
 		if err != nil {
 			return false, err
 		}
+	}
+}
+
+// standApart waits before an upload is begun after one that was to be completed,
+// until an object that the earlier one may have made is known by its age as none of
+// the new one's: else that would be taken for completed, and stay at the store.
+func (d *delivery) standApart(ctx context.Context) error {
+	select {
+	case <-time.After(d.up.retry.apart):
+		return nil
+	case <-d.up.leaving:
+		return errLeaving
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 

@@ -837,3 +837,42 @@ func TestCancelledWhileLetBe(t *testing.T) {
 		t.Errorf("%+v", receipt)
 	}
 }
+
+// TestUploadStandsApart: after an upload that was completed, and wrongly, another one
+// is begun only when their objects can be told by their age.
+func TestUploadStandsApart(t *testing.T) {
+	r := newRig(t)
+	r.retry.apart = 200 * time.Millisecond
+	var completed, begun atomic.Pointer[time.Time]
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		now := time.Now()
+		switch operationOf(req) {
+		case "CreateMultipartUpload":
+			if completed.Load() != nil {
+				begun.Store(&now)
+			}
+		case completing:
+			if completed.Load() == nil {
+				rec := httptest.NewRecorder()
+				next.ServeHTTP(rec, req)
+				now = time.Now()
+				completed.Store(&now)
+				end := "</CompleteMultipartUploadResult>"
+				io.WriteString(w, strings.Replace(rec.Body.String(), end, "<ChecksumCRC64NVME>AAAAAAAAAAA=</ChecksumCRC64NVME>"+end, 1))
+				return
+			}
+		}
+		next.ServeHTTP(w, req)
+	})
+	path, content := r.file(t, "f", 2*testPart)
+	if _, err := r.Uploader.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"}, push.Options{Wait: push.Forever}); err != nil {
+		t.Fatal(err)
+	}
+	r.wantObject(t, "k", content)
+	if begun.Load() == nil {
+		t.Fatal("no other upload was begun")
+	}
+	if apart := begun.Load().Sub(*completed.Load()); apart < r.retry.apart {
+		t.Errorf("the other upload was begun %v after the first was completed, want %v", apart, r.retry.apart)
+	}
+}

@@ -34,11 +34,12 @@ type retryPolicy struct {
 	giveUp    time.Duration                     // how old a push may become that nobody waits for
 	settles   time.Duration                     // how long a file that changed is left alone
 	completes time.Duration                     // how long an upload is let be whose completion was answered unclearly
+	apart     time.Duration                     // how long after an upload that was to be completed another one begins
 	jitter    func(time.Duration) time.Duration // a random duration below its argument
 }
 
 func newRetryPolicy(attempts int, giveUp time.Duration) retryPolicy {
-	return retryPolicy{attempts: attempts, giveUp: giveUp, settles: fileSettles, completes: completionSettles, jitter: func(d time.Duration) time.Duration { return rand.N(d) }}
+	return retryPolicy{attempts: attempts, giveUp: giveUp, settles: fileSettles, completes: completionSettles, apart: writtenSlack + time.Second, jitter: func(d time.Duration) time.Duration { return rand.N(d) }}
 }
 
 // failure is an attempt that failed.

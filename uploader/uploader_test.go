@@ -87,7 +87,7 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 		up.putter = nil
 	}
 	up.retry.jitter = func(time.Duration) time.Duration { return 0 }
-	up.retry.completes = 0
+	up.retry.completes, up.retry.apart = 0, 0
 	r.Uploader, r.store = up, s
 	t.Cleanup(func() {
 		if stay := up.Drain(context.Background()); stay != r.stays {
