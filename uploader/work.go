@@ -181,10 +181,10 @@ func (u *Uploader) settle(e *entry, t *task, res result) {
 		u.finish(e, t, r, push.Done, res.got, nil)
 	case cancelled && earlier:
 		u.finish(e, t, r, push.Failed, outcome{}, errEarlier(r))
-	case errors.Is(res.err, errLeaving):
-		u.leave(e, t)
 	case cancelled && !res.stored && !res.unclear && (res.asked || !maybe):
 		u.finish(e, t, r, push.Cancelled, outcome{}, errWasCancelled())
+	case errors.Is(res.err, errLeaving):
+		u.leave(e, t)
 	case u.stopped.Err() != nil && (errors.Is(res.err, context.Canceled) || transient(res.err)):
 		u.leave(e, t)
 	case cancelled && res.unclear:
