@@ -38,6 +38,7 @@ type delivery struct {
 	partSize   int64           // that the file is cut by; 0: as the plan has it
 	upload     *journal.Upload // that the parts are sent to; nil before there is one
 	begunAt    time.Time       // of the newest upload of the push
+	madeBefore time.Time       // when the last push to the object ended as done, if that was a moment ago
 	recordedAt time.Time       // when what the store is asked for next was recorded
 	orphans    bool            // it has taken the place of others
 	useless    time.Time       // when the upload was begun that cannot be completed; zero: none is known to be so

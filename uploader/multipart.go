@@ -331,7 +331,7 @@ func errNotShown(cause error) error {
 // the cause stands.
 func (d *delivery) resolve(cause error) error {
 	s, err := d.look(d.parts)
-	if err != nil || !d.madeByUs(s, d.upload.BegunAt) {
+	if err != nil || !d.madeByUs(s, d.uploadSince()) {
 		return cause
 	}
 	d.stored, d.got = true, s.got

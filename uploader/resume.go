@@ -175,6 +175,20 @@ func (d *delivery) standApart(ctx context.Context) error {
 	}
 }
 
+// uploadSince is when the object that the upload was to become can have been written
+// at the earliest. What an earlier push to the object made just before, perhaps by
+// the process before, may have the same bytes and look as young: it is not counted,
+// so that the upload is not left at the store for its sake.
+func (d *delivery) uploadSince() time.Time {
+	since := d.upload.BegunAt
+	for _, made := range []time.Time{d.madeBefore, d.up.janitor.begun} {
+		if since.After(made) {
+			since = later(since, made.Add(d.up.retry.apart))
+		}
+	}
+	return since
+}
+
 // lastUpload returns the newest upload of the push; nil if it has none, or none
 // since it was put back.
 func (d *delivery) lastUpload(ctx context.Context) (*journal.Upload, error) {
@@ -340,7 +354,7 @@ func (d *delivery) lookForCompleted(ctx context.Context) (made bool, err error) 
 	}
 	s, err := d.lookFirst(ctx, parts)
 	switch {
-	case err == nil && d.madeByUs(s, d.upload.BegunAt):
+	case err == nil && d.madeByUs(s, d.uploadSince()):
 		d.got = s.got
 		d.got.parts = len(d.parts)
 		return true, nil

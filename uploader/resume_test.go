@@ -838,6 +838,32 @@ func TestCancelledWhileLetBe(t *testing.T) {
 	}
 }
 
+// TestTwinUploads: of two pushes of one file to one object the second does not take
+// the first one's object for its own when its completion ends unclearly, and leaves
+// no upload.
+func TestTwinUploads(t *testing.T) {
+	r := newRig(t)
+	r.retry.apart = writtenSlack + time.Second
+	var completed atomic.Int32
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		if operationOf(req) == completing && completed.Add(1) == 2 {
+			io.Copy(io.Discard, req.Body)
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+		next.ServeHTTP(w, req)
+	})
+	path, content := r.file(t, "f", 2*testPart)
+	for range 2 {
+		r.later(t, push.Request{File: path, Destination: "s3://bucket/k"})
+	}
+	until(t, "both are over", func() bool { queued, running := r.depth(); return queued+running == 0 })
+	r.wantObject(t, "k", content)
+	if n := completed.Load(); n != 3 {
+		t.Errorf("%d completions, want one of the first upload and two of the second", n)
+	}
+}
+
 // TestUploadStandsApart: after an upload that was completed, and wrongly, another one
 // is begun only when their objects can be told by their age.
 func TestUploadStandsApart(t *testing.T) {

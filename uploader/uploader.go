@@ -113,7 +113,8 @@ type Uploader struct {
 	queue       queue
 	live        map[push.ID]*entry // those with a task
 	labels      map[string]*label
-	puttingBack map[uint64]bool // objects with a push that is being put back: whether a newer one came meanwhile
+	lately      map[uint64]time.Time // objects of parts that were made a moment ago, and when
+	puttingBack map[uint64]bool      // objects with a push that is being put back: whether a newer one came meanwhile
 	rate        rate
 	timer       *time.Timer
 	entering    int   // pushes that are being accepted
@@ -144,7 +145,7 @@ func newUploader(ctx context.Context, cfg Config) (*Uploader, error) {
 		retry: newRetryPolicy(cfg.Attempts, cfg.GiveUpAfter), queueLimit: cfg.QueueLimit, syncFiles: cfg.SyncFiles, retryChanged: cfg.RetryChanged, drainQueue: cfg.DrainQueue,
 		checksum: cfg.Checksum, conditions: newConditions(cfg.MaxConnections),
 		journal: cfg.Journal, log: cfg.Log, seed: maphash.MakeSeed(), leaving: make(chan struct{}), asking: make(chan struct{}, mostAsking),
-		queue: newQueue(cfg.MaxConnections), live: make(map[push.ID]*entry), labels: make(map[string]*label), puttingBack: make(map[uint64]bool),
+		queue: newQueue(cfg.MaxConnections), live: make(map[push.ID]*entry), labels: make(map[string]*label), puttingBack: make(map[uint64]bool), lately: make(map[uint64]time.Time),
 	}
 	u.stopped, u.stop = context.WithCancel(context.WithoutCancel(ctx))
 	u.endpoint = newEndpoint(u.stopped, transport.NewDialer(cfg.ConnectTimeout, cfg.StallTimeout), u.askStore)

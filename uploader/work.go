@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/lsst-dm/s3daemon/journal"
@@ -131,6 +132,7 @@ func (u *Uploader) newDelivery(ctx context.Context, r *journal.Record, t *task) 
 	d = &delivery{up: u, id: r.ID, req: r.Request, dest: dest, retriedAt: r.RetriedAt}
 	u.mu.Lock()
 	t.inParts = t.inParts || r.Parts > 1
+	d.madeBefore = u.lately[u.objectHash(dest)]
 	t.delivery, d.file, d.before, d.unclearSince, d.useless, d.doubt = d, u.takeFileLocked(t), t.attempts, t.unclearSince, t.useless, t.doubt
 	u.mu.Unlock()
 	if d.file != nil {
@@ -351,6 +353,9 @@ func (u *Uploader) ended(e *entry, t *task, r *journal.Record, failure *push.Err
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.rate.ended(r.FinishedAt)
+	if r.State == push.Done && r.Parts > 1 {
+		u.noteMadeLocked(e.object, time.Now())
+	}
 	u.ending--
 	u.queue.remove(e)
 	delete(u.live, e.id)
@@ -364,6 +369,13 @@ func (u *Uploader) ended(e *entry, t *task, r *journal.Record, failure *push.Err
 	}
 	u.wakeLocked()
 	u.idleLocked()
+}
+
+// noteMadeLocked notes when an object of parts was made, and forgets those that were
+// long enough ago to be told from newer ones by their age.
+func (u *Uploader) noteMadeLocked(object uint64, now time.Time) {
+	maps.DeleteFunc(u.lately, func(_ uint64, made time.Time) bool { return now.Sub(made) > u.retry.apart })
+	u.lately[object] = now
 }
 
 func errWasCancelled() *push.Error {
