@@ -75,13 +75,14 @@ const mismatchAttempts = 3
 
 func newMismatch(t *testing.T, mode string, knows bool) *mismatch {
 	t.Helper()
-	m := &mismatch{proxy: newFaultProxy(t), bucket: newBucket(t), store: func(p plan) plan { return p }}
+	m := &mismatch{proxy: newFaultProxy(t), store: func(p plan) plan { return p }}
 	if !knows {
 		m.store = unaware
 	}
 	m.proxy.follow(m.store(passAll))
 	m.daemon = startDaemon(t, "S3_ENDPOINT_URL="+m.proxy.url(), "S3DAEMON_CHECKSUM="+mode,
 		fmt.Sprintf("S3DAEMON_ATTEMPTS=%d", mismatchAttempts))
+	m.bucket = newBucket(t) // looked through while the janitor is still there
 	m.small, m.large = makeFile(t, "small", 100_000), makeFile(t, "large", oneRequest+100_000)
 	t.Cleanup(func() { checkNothingDeleted(t, m.proxy) })
 	return m

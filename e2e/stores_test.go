@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -172,7 +173,13 @@ func (s *realStore) newBucket(t testing.TB) string {
 		t.Fatalf("create bucket %s: %v", name, err)
 	}
 	t.Cleanup(func() {
-		left, err := s.client.ListMultipartUploads(ctx, &s3.ListMultipartUploadsInput{Bucket: &name})
+		list := func() (*s3.ListMultipartUploadsOutput, error) {
+			return s.client.ListMultipartUploads(ctx, &s3.ListMultipartUploadsInput{Bucket: &name})
+		}
+		left, err := list()
+		for begun := time.Now(); err == nil && len(left.Uploads) > 0 && time.Since(begun) < patience; left, err = list() {
+			time.Sleep(20 * time.Millisecond) // the janitor may be about to abort it
+		}
 		if err != nil {
 			t.Errorf("list the multipart uploads left in %s: %v", name, err)
 		} else if n := len(left.Uploads); n > 0 {

@@ -342,7 +342,13 @@ func (d *delivery) resolve(cause error) error {
 // the same upload may have been carried out, or may just be.
 func overtaken(err error) bool {
 	answer := answerOf(err)
-	return answer.Code == "NoSuchUpload" || answer.Status == http.StatusConflict
+	switch answer.Code {
+	case "NoSuchUpload":
+		return true
+	case "", "Conflict", "OperationAborted", "ConditionalRequestConflict":
+		return answer.Status == http.StatusConflict
+	}
+	return false // another conflict, as of the key with that of another object, is a refusal
 }
 
 // unclear reports whether the store may have carried out, or may still be
