@@ -176,17 +176,14 @@ func (d *delivery) standApart(ctx context.Context) error {
 }
 
 // uploadSince is when the object that the upload was to become can have been written
-// at the earliest. What an earlier push to the object made just before, perhaps by
-// the process before, may have the same bytes and look as young: it is not counted,
-// so that the upload is not left at the store for its sake.
+// at the earliest. What an earlier push to the object made just before may have the
+// same bytes and look as young: it is not counted, so that the upload is not left at
+// the store for its sake.
 func (d *delivery) uploadSince() time.Time {
-	since := d.upload.BegunAt
-	for _, made := range []time.Time{d.madeBefore, d.up.janitor.begun} {
-		if since.After(made) {
-			since = later(since, made.Add(d.up.retry.apart))
-		}
+	if d.madeBefore.IsZero() {
+		return d.upload.BegunAt
 	}
-	return since
+	return later(d.upload.BegunAt, d.madeBefore.Add(d.up.retry.apart))
 }
 
 // lastUpload returns the newest upload of the push; nil if it has none, or none
