@@ -186,14 +186,14 @@ func newBucket(t testing.TB) string {
 		t.Fatalf("create bucket %s: %v", name, err)
 	}
 	t.Cleanup(func() {
-		left, err := listUploads(name)
-		for begun := time.Now(); err == nil && len(left) > 0 && time.Since(begun) < patience; left, err = listUploads(name) {
-			time.Sleep(20 * time.Millisecond) // the janitor may be about to abort it
-		}
-		if err != nil {
+		if err := poll(patience, func() error { // the janitor may be about to abort it
+			left, err := listUploads(name)
+			if n := len(left); n > 0 {
+				return fmt.Errorf("%d multipart uploads were left in %s, the first for the key %q", n, name, aws.ToString(left[0].Key))
+			}
+			return err
+		}); err != nil {
 			t.Error(err)
-		} else if n := len(left); n > 0 {
-			t.Errorf("%d multipart uploads were left in %s, the first for the key %q", n, name, aws.ToString(left[0].Key))
 		}
 		// Past the store: that is quicker than thousands of requests, and
 		// what the disk never saw it need not write.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net"
@@ -14,7 +15,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -173,17 +173,14 @@ func (s *realStore) newBucket(t testing.TB) string {
 		t.Fatalf("create bucket %s: %v", name, err)
 	}
 	t.Cleanup(func() {
-		list := func() (*s3.ListMultipartUploadsOutput, error) {
-			return s.client.ListMultipartUploads(ctx, &s3.ListMultipartUploadsInput{Bucket: &name})
-		}
-		left, err := list()
-		for begun := time.Now(); err == nil && len(left.Uploads) > 0 && time.Since(begun) < patience; left, err = list() {
-			time.Sleep(20 * time.Millisecond) // the janitor may be about to abort it
-		}
-		if err != nil {
-			t.Errorf("list the multipart uploads left in %s: %v", name, err)
-		} else if n := len(left.Uploads); n > 0 {
-			t.Errorf("%d multipart uploads were left in %s, the first for the key %q", n, name, aws.ToString(left.Uploads[0].Key))
+		if err := poll(patience, func() error { // the janitor may be about to abort it
+			left, err := s.client.ListMultipartUploads(ctx, &s3.ListMultipartUploadsInput{Bucket: &name})
+			if err == nil && len(left.Uploads) > 0 {
+				err = fmt.Errorf("%d multipart uploads were left in %s, the first for the key %q", len(left.Uploads), name, aws.ToString(left.Uploads[0].Key))
+			}
+			return err
+		}); err != nil {
+			t.Error(err)
 		}
 		for _, key := range s.keys(t, name) {
 			if _, err := s.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &name, Key: &key}); err != nil {
