@@ -22,7 +22,7 @@ func (d *daemon) threads() int {
 	return len(tasks)
 }
 
-// A file system that hangs holds a thread for each file, and nobody else:
+// A file system that hangs holds a thread for each read, and nobody else:
 // sound files are delivered, callers are answered, and when it wakes up what
 // was accepted is delivered.
 func TestFileSystemHangs(t *testing.T) {
@@ -79,7 +79,8 @@ func TestFileSystemHangs(t *testing.T) {
 		d.push(t, later, "s3://"+bucket+"/later").refused(t, http.StatusServiceUnavailable, "file_hangs")
 	})
 	callers.Wait()
-	if now := d.threads(); now > before+hung+20 {
+	// Each part under way of the three large ones has one too.
+	if now := d.threads(); now > before+hung+3*4+20 {
 		t.Errorf("the daemon has %d threads, %d before %d files hung", now, before, hung)
 	}
 	h.tell("wake")
