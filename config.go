@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/kelseyhightower/envconfig"
+
+	"github.com/lsst-dm/s3daemon/push"
 )
 
 // config is what the daemon is told by its environment. Nothing below package
@@ -22,6 +24,10 @@ type config struct {
 	attempts       int
 	connectTimeout time.Duration
 	stallTimeout   time.Duration
+	congestion     string           // auto, or the name of a congestion control
+	bandwidth      int64            // bits per second to the store, over all connections; 0: no limit
+	bandwidthFile  string           // that has it instead; empty: none does
+	warmup         push.Destination // that the pool is warmed on; zero: it is not
 	drainTimeout   time.Duration
 	drainQueue     bool   // deliver what is queued too before the daemon ends
 	dataDir        string // of the journal
@@ -50,6 +56,9 @@ type environment struct {
 	GiveUpAfter    string `envconfig:"S3DAEMON_GIVE_UP_AFTER" default:"24h" desc:"How long a push is attempted that nobody waits for (any longer): a duration, or seconds."`
 	ConnectTimeout string `envconfig:"S3DAEMON_CONNECT_TIMEOUT" default:"5s" desc:"Limit for connecting to the store, and again for TLS; four times that for all of it, with a proxy's part: a duration, or seconds."`
 	StallTimeout   string `envconfig:"S3DAEMON_STALL_TIMEOUT" default:"10s" desc:"How long the store may acknowledge none of the bytes that are under way to it, before they are sent again on another connection: 1s to 1h, or seconds."`
+	Congestion     string `envconfig:"S3DAEMON_TCP_CONGESTION" default:"auto" desc:"TCP's congestion control towards the store: auto, bbr where the kernel allows it, else the system's own; or a name. One that cannot be had is replaced by the system's own."`
+	Bandwidth      string `envconfig:"S3DAEMON_BANDWIDTH" default:"0" desc:"Most that is sent to the store, over all connections together: bits per second, such as 200M or 2.5G (k, M, G); 0: no limit; or the absolute path of a file that has it, which SIGHUP has read again."`
+	Warmup         string `envconfig:"S3DAEMON_WARMUP" desc:"Where to send data at the start, until all connections carry what the way to the store allows: s3://bucket/key, of which nothing is left. Empty: nowhere."`
 	DrainTimeout   string `envconfig:"S3DAEMON_DRAIN_TIMEOUT" default:"25s" desc:"On SIGTERM, how long pushes in flight may go on: a duration, or seconds."`
 	Drain          string `envconfig:"S3DAEMON_DRAIN" default:"inflight" desc:"On SIGTERM, what is still delivered: inflight, what is under way; or queue, all that was accepted. The rest stays in the journal."`
 	DataDir        string `envconfig:"S3DAEMON_DATA_DIR" desc:"Directory of the journal, for one daemon alone. Empty: $STATE_DIRECTORY, which systemd sets; else s3daemon in $XDG_STATE_HOME or ~/.local/state; without a home, /var/lib/s3daemon."`
@@ -124,6 +133,7 @@ func (e environment) parse() (config, error) {
 		attempts:       p.number("S3DAEMON_ATTEMPTS", e.Attempts, 1, 100),
 		connectTimeout: p.duration("S3DAEMON_CONNECT_TIMEOUT", e.ConnectTimeout, 10*time.Millisecond, 5*time.Minute),
 		stallTimeout:   p.duration("S3DAEMON_STALL_TIMEOUT", e.StallTimeout, time.Second, time.Hour),
+		congestion:     p.algorithm("S3DAEMON_TCP_CONGESTION", e.Congestion),
 		drainTimeout:   p.duration("S3DAEMON_DRAIN_TIMEOUT", e.DrainTimeout, 0, 24*time.Hour),
 		drainQueue:     p.choice("S3DAEMON_DRAIN", e.Drain, "inflight", "queue") == "queue",
 		historyAge:     p.duration("S3DAEMON_HISTORY_AGE", e.HistoryAge, time.Minute, 10*365*24*time.Hour),
@@ -135,6 +145,10 @@ func (e environment) parse() (config, error) {
 		retryChanged:   p.choice("S3DAEMON_IF_CHANGED", e.IfChanged, "fail", "retry") == "retry",
 		log:            e.Log,
 		logFormat:      p.choice("S3DAEMON_LOG_FORMAT", e.LogFormat, "auto", "json", "text"),
+	}
+	cfg.bandwidth, cfg.bandwidthFile = p.bandwidth("S3DAEMON_BANDWIDTH", e.Bandwidth)
+	if e.Warmup != "" {
+		cfg.warmup = p.destination("S3DAEMON_WARMUP", e.Warmup)
 	}
 	levels := map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
 	cfg.logLevel = levels[p.choice("S3DAEMON_LOG_LEVEL", e.LogLevel, "debug", "info", "warn", "error")]

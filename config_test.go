@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/lsst-dm/s3daemon/push"
 )
 
 // setEnvironment makes these variables, written NAME=value, the only ones of
@@ -39,7 +41,7 @@ func defaults() config {
 	return config{
 		listen: []string{"127.0.0.1:15556"}, maxConnections: 25, attempts: 5,
 		connectTimeout: 5 * time.Second, stallTimeout: 10 * time.Second, drainTimeout: 25 * time.Second,
-		dataDir: "/home/somebody/.local/state/s3daemon", historyAge: 72 * time.Hour, historyCount: 100000, queueLimit: 100000, giveUpAfter: 24 * time.Hour,
+		congestion: "auto", dataDir: "/home/somebody/.local/state/s3daemon", historyAge: 72 * time.Hour, historyCount: 100000, queueLimit: 100000, giveUpAfter: 24 * time.Hour,
 		checksum: "auto", logLevel: slog.LevelInfo, logFormat: "auto",
 	}
 }
@@ -66,6 +68,10 @@ func TestLoadConfig(t *testing.T) {
 		{"connect timeout", []string{"S3DAEMON_CONNECT_TIMEOUT=1m30s"}, func(c *config) { c.connectTimeout = 90 * time.Second }},
 		{"connect timeout in seconds", []string{"S3DAEMON_CONNECT_TIMEOUT=2.5"}, func(c *config) { c.connectTimeout = 2500 * time.Millisecond }},
 		{"stall timeout", []string{"S3DAEMON_STALL_TIMEOUT=1m"}, func(c *config) { c.stallTimeout = time.Minute }},
+		{"congestion", []string{"S3DAEMON_TCP_CONGESTION=bbr"}, func(c *config) { c.congestion = "bbr" }},
+		{"bandwidth", []string{"S3DAEMON_BANDWIDTH=2.5G"}, func(c *config) { c.bandwidth = 2_500_000_000 }},
+		{"bandwidth in a file", []string{"S3DAEMON_BANDWIDTH=/etc/bandwidth"}, func(c *config) { c.bandwidthFile = "/etc/bandwidth" }},
+		{"warmup", []string{"S3DAEMON_WARMUP=s3://raw/warm/up"}, func(c *config) { c.warmup = push.Destination{Bucket: "raw", Key: "warm/up"} }},
 		{"drain timeout", []string{"S3DAEMON_DRAIN_TIMEOUT=24h"}, func(c *config) { c.drainTimeout = 24 * time.Hour }},
 		{"no drain timeout", []string{"S3DAEMON_DRAIN_TIMEOUT=0"}, func(c *config) { c.drainTimeout = 0 }},
 		{"drain", []string{"S3DAEMON_DRAIN=Queue"}, func(c *config) { c.drainQueue = true }},
@@ -113,6 +119,9 @@ var mistaken = []string{
 	"S3DAEMON_ATTEMPTS=101",
 	"S3DAEMON_CONNECT_TIMEOUT=9ms",
 	"S3DAEMON_STALL_TIMEOUT=500ms",
+	"S3DAEMON_TCP_CONGESTION=bbr, cubic",
+	"S3DAEMON_BANDWIDTH=fast",
+	"S3DAEMON_WARMUP=raw/warm",
 	"S3DAEMON_DRAIN_TIMEOUT=-1",
 	"S3DAEMON_DRAIN=all",
 	"S3DAEMON_DATA_DIR=state",
@@ -131,6 +140,8 @@ func TestLoadConfigReportsMistakes(t *testing.T) {
 	more := []string{
 		"S3DAEMON_LISTEN=,", "S3DAEMON_HOSTS=a:80", "S3DAEMON_HOSTS=*", "S3DAEMON_HOSTS=a b", "S3DAEMON_MAX_CONNECTIONS=1001",
 		"S3DAEMON_MAX_CONNECTIONS=many", "S3DAEMON_ATTEMPTS=0", "S3DAEMON_CONNECT_TIMEOUT=5m1s", "S3DAEMON_CONNECT_TIMEOUT=soon",
+		"S3DAEMON_TCP_CONGESTION=a-name-of-16-byt", "S3DAEMON_BANDWIDTH=63k", "S3DAEMON_BANDWIDTH=-1M", "S3DAEMON_BANDWIDTH=etc/bandwidth",
+		"S3DAEMON_WARMUP=s3://raw", "S3DAEMON_WARMUP=s3:///key",
 		"S3DAEMON_DRAIN_TIMEOUT=24h1s", "S3DAEMON_DRAIN_TIMEOUT=two\nlines",
 	}
 	for _, entry := range append(more, mistaken...) {

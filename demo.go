@@ -130,6 +130,10 @@ func startDaemon(ctx context.Context, dataDir string, stderr io.Writer) (string,
 		cfg.logFormat = "text" // it is read by a person, even through a pipe
 	}
 	cfg.dataDir = dataDir
+	limit, err := newBandwidth(cfg)
+	if err != nil {
+		return "", nil, usageError{err}
+	}
 	start := func(cfg config) (string, <-chan error, error) {
 		log, lines, err := openLog(cfg, stderr)
 		if err != nil {
@@ -137,7 +141,7 @@ func startDaemon(ctx context.Context, dataDir string, stderr io.Writer) (string,
 		}
 		ready, ended := make(chan []string, 1), make(chan error, 1)
 		go func() {
-			err := serve(ctx, cfg, log, func(addrs []string) { ready <- addrs })
+			err := serve(ctx, cfg, limit.Bandwidth, log, func(addrs []string) { ready <- addrs })
 			lines.Close()
 			ended <- err
 		}()

@@ -150,7 +150,7 @@ func TestHealthcheckOfDaemon(t *testing.T) {
 	cfg.endpoint, cfg.listen, cfg.dataDir = "http://"+refusing(t), []string{"127.0.0.1:0", "unix:" + socketPath(t)}, t.TempDir()
 	ready, ended := make(chan []string, 1), make(chan error, 1)
 	go func() {
-		ended <- serve(ctx, cfg, slog.New(slog.DiscardHandler), func(addrs []string) { ready <- addrs })
+		ended <- serve(ctx, cfg, nil, slog.New(slog.DiscardHandler), func(addrs []string) { ready <- addrs })
 	}()
 	var addrs []string
 	select {

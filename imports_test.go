@@ -50,7 +50,7 @@ var onlyImportedBy = []struct {
 	{module + "/internal/store", []string{"demo.go"}}, // and tests
 	{module + "/source", []string{"uploader"}},        // so that one package opens what callers name
 	{module + "/journal", []string{"uploader", "serve.go"}},
-	{module + "/transport", []string{"uploader"}},
+	{module + "/transport", []string{"uploader", "bandwidth.go", "serve.go"}},
 	{"go.etcd.io/bbolt", []string{"journal"}},
 	{"github.com/kelseyhightower/envconfig", []string{"config.go"}},
 }

@@ -97,7 +97,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 // daemon reads the configuration and serves until the context ends.
 func daemon(ctx context.Context, stderr io.Writer) error {
 	cfg, warned, err := loadConfig()
-	if err != nil {
+	limit, mistake := newBandwidth(cfg)
+	if err = errors.Join(err, mistake); err != nil {
 		return usageError{fmt.Errorf("s3daemon cannot start with this configuration:\n%w", err)}
 	}
 	log, lines, err := openLog(cfg, stderr)
@@ -118,11 +119,12 @@ func daemon(ctx context.Context, stderr io.Writer) error {
 	go func() {
 		for range hangups {
 			lines.Reopen()
+			limit.reread(log)
 		}
 	}()
 	for _, w := range warned {
 		log.Warn(w)
 	}
 	tuneMemory(cfg.queueLimit)
-	return serve(ctx, cfg, log, func([]string) {})
+	return serve(ctx, cfg, limit.Bandwidth, log, func([]string) {})
 }

@@ -74,7 +74,7 @@ func startRunning(t *testing.T, env ...string) *running {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		r.ended <- serve(ctx, cfg, slog.New(slog.DiscardHandler), func(addrs []string) { ready <- addrs })
+		r.ended <- serve(ctx, cfg, nil, slog.New(slog.DiscardHandler), func(addrs []string) { ready <- addrs })
 	}()
 	select {
 	case addrs := <-ready:

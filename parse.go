@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/lsst-dm/s3daemon/push"
 )
 
 // parser collects mistakes.
@@ -81,6 +83,39 @@ func (p *parser) endpoint(name, text string) string {
 		p.mistake(name, "has a port that is none: ports go from 1 to 65535")
 	}
 	return strings.TrimRight(text, "/")
+}
+
+// algorithm reads auto, or the name of a congestion control as the kernel has
+// them.
+func (p *parser) algorithm(name, text string) string {
+	const longest = 15 // TCP_CA_NAME_MAX, less the 0 that ends it
+	text = strings.ToLower(orDefault(name, text))
+	if len(text) > longest || strings.Trim(text, "abcdefghijklmnopqrstuvwxyz0123456789_-") != "" {
+		p.mistake(name, "%q is neither auto nor the name of a congestion control such as bbr or cubic", text)
+	}
+	return text
+}
+
+// bandwidth reads bits per second, or the path of a file that has them.
+func (p *parser) bandwidth(name, text string) (bits int64, file string) {
+	text = orDefault(name, text)
+	if strings.HasPrefix(text, "/") {
+		return 0, text
+	}
+	bits, ok := bitsPerSecond(text)
+	if !ok {
+		p.mistake(name, "%q is neither %s, nor the absolute path of a file that has that", text, aBandwidth)
+	}
+	return bits, ""
+}
+
+// destination reads the object that s3://bucket/key names.
+func (p *parser) destination(name, text string) push.Destination {
+	to, err := push.ParseDestination(text)
+	if err != nil || !strings.HasPrefix(text, "s3://") {
+		p.mistake(name, "%q is not s3://bucket/key", text)
+	}
+	return to
 }
 
 func (p *parser) listen(name, text string) []string {

@@ -21,6 +21,7 @@ import (
 
 	"github.com/lsst-dm/s3daemon/api"
 	"github.com/lsst-dm/s3daemon/journal"
+	"github.com/lsst-dm/s3daemon/transport"
 	"github.com/lsst-dm/s3daemon/uploader"
 )
 
@@ -42,7 +43,7 @@ const (
 // the pushes in flight; what has not ended stays in the journal. It calls ready
 // with the addresses once it accepts connections. It returns an error if it
 // could not start, or could not deliver what it was told to before the end.
-func serve(ctx context.Context, cfg config, log *slog.Logger, ready func([]string)) (err error) {
+func serve(ctx context.Context, cfg config, limit *transport.Bandwidth, log *slog.Logger, ready func([]string)) (err error) {
 	registry := newRegistry()
 	kept, err := journal.Open(journal.Config{
 		Dir: cfg.dataDir, HistoryAge: cfg.historyAge, HistoryCount: cfg.historyCount, Log: log, Metrics: registry,
@@ -58,8 +59,8 @@ func serve(ctx context.Context, cfg config, log *slog.Logger, ready func([]strin
 	up, err := uploader.New(ctx, uploader.Config{
 		Endpoint: cfg.endpoint, MaxConnections: cfg.maxConnections, Attempts: cfg.attempts, GiveUpAfter: cfg.giveUpAfter,
 		ConnectTimeout: cfg.connectTimeout, StallTimeout: cfg.stallTimeout, QueueLimit: cfg.queueLimit, SyncFiles: cfg.syncFiles, RetryChanged: cfg.retryChanged, DrainQueue: cfg.drainQueue,
-		Checksum: uploader.Checksum(cfg.checksum),
-		Journal:  kept, Log: log, Metrics: registry,
+		Checksum: uploader.Checksum(cfg.checksum), Congestion: cfg.congestion, Bandwidth: limit, Warmup: cfg.warmup,
+		Journal: kept, Log: log, Metrics: registry,
 	})
 	if err != nil {
 		for _, l := range listeners {

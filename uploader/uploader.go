@@ -56,19 +56,23 @@ import (
 )
 
 // Config is what an Uploader needs. All fields are required but Endpoint,
-// SyncFiles, RetryChanged, DrainQueue and Checksum.
+// SyncFiles, RetryChanged, DrainQueue, Checksum, Congestion, Bandwidth and
+// Warmup.
 type Config struct {
-	Endpoint       string        // base URL of the store; empty for Amazon S3
-	MaxConnections int           // size of the pool, at least 1
-	Attempts       int           // of a push while somebody waits for it, at least 1
-	GiveUpAfter    time.Duration // how old a push becomes that nobody waits for
-	ConnectTimeout time.Duration // for the TCP connection, and again for TLS
-	StallTimeout   time.Duration // how long the store may acknowledge nothing of what is under way to it
-	QueueLimit     int           // pushes that may be queued or running, at least 1
-	SyncFiles      bool          // have each file put on disk before its push is accepted
-	RetryChanged   bool          // a file that changed is sent once it has settled; else its push fails
-	DrainQueue     bool          // Drain delivers what is queued too
-	Checksum       Checksum      // what shows that the store has the bytes; auto where empty
+	Endpoint       string               // base URL of the store; empty for Amazon S3
+	MaxConnections int                  // size of the pool, at least 1
+	Attempts       int                  // of a push while somebody waits for it, at least 1
+	GiveUpAfter    time.Duration        // how old a push becomes that nobody waits for
+	ConnectTimeout time.Duration        // for the TCP connection, and again for TLS
+	StallTimeout   time.Duration        // how long the store may acknowledge nothing of what is under way to it
+	Congestion     string               // name of TCP's congestion control; auto where empty
+	Bandwidth      *transport.Bandwidth // what is sent at most; nil: no limit
+	Warmup         push.Destination     // where the connections are warmed; zero: nowhere
+	QueueLimit     int                  // pushes that may be queued or running, at least 1
+	SyncFiles      bool                 // have each file put on disk before its push is accepted
+	RetryChanged   bool                 // a file that changed is sent once it has settled; else its push fails
+	DrainQueue     bool                 // Drain delivers what is queued too
+	Checksum       Checksum             // what shows that the store has the bytes; auto where empty
 	Journal        *journal.Journal
 	Log            *slog.Logger
 	Metrics        prometheus.Registerer
