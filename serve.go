@@ -41,8 +41,8 @@ const (
 // serve runs the daemon until the context ends, then drains it: it closes the
 // listeners, refuses what still comes in over open connections, and waits for
 // the pushes in flight; what has not ended stays in the journal. It calls ready
-// with the addresses once it accepts connections. It returns an error if it
-// could not start, or could not deliver what it was told to before the end.
+// with the addresses once it accepts connections. The limit may be changed
+// meanwhile. It returns an error if it could not start, or could not deliver what it was told to before the end.
 func serve(ctx context.Context, cfg config, limit *transport.Bandwidth, log *slog.Logger, ready func([]string)) (err error) {
 	registry := newRegistry()
 	kept, err := journal.Open(journal.Config{
