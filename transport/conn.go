@@ -6,6 +6,33 @@ import (
 	"sync/atomic"
 )
 
+// conn is a TCP connection that a Dialer made. Once it is closed it still knows
+// how far it had got.
+type conn struct {
+	net.Conn
+	traits
+	last atomic.Pointer[Info] // set before it is closed, and never again
+}
+
+func newConn(made net.Conn) *conn { return &conn{Conn: made, traits: traitsOf(made)} }
+
+func (c *conn) info() (Info, bool) {
+	if info, ok := kernelInfo(c.Conn, c.traits); ok {
+		return info, true
+	}
+	if last := c.last.Load(); last != nil {
+		return *last, true
+	}
+	return Info{}, false
+}
+
+func (c *conn) Close() error {
+	if info, ok := kernelInfo(c.Conn, c.traits); ok {
+		c.last.CompareAndSwap(nil, &info)
+	}
+	return c.Conn.Close()
+}
+
 // progress is how far the sending on a connection has got.
 type progress struct {
 	acked   int64 // bytes that the other end has acknowledged since the connection was made
@@ -13,25 +40,33 @@ type progress struct {
 }
 
 // progressOf asks how far a connection has got, whatever is wrapped around it.
-// It reports false where nobody can say, as of a connection that was closed.
+// It reports false where nobody can say.
 func progressOf(conn net.Conn) (progress, bool) {
-	conn = withoutTLS(conn)
-	if c, ok := conn.(*counted); ok {
+	if c, ok := withoutTLS(conn).(*counted); ok {
 		return c.progress(), true
 	}
-	return kernelProgress(conn)
+	info, ok := infoOf(conn)
+	return progress{acked: info.Acked, waiting: info.Unacked > 0 || info.Unsent > 0}, ok
 }
 
 // discard has the kernel forget what has not been sent when the connection is
 // closed. Else it would go on by itself, and the store could take an object long
 // after it was given up, and after a newer one.
-func discard(conn net.Conn) {
-	conn = withoutTLS(conn)
-	if c, ok := conn.(*counted); ok {
-		conn = c.Conn
-	}
-	if tcp, ok := conn.(*net.TCPConn); ok {
+func discard(c net.Conn) {
+	if tcp, ok := bare(c).(*net.TCPConn); ok {
 		_ = tcp.SetLinger(0) // which fails if it has been closed
+	}
+}
+
+// bare returns the connection under all that is wrapped around it here.
+func bare(c net.Conn) net.Conn {
+	switch wrapped := withoutTLS(c).(type) {
+	case *counted:
+		return bare(wrapped.Conn)
+	case *conn:
+		return wrapped.Conn
+	default:
+		return wrapped
 	}
 }
 
@@ -48,7 +83,7 @@ func withoutTLS(conn net.Conn) net.Conn {
 // metered returns the connection itself where the kernel can tell how far it
 // has got, else one that counts.
 func metered(conn net.Conn) net.Conn {
-	if _, ok := kernelProgress(conn); ok {
+	if _, ok := infoOf(conn); ok {
 		return conn
 	}
 	return &counted{Conn: conn}

@@ -33,7 +33,7 @@ func newTransport(t *testing.T, cfg Config) *Transport {
 func overSockets(t *testing.T, stall time.Duration) *Transport {
 	return newTransport(t, Config{
 		Connections: 1, ConnectTimeout: 5 * time.Second, StallTimeout: stall, Answer: time.Minute, Rest: time.Minute,
-		Dial: NewDialer(5*time.Second, stall),
+		Dial: NewDialer(DialConfig{ConnectTimeout: 5 * time.Second, StallTimeout: stall, Congestion: Auto}).Dial,
 	})
 }
 

@@ -45,7 +45,7 @@ type Config struct {
 	Answer         time.Duration  // for the head of an answer, once the request has been acknowledged
 	Rest           time.Duration  // for the rest of it
 	Roots          *x509.CertPool // that the store's certificate may come from; nil for the system's
-	Dial           DialFunc       // NewDialer makes one
+	Dial           DialFunc       // Dialer.Dial, or something before it
 	Once           bool           // each connection is for one request
 }
 

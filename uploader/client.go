@@ -34,7 +34,7 @@ var answerLimits = struct {
 //
 // The asker is for questions about the store as a whole, by the same way but
 // without the gate before it, each on a connection of its own.
-func newClient(ctx context.Context, cfg Config, dial transport.DialFunc) (client *s3.Client, wire, asker *transport.Transport, err error) {
+func newClient(ctx context.Context, cfg Config, dialer *transport.Dialer, dial transport.DialFunc) (client *s3.Client, wire, asker *transport.Transport, err error) {
 	shared, err := config.LoadDefaultConfig(ctx)
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("load the AWS configuration (AWS_PROFILE, AWS_CONFIG_FILE, AWS_SHARED_CREDENTIALS_FILE, AWS_CA_BUNDLE and their kin): %w", err)
@@ -83,6 +83,6 @@ func newClient(ctx context.Context, cfg Config, dial transport.DialFunc) (client
 		return nil, nil, nil, errors.New("the AWS configuration yields no credentials provider")
 	}
 	connections.Connections, connections.Once = mostQuestions, true
-	connections.Dial = transport.NewDialer(cfg.ConnectTimeout, cfg.StallTimeout)
+	connections.Dial = dialer.Dial
 	return client, wire, transport.New(connections), nil
 }

@@ -152,9 +152,10 @@ func newUploader(ctx context.Context, cfg Config) (*Uploader, error) {
 		queue: newQueue(cfg.MaxConnections), live: make(map[push.ID]*entry), labels: make(map[string]*label), puttingBack: make(map[uint64]bool), lately: make(map[uint64]time.Time),
 	}
 	u.stopped, u.stop = context.WithCancel(context.WithoutCancel(ctx))
-	u.endpoint = newEndpoint(u.stopped, transport.NewDialer(cfg.ConnectTimeout, cfg.StallTimeout), u.askStore)
+	dialer := transport.NewDialer(transport.DialConfig{ConnectTimeout: cfg.ConnectTimeout, StallTimeout: cfg.StallTimeout, Congestion: transport.Auto})
+	u.endpoint = newEndpoint(u.stopped, dialer.Dial, u.askStore)
 	u.endpoint.changed = u.endpointChanged
-	client, wire, asker, err := newClient(ctx, cfg, u.endpoint.dial)
+	client, wire, asker, err := newClient(ctx, cfg, dialer, u.endpoint.dial)
 	if err != nil {
 		u.stop()
 		return nil, err

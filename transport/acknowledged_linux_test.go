@@ -22,7 +22,7 @@ func TestDialerOptions(t *testing.T) {
 	}
 	defer l.Close()
 	for _, stall := range []time.Duration{10 * time.Second, time.Hour} {
-		conn, err := NewDialer(time.Second, stall)(t.Context(), "tcp", l.Addr().String())
+		conn, err := NewDialer(DialConfig{ConnectTimeout: time.Second, StallTimeout: stall, Congestion: Auto}).Dial(t.Context(), "tcp", l.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,0 +1,55 @@
+package transport
+
+import (
+	"net"
+	"time"
+)
+
+// Info is what the kernel here knows of a TCP connection.
+type Info struct {
+	Known bool // false, and all else 0, on systems that do not tell
+
+	RTT    time.Duration // smoothed
+	MinRTT time.Duration // the least of late
+	Window int64         // congestion window, in bytes
+
+	// Rate is what the connection is known to carry, in bytes a second: with bbr
+	// the most within its last ten round trips of sending, which it keeps while it
+	// is idle and begins with again; else the rate that was measured last.
+	Rate      float64
+	Delivered float64 // rate that was measured last, in bytes a second
+
+	Acked   int64 // bytes that the other end has acknowledged since the connection was made
+	Unacked int64 // packets that it has not acknowledged yet
+	Unsent  int64 // bytes that were written and have not left yet
+
+	Retransmits     uint64        // packets that were sent again
+	Busy            time.Duration // it had something to send
+	BufferLimited   time.Duration // of that, it was held up by the send buffer
+	ReceiverLimited time.Duration // and by the other end's window
+
+	SinceSent  time.Duration // since a byte of data was sent last
+	SendBuffer int64         // bytes that may be queued, once the buffer has grown
+	Algorithm  string        // the congestion control
+}
+
+// infoOf asks about a connection, whatever is wrapped around it; of one that a
+// Dialer made it tells the last that was known once it is closed. It reports
+// false where nobody can say.
+func infoOf(c net.Conn) (Info, bool) {
+	switch c := withoutTLS(c).(type) {
+	case *conn:
+		return c.info()
+	case *counted:
+		return infoOf(c.Conn)
+	default:
+		return kernelInfo(c, traits{})
+	}
+}
+
+// traits are what stays as it is for as long as a connection lives, so that it
+// is asked for once.
+type traits struct {
+	algorithm  string // its congestion control; empty where it was not asked for
+	sendBuffer int64  // bytes it may grow to
+}

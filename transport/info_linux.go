@@ -1,0 +1,48 @@
+package transport
+
+import (
+	"net"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// kernelInfo asks the kernel about a TCP connection.
+func kernelInfo(c net.Conn, known traits) (info Info, ok bool) {
+	control(c, func(fd int) {
+		told, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err != nil {
+			return
+		}
+		info, ok = infoFrom(told), true
+		info.Algorithm, info.SendBuffer = known.algorithm, known.sendBuffer
+		if known.algorithm != bbr {
+			return
+		}
+		if of, err := unix.GetsockoptTCPCCBBRInfo(fd, unix.IPPROTO_TCP, unix.TCP_CC_INFO); err == nil {
+			if rate := float64(uint64(of.Bw_hi)<<32 | uint64(of.Bw_lo)); rate > 0 {
+				info.Rate = rate
+			}
+		}
+	})
+	return info, ok
+}
+
+func infoFrom(told *unix.TCPInfo) Info {
+	micros := func(n uint64) time.Duration { return time.Duration(n) * time.Microsecond }
+	minRTT := told.Min_rtt
+	if minRTT == ^uint32(0) { // none was measured
+		minRTT = 0
+	}
+	return Info{
+		Known: true,
+		RTT:   micros(uint64(told.Rtt)), MinRTT: micros(uint64(minRTT)),
+		Window: int64(told.Snd_cwnd) * int64(told.Snd_mss),
+		Rate:   float64(told.Delivery_rate), Delivered: float64(told.Delivery_rate),
+		Acked:   max(0, int64(told.Bytes_acked)-1), // which counts the connection's own beginning
+		Unacked: int64(told.Unacked), Unsent: int64(told.Notsent_bytes),
+		Retransmits: uint64(told.Total_retrans),
+		Busy:        micros(told.Busy_time), BufferLimited: micros(told.Sndbuf_limited), ReceiverLimited: micros(told.Rwnd_limited),
+		SinceSent: time.Duration(told.Last_data_sent) * time.Millisecond,
+	}
+}
