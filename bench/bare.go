@@ -10,6 +10,8 @@ import (
 	"io"
 	"net/http"
 	"os"
+
+	"github.com/lsst-dm/s3daemon/internal/child"
 )
 
 // A bareJob is what the bare process is told to do.
@@ -105,7 +107,6 @@ func runBareProcess(ctx context.Context, job bareJob) (measurement, error) {
 		return m, err
 	}
 	cmd.Stderr = os.Stderr
-	tieToParent(cmd)
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		return m, err
@@ -114,7 +115,7 @@ func runBareProcess(ctx context.Context, job bareJob) (measurement, error) {
 	if err != nil {
 		return m, err
 	}
-	if err := cmd.Start(); err != nil {
+	if err := child.Tied(cmd); err != nil {
 		return m, err
 	}
 	defer context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })()

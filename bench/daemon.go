@@ -12,8 +12,8 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"strings"
 
+	"github.com/lsst-dm/s3daemon/internal/child"
 	"github.com/lsst-dm/s3daemon/push"
 )
 
@@ -22,7 +22,7 @@ import (
 type rig struct {
 	dir    string // the daemon's journal
 	store  *storeProcess
-	daemon *server
+	daemon *child.Server
 	url    string // of the daemon
 	client *http.Client
 }
@@ -39,7 +39,7 @@ func startRig(ctx context.Context, path string, w workload) (*rig, error) {
 		return nil, err
 	}
 	cmd := exec.Command(path)
-	cmd.Env = append(childEnv(),
+	cmd.Env = append(child.Env(),
 		"S3_ENDPOINT_URL="+store.url,
 		"AWS_ACCESS_KEY_ID=bench",
 		"AWS_SECRET_ACCESS_KEY=bench-secret",
@@ -48,7 +48,7 @@ func startRig(ctx context.Context, path string, w workload) (*rig, error) {
 		"S3DAEMON_CHECKSUM="+w.Checksum,
 	)
 	var address string
-	daemon, err := startServer(ctx, "the daemon", cmd, daemonReady(&address))
+	daemon, err := child.Start(ctx, "the daemon", cmd, child.Tied, child.Listening(&address))
 	if err != nil {
 		_, stopErr := store.stop()
 		return nil, errors.Join(err, stopErr, os.RemoveAll(dataDir))
@@ -59,7 +59,7 @@ func startRig(ctx context.Context, path string, w workload) (*rig, error) {
 // stop ends the daemon, then the store, and returns what the store has seen.
 func (r *rig) stop() (storeStats, error) {
 	r.client.CloseIdleConnections()
-	err := r.daemon.stop()
+	err := r.daemon.Stop()
 	stats, storeErr := r.store.stop()
 	return stats, errors.Join(err, storeErr, os.RemoveAll(r.dir))
 }
@@ -104,7 +104,7 @@ func measureDaemon(ctx context.Context, path string, w workload, files []string)
 	if err != nil {
 		return measurement{}, err
 	}
-	m, err := measure(ctx, w, r.daemon.cmd.Process.Pid, func(ctx context.Context, i int) error {
+	m, err := measure(ctx, w, r.daemon.Pid(), func(ctx context.Context, i int) error {
 		bucket, key := w.destination(i)
 		return r.push(ctx, files[i%len(files)], bucket, key)
 	})
@@ -160,17 +160,4 @@ func (s storeStats) check(w workload) error {
 			w.Name, s.Objects, s.Bytes, pushes, int64(pushes)*w.Size)
 	}
 	return nil
-}
-
-// childEnv is the environment of the daemon and the listener before their own
-// variables: none of the user's, so that a run depends on nothing that is not
-// seen, but with Go's own (GOGC, GODEBUG), for who wants to try them.
-func childEnv() []string {
-	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=/nonexistent"}
-	for _, v := range os.Environ() {
-		if strings.HasPrefix(v, "GO") {
-			env = append(env, v)
-		}
-	}
-	return env
 }

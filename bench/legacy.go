@@ -10,6 +10,8 @@ import (
 	"net"
 	"os/exec"
 	"strings"
+
+	"github.com/lsst-dm/s3daemon/internal/child"
 )
 
 // A listenerRun compares pushes through the listener of the legacy protocol
@@ -42,7 +44,7 @@ func measureListener(ctx context.Context, daemonPath, sendPath string, w workloa
 }
 
 func (r *rig) compareListener(ctx context.Context, sendPath string, w workload, files []string) (listenerRun, error) {
-	direct, err := measure(ctx, w, r.daemon.cmd.Process.Pid, func(ctx context.Context, i int) error {
+	direct, err := measure(ctx, w, r.daemon.Pid(), func(ctx context.Context, i int) error {
 		bucket, key := w.destination(i)
 		return r.push(ctx, files[i%len(files)], bucket, key)
 	})
@@ -53,11 +55,11 @@ func (r *rig) compareListener(ctx context.Context, sendPath string, w workload, 
 	if err != nil {
 		return listenerRun{}, err
 	}
-	through, err := measure(ctx, w, listener.cmd.Process.Pid, func(ctx context.Context, i int) error {
+	through, err := measure(ctx, w, listener.Pid(), func(ctx context.Context, i int) error {
 		bucket, key := w.destination(i)
 		return legacyPush(ctx, address, files[i%len(files)], "bench/"+bucket+"/"+key)
 	})
-	if err = errors.Join(err, listener.stop()); err != nil {
+	if err = errors.Join(err, listener.Stop()); err != nil {
 		return listenerRun{}, err
 	}
 	return listenerRun{
@@ -74,11 +76,11 @@ func (r *rig) compareListener(ctx context.Context, sendPath string, w workload, 
 }
 
 // startListener starts the legacy listener in front of the daemon at url.
-func startListener(ctx context.Context, path, url string) (*server, string, error) {
+func startListener(ctx context.Context, path, url string) (*child.Server, string, error) {
 	cmd := exec.Command(path, "-listen", "127.0.0.1:0")
-	cmd.Env = append(childEnv(), "S3DAEMON_URL="+url)
+	cmd.Env = append(child.Env(), "S3DAEMON_URL="+url)
 	var address string
-	s, err := startServer(ctx, "the listener", cmd, daemonReady(&address))
+	s, err := child.Start(ctx, "the listener", cmd, child.Tied, child.Listening(&address))
 	return s, address, err
 }
 

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -202,43 +201,6 @@ func TestLoad(t *testing.T) {
 	})
 	if !errors.Is(err, boom) || !strings.Contains(err.Error(), "push 21 of 200") {
 		t.Errorf("error is %v, want boom of push 21", err)
-	}
-}
-
-func TestServerFailures(t *testing.T) {
-	never := func(string) bool { return false }
-	_, err := startServer(t.Context(), "it", exec.Command("sh", "-c", "echo no port >&2; exit 3"), never)
-	if err == nil || !strings.Contains(err.Error(), "no port") || !strings.Contains(err.Error(), "status 3") {
-		t.Errorf("a child that ends at once: %v", err)
-	}
-
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	_, err = startServer(ctx, "it", exec.Command("sleep", "60"), never)
-	if !errors.Is(err, context.Canceled) {
-		t.Errorf("a child that is never ready: %v", err)
-	}
-
-	ready := func(line string) bool { return line == "ready" }
-	s, err := startServer(t.Context(), "it", exec.Command("sh", "-c", `trap "echo sorry; exit 4" TERM; echo ready; while :; do sleep 0.01; done`), ready)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.stop(); err == nil || !strings.Contains(err.Error(), "sorry") || !strings.Contains(err.Error(), "status 4") {
-		t.Errorf("a child that ends badly: %v", err)
-	}
-}
-
-func TestDaemonReady(t *testing.T) {
-	var address string
-	ready := daemonReady(&address)
-	for _, line := range []string{"", "{", `{"msg":"starting","address":"127.0.0.1:1"}`, `{"msg":"listening"}`} {
-		if ready(line) {
-			t.Errorf("ready on %q", line)
-		}
-	}
-	if !ready(`{"level":"INFO","msg":"listening","address":"127.0.0.1:43215"}`) || address != "127.0.0.1:43215" {
-		t.Errorf("not ready on the line that says so; address %q", address)
 	}
 }
 

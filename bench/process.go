@@ -5,7 +5,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"strconv"
 	"strings"
 	"syscall"
@@ -57,10 +56,4 @@ func parsePeak(status string) (int64, error) {
 		return kib << 10, nil
 	}
 	return 0, fmt.Errorf("no VmHWM in kB in /proc/PID/status")
-}
-
-// tieToParent has the kernel end the child when the benchmark dies without a
-// chance to, so that a killed run leaves no daemon behind.
-func tieToParent(cmd *exec.Cmd) {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 }
