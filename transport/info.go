@@ -13,9 +13,10 @@ type Info struct {
 	MinRTT time.Duration // the least of late
 	Window int64         // congestion window, in bytes
 
-	// Rate is what the connection is known to carry, in bytes a second: with bbr
-	// the most within its last ten round trips of sending, which it keeps while it
-	// is idle and begins with again; else the rate that was measured last.
+	// Rate is what the connection would begin to send at, in bytes a second: with
+	// bbr the most that it carried within its last ten round trips of sending, which
+	// it keeps while it is idle, or a multiple of it as long as it has not met the
+	// path's limit; else the rate that was measured last.
 	Rate      float64
 	Delivered float64 // rate that was measured last, in bytes a second
 

@@ -20,12 +20,26 @@ func kernelInfo(c net.Conn, known traits) (info Info, ok bool) {
 			return
 		}
 		if of, err := unix.GetsockoptTCPCCBBRInfo(fd, unix.IPPROTO_TCP, unix.TCP_CC_INFO); err == nil {
-			if rate := float64(uint64(of.Bw_hi)<<32 | uint64(of.Bw_lo)); rate > 0 {
+			if rate := bbrRate(of); rate > 0 {
 				info.Rate = rate
 			}
 		}
 	})
 	return info, ok
+}
+
+// bbrRate is the rate that bbr begins with after a pause, in bytes a second. As
+// long as it has not seen the path full, which is as long as it was given too
+// little to send for that, it sends by its gain faster than it has measured;
+// thereafter its gain is about one, and one again after a pause.
+func bbrRate(of *unix.TCPBBRInfo) float64 {
+	const unit = 256 // of the gain
+	const starting = 2 * unit
+	rate := float64(uint64(of.Bw_hi)<<32 | uint64(of.Bw_lo))
+	if of.Pacing_gain > starting {
+		return rate * float64(of.Pacing_gain) / unit
+	}
+	return rate
 }
 
 func infoFrom(told *unix.TCPInfo) Info {
