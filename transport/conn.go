@@ -3,34 +3,69 @@ package transport
 import (
 	"crypto/tls"
 	"net"
+	"sync"
 	"sync/atomic"
+	"time"
 )
 
-// conn is a TCP connection that a Dialer made. Once it is closed it still knows
-// how far it had got.
+// conn is a TCP connection that a Dialer made. It keeps to the bandwidth, and
+// knows how far it had got once it is closed.
 type conn struct {
-	net.Conn
+	net.Conn // the kernel's, or a counted one where the kernel tells nothing
 	traits
-	last atomic.Pointer[Info] // set before it is closed, and never again
+	bandwidth *Bandwidth // nil: no limit
+	patience  *patience
+	last      atomic.Pointer[Info] // set before it is closed, and never again
+	closed    func()               // called once
 }
 
-func newConn(made net.Conn) *conn { return &conn{Conn: made, traits: traitsOf(made)} }
+// newConn takes over a connection that has been made.
+func newConn(made net.Conn, known traits, bandwidth *Bandwidth, closed func()) *conn {
+	return &conn{Conn: metered(made), traits: known, bandwidth: bandwidth, patience: newPatience(), closed: sync.OnceFunc(closed)}
+}
+
+// Write has no ReadFrom beside it, by which the bandwidth could be passed by.
+func (c *conn) Write(p []byte) (written int, err error) {
+	if c.bandwidth == nil {
+		return c.Conn.Write(p)
+	}
+	for {
+		n, err := c.Conn.Write(p[:c.bandwidth.take(len(p), c.patience)])
+		written, p = written+n, p[n:]
+		if err != nil || len(p) == 0 {
+			return written, err
+		}
+	}
+}
+
+func (c *conn) SetDeadline(t time.Time) error {
+	c.patience.until(t)
+	return c.Conn.SetDeadline(t)
+}
+
+func (c *conn) SetWriteDeadline(t time.Time) error {
+	c.patience.until(t)
+	return c.Conn.SetWriteDeadline(t)
+}
+
+func (c *conn) Close() error {
+	if info, ok := kernelInfo(bare(c), c.traits); ok {
+		c.last.CompareAndSwap(nil, &info)
+	}
+	err := c.Conn.Close()
+	c.patience.end() // the writes that wait find it closed
+	c.closed()
+	return err
+}
 
 func (c *conn) info() (Info, bool) {
-	if info, ok := kernelInfo(c.Conn, c.traits); ok {
+	if info, ok := kernelInfo(bare(c), c.traits); ok {
 		return info, true
 	}
 	if last := c.last.Load(); last != nil {
 		return *last, true
 	}
 	return Info{}, false
-}
-
-func (c *conn) Close() error {
-	if info, ok := kernelInfo(c.Conn, c.traits); ok {
-		c.last.CompareAndSwap(nil, &info)
-	}
-	return c.Conn.Close()
 }
 
 // progress is how far the sending on a connection has got.
@@ -42,7 +77,7 @@ type progress struct {
 // progressOf asks how far a connection has got, whatever is wrapped around it.
 // It reports false where nobody can say.
 func progressOf(conn net.Conn) (progress, bool) {
-	if c, ok := withoutTLS(conn).(*counted); ok {
+	if c, ok := countedIn(conn); ok {
 		return c.progress(), true
 	}
 	info, ok := infoOf(conn)
@@ -64,10 +99,20 @@ func bare(c net.Conn) net.Conn {
 	case *counted:
 		return bare(wrapped.Conn)
 	case *conn:
-		return wrapped.Conn
+		return bare(wrapped.Conn)
 	default:
 		return wrapped
 	}
+}
+
+// countedIn returns the one that counts, if one does.
+func countedIn(c net.Conn) (*counted, bool) {
+	c = withoutTLS(c)
+	if made, ok := c.(*conn); ok {
+		c = made.Conn
+	}
+	count, ok := c.(*counted)
+	return count, ok
 }
 
 func withoutTLS(conn net.Conn) net.Conn {
@@ -80,10 +125,10 @@ func withoutTLS(conn net.Conn) net.Conn {
 	}
 }
 
-// metered returns the connection itself where the kernel can tell how far it
-// has got, else one that counts.
+// metered returns the connection itself where it can be told how far it has got,
+// else one that counts.
 func metered(conn net.Conn) net.Conn {
-	if _, ok := infoOf(conn); ok {
+	if _, ok := progressOf(conn); ok {
 		return conn
 	}
 	return &counted{Conn: conn}

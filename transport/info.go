@@ -38,19 +38,15 @@ type Info struct {
 // Dialer made it tells the last that was known once it is closed. It reports
 // false where nobody can say.
 func infoOf(c net.Conn) (Info, bool) {
-	switch c := withoutTLS(c).(type) {
-	case *conn:
-		return c.info()
-	case *counted:
-		return infoOf(c.Conn)
-	default:
-		return kernelInfo(c, traits{})
+	if made, ok := withoutTLS(c).(*conn); ok {
+		return made.info()
 	}
+	return kernelInfo(bare(c), traits{})
 }
 
 // traits are what stays as it is for as long as a connection lives, so that it
 // is asked for once.
 type traits struct {
 	algorithm  string // its congestion control; empty where it was not asked for
-	sendBuffer int64  // bytes it may grow to
+	sendBuffer int64  // bytes that it has, or may grow to
 }

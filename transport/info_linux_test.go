@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"testing"
+	"time"
 )
 
 // connected makes a connection by a Dialer; the other end is closed when the test
@@ -30,7 +31,7 @@ func connected(t *testing.T, d *Dialer) (near net.Conn, far *net.TCPConn) {
 // TestInfo: what is known of a connection, while it is open and once it is not.
 func TestInfo(t *testing.T) {
 	const size = 1 << 20
-	near, far := connected(t, NewDialer(DialConfig{Congestion: Auto}))
+	near, far := connected(t, NewDialer(DialConfig{ConnectTimeout: 5 * time.Second, StallTimeout: 10 * time.Second}))
 	if cold, ok := infoOf(near); !ok || cold.Acked != 0 || cold.Window == 0 || cold.RTT == 0 || cold.Algorithm == "" || cold.SendBuffer == 0 {
 		t.Errorf("of a new one: %v %+v", ok, cold)
 	}
@@ -54,7 +55,7 @@ func TestInfo(t *testing.T) {
 // had been acknowledged, and that the rest had not.
 func TestInfoOfBroken(t *testing.T) {
 	const took = 64 << 10
-	near, far := connected(t, NewDialer(DialConfig{Congestion: Auto}))
+	near, far := connected(t, NewDialer(DialConfig{ConnectTimeout: 5 * time.Second, StallTimeout: 10 * time.Second}))
 	written := make(chan error, 1)
 	go func() {
 		_, err := near.Write(make([]byte, 64<<20)) // more than fits anywhere

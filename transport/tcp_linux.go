@@ -2,18 +2,81 @@ package transport
 
 import (
 	"net"
+	"os"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// limitSilence has the kernel end the connection when what was sent has not
-// been acknowledged for that long. A kernel that cannot do so has limits of its
-// own, longer ones.
-func limitSilence(conn net.Conn, limit time.Duration) {
-	control(conn, func(fd int) {
-		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(limit.Milliseconds()))
+// tryOut finds out, on a socket that is never connected, what this host lets a
+// connection have.
+func tryOut(algorithm string) (TCP, sendBuffer) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		fd, err = unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	}
+	if err != nil { // and so will be all others
+		return TCP{}, sendBuffer{}
+	}
+	defer unix.Close(fd)
+	var t TCP
+	if refused := setCongestion(fd, algorithm); refused != nil {
+		allowed, _ := os.ReadFile("/proc/sys/net/ipv4/tcp_allowed_congestion_control")
+		t.Hint = hintFor(algorithm, strings.TrimSpace(string(allowed)), refused)
+	}
+	t.Algorithm, _ = unix.GetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION)
+	buffer := buffersOf(fd).choose()
+	t.SendBuffer, t.Forced = buffer.reach, buffer.force
+	return t, buffer
+}
+
+// buffersOf asks for the sizes one after another: where a limit of the host's
+// cannot be read, as in some namespaces, what comes of it can.
+func buffersOf(fd int) buffers {
+	size := func(option int) int64 {
+		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, wantedBuffer/2) != nil { // which the kernel doubles
+			return 0
+		}
+		n, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF)
+		return int64(n)
+	}
+	return buffers{grows: mostGrown(), asked: size(unix.SO_SNDBUF), forced: size(unix.SO_SNDBUFFORCE)}
+}
+
+// mostGrown returns the size up to which the kernel lets a send buffer grow.
+func mostGrown() int64 {
+	const usual = 4 << 20
+	text, err := os.ReadFile("/proc/sys/net/ipv4/tcp_wmem")
+	if err != nil {
+		return usual
+	}
+	fields := strings.Fields(string(text)) // least, first, most
+	if len(fields) != 3 {
+		return usual
+	}
+	n, err := strconv.ParseInt(fields[2], 10, 64)
+	if err != nil {
+		return usual
+	}
+	return n
+}
+
+// prepare sets what must stand before a connection is made. None of it can fail
+// that tryOut did not see fail, or that a connection could not do without.
+func prepare(raw syscall.RawConn, algorithm string, buffer sendBuffer) {
+	controlRaw(raw, func(fd int) {
+		_ = setCongestion(fd, algorithm)
+		option := unix.SO_SNDBUF
+		if buffer.force {
+			option = unix.SO_SNDBUFFORCE
+		}
+		if buffer.set {
+			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, wantedBuffer/2)
+		}
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, mostUnsent)
 	})
 }
 
@@ -24,14 +87,19 @@ func setCongestion(fd int, algorithm string) error {
 	return unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, algorithm)
 }
 
-// traitsOf asks for what does not change.
-func traitsOf(conn net.Conn) (t traits) {
+// limitSilence has the kernel end the connection when what was sent has not
+// been acknowledged for that long. A kernel that cannot do so has limits of its
+// own, longer ones.
+func limitSilence(conn net.Conn, limit time.Duration) {
 	control(conn, func(fd int) {
-		t.algorithm, _ = unix.GetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION)
-		size, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF)
-		t.sendBuffer = int64(size)
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(limit.Milliseconds()))
 	})
-	return t
+}
+
+// algorithmOf returns the congestion control of a connection.
+func algorithmOf(conn net.Conn) (name string) {
+	control(conn, func(fd int) { name, _ = unix.GetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION) })
+	return name
 }
 
 // control calls do with the descriptor of a TCP connection that is open.

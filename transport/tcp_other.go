@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
+func tryOut(string) (TCP, sendBuffer) { return TCP{}, sendBuffer{} }
+
+func prepare(syscall.RawConn, string, sendBuffer) {}
+
 func kernelInfo(net.Conn, traits) (Info, bool) { return Info{}, false }
 
 func limitSilence(net.Conn, time.Duration) {}
 
-func setCongestion(int, string) error { return syscall.ENOTSUP }
-
-func traitsOf(net.Conn) traits { return traits{} }
-
-func controlRaw(syscall.RawConn, func(fd int)) {}
+func algorithmOf(net.Conn) string { return "" }

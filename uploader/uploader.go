@@ -90,7 +90,6 @@ type Uploader struct {
 	limit        int                  // of the pool
 	slots        *slots
 	plan         plan
-	path         func(bucket string) transport.Path
 	retry        retryPolicy
 	queueLimit   int
 	syncFiles    bool
@@ -146,14 +145,14 @@ func New(ctx context.Context, cfg Config) (*Uploader, error) {
 // newUploader makes an Uploader that has not begun to work.
 func newUploader(ctx context.Context, cfg Config) (*Uploader, error) {
 	u := &Uploader{
-		limit: cfg.MaxConnections, slots: newSlots(cfg.MaxConnections), plan: plan{whole: wholeSize, minPart: minPartSize, split: leastPart},
+		limit: cfg.MaxConnections, slots: newSlots(cfg.MaxConnections), plan: plan{whole: wholeSize, minPart: minPartSize},
 		retry: newRetryPolicy(cfg.Attempts, cfg.GiveUpAfter), queueLimit: cfg.QueueLimit, syncFiles: cfg.SyncFiles, retryChanged: cfg.RetryChanged, drainQueue: cfg.DrainQueue,
 		checksum: cfg.Checksum, conditions: newConditions(cfg.MaxConnections),
 		journal: cfg.Journal, log: cfg.Log, seed: maphash.MakeSeed(), leaving: make(chan struct{}), asking: make(chan struct{}, mostAsking),
 		queue: newQueue(cfg.MaxConnections), live: make(map[push.ID]*entry), labels: make(map[string]*label), puttingBack: make(map[uint64]bool), lately: make(map[uint64]time.Time),
 	}
 	u.stopped, u.stop = context.WithCancel(context.WithoutCancel(ctx))
-	dialer := transport.NewDialer(transport.DialConfig{ConnectTimeout: cfg.ConnectTimeout, StallTimeout: cfg.StallTimeout, Congestion: transport.Auto})
+	dialer := transport.NewDialer(transport.DialConfig{ConnectTimeout: cfg.ConnectTimeout, StallTimeout: cfg.StallTimeout, Congestion: cfg.Congestion, Bandwidth: cfg.Bandwidth})
 	u.endpoint = newEndpoint(u.stopped, dialer.Dial, u.askStore)
 	u.endpoint.changed = u.endpointChanged
 	client, wire, asker, err := newClient(ctx, cfg, dialer, u.endpoint.dial)
@@ -162,7 +161,6 @@ func newUploader(ctx context.Context, cfg Config) (*Uploader, error) {
 		return nil, err
 	}
 	u.name, u.client, u.wire, u.asker, u.putter = endpointName(client.Options()), client, wire, asker, newPutter(client.Options())
-	u.path = func(string) transport.Path { return transport.Path{} }
 	u.metrics = newMetrics(cfg.Metrics, u, cfg.MaxConnections)
 	u.janitor = newJanitor(u)
 	for k := range u.turn {
