@@ -46,6 +46,7 @@ type delivery struct {
 	pacer      *pacer
 
 	retriedAt time.Time // when the push was put back last, as its record has it
+	begun     bool      // an earlier run may have left an upload, of however small a file
 
 	before       int       // attempts at the push that were made in earlier runs
 	unclearSince time.Time // when the first PutObject began of which it is not known whether it made the object; zero: there was none
@@ -81,7 +82,7 @@ func (d *delivery) run(ctx context.Context) (outcome, error) {
 	switch {
 	case d.req.CreateOnly():
 		send = d.create
-	case d.up.plan.parts(d.file.Size()) == 1:
+	case !d.begun && d.cut() == 0:
 		send = d.whole
 	}
 	got, err := send(ctx)
@@ -91,6 +92,22 @@ func (d *delivery) run(ctx context.Context) (outcome, error) {
 		return outcome{}, changed
 	}
 	return got, err
+}
+
+// cut returns the size of the parts in which a file goes of which none was sent; 0
+// where it goes as a whole. One that could go so does where an object may be there
+// that must not be replaced, since some stores see to that for PutObject only; where
+// it has tags, which Ceph RGW keeps of those alone; and where an earlier PutObject may
+// have made the object.
+func (d *delivery) cut() int64 {
+	size := d.file.Size()
+	switch {
+	case size > d.up.plan.whole:
+		return d.up.plan.partSize(size)
+	case d.up.plan.split == 0, size < 2*d.up.plan.split, d.req.CreateOnly(), len(d.req.Tags) > 0, !d.unclearSince.IsZero():
+		return 0
+	}
+	return d.up.plan.cut(size, d.up.outlook(d.dest.Bucket))
 }
 
 // whole sends the file by one request, unless an earlier one made the object.

@@ -29,12 +29,15 @@ import (
 var _ manager.UploadAPIClient = (*delivery)(nil)
 
 // inParts sends a file of more than one part, or what the last run has left of
-// it.
+// it. A small one of which that has left nothing may go as a whole all the same.
 func (d *delivery) inParts(ctx context.Context) (outcome, error) {
 	if done, err := d.takeUp(ctx); err != nil || done {
 		return d.got, err
 	}
-	d.pacer = newPacer(d.up.limit)
+	if d.partSize == 0 {
+		return d.whole(ctx)
+	}
+	d.pacer = newPacer(d.up.outlook(d.dest.Bucket).enough(d.partSize), d.up.limit)
 	uploads := manager.NewUploader(d, func(m *manager.Uploader) {
 		m.PartSize = d.partSize
 		m.MaxUploadParts = maxParts + 1 // at just as many parts as there may be, it would cut them anew

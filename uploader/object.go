@@ -1,7 +1,6 @@
 package uploader
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -193,21 +192,40 @@ func sizeDiffers(head *s3.HeadObjectOutput, size int64) *difference {
 // unless that is known to be computed by the store, an ETag that is made of MD5s:
 // of the whole, or of parts as ours are. Where there is neither there are no
 // parts, and nothing is read.
-func (d *delivery) readFor(says claim) ([]sentPart, error) {
-	wanted, cut := withCRC, d.file.Size()
-	partSize := cmp.Or(d.partSize, d.up.plan.partSize(d.file.Size()))
-	ofParts := strings.HasSuffix(says.etag, fmt.Sprintf("-%d", partsOf(d.file.Size(), partSize))) && isMD5OfParts(says.etag)
-	comparable := !says.opaque && (isMD5(says.etag) || ofParts)
+func (d *delivery) readFor(says claim) (parts []sentPart, err error) {
+	wanted, cuts := withCRC, []int64{d.file.Size()}
+	ofParts := d.cutsBy(says.etag)
+	comparable := !says.opaque && (isMD5(says.etag) || len(ofParts) > 0)
 	switch {
 	case says.crc64nvme == "" && !comparable:
 		return nil, nil
 	case comparable && (says.crc64nvme == "" || !d.up.verifies.put.knows() && d.up.checksum != ChecksumCRC64NVME):
 		wanted |= withMD5
-		if ofParts {
-			cut = partSize
+		if len(ofParts) > 0 {
+			cuts = ofParts
 		}
 	}
-	return d.readParts(max(1, cut), wanted)
+	for _, cut := range cuts {
+		if parts, err = d.readParts(max(1, cut), wanted); err != nil || strings.EqualFold(joinedETag(parts), says.etag) {
+			break
+		}
+	}
+	return parts, err
+}
+
+// cutsBy returns the part sizes by which the file may have been cut for an object
+// with that ETag; none where it is not of parts, or not of as many.
+func (d *delivery) cutsBy(etag string) []int64 {
+	n := partsByETag(etag)
+	switch {
+	case !isMD5OfParts(etag):
+		return nil
+	case d.partSize == 0:
+		return d.up.plan.cuts(d.file.Size(), n)
+	case partsOf(d.file.Size(), d.partSize) == n:
+		return []int64{d.partSize}
+	}
+	return nil
 }
 
 // readParts reads the file, cut into parts of that size.

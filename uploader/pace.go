@@ -8,9 +8,9 @@ import (
 
 // pace decides how many parts of one file are under way at once. What is under
 // way when the daemon is killed is sent again, so it is to be little; but a link
-// that is long and fat is filled by many only. So there are few at first, and
-// more as long as they do not get slower by that: as fast as few means that the
-// link has room.
+// that is long and fat is filled by many only. So there are as many at first as the link is
+// known to need, or few, and more as long as they do not get slower by that: as
+// fast as few means that the link has room.
 //
 // It is a plain value: no lock, no clock.
 type pace struct {
@@ -32,7 +32,7 @@ type pacedPart struct {
 }
 
 const (
-	firstParts = 4    // go at once at first
+	firstParts = 4    // go at once at first, at least
 	keepsUp    = 0.75 // of the speed of the fastest part is fast enough for one more
 	// firstForgets is how many parts may tell what the link was like at first. Some
 	// let through more for a moment, and no part is ever as fast again. The next
@@ -43,8 +43,9 @@ const (
 	forgetsLess  = 3 // times as many parts are to have ended the next time
 )
 
-func newPace(most int) pace {
-	return pace{room: min(firstParts, most), most: most, underway: make(map[int32]pacedPart), forgets: firstForgets}
+// newPace has that many parts begin, and more up to the most.
+func newPace(first, most int) pace {
+	return pace{room: min(first, most), most: most, underway: make(map[int32]pacedPart), forgets: firstForgets}
 }
 
 // mayBegin reports whether another part may begin.
@@ -100,7 +101,9 @@ type pacer struct {
 	moved  chan struct{} // guarded by mu: closed when one of these has changed
 }
 
-func newPacer(most int) *pacer { return &pacer{pace: newPace(most), moved: make(chan struct{})} }
+func newPacer(first, most int) *pacer {
+	return &pacer{pace: newPace(first, most), moved: make(chan struct{})}
+}
 
 // enter waits until the part may begin.
 func (p *pacer) enter(ctx context.Context, number int32) error {

@@ -66,7 +66,7 @@ func TestPace(t *testing.T) {
 		{"a small pool", 3, 200, long, 3, 3},
 		{"a pool of one", 1, 200, shared, 1, 1},
 	} {
-		p := newPace(tc.limit)
+		p := newPace(firstParts, tc.limit)
 		most, took := sendAll(&p, tc.parts, tc.takes)
 		if most < tc.least || most > tc.most {
 			t.Errorf("%s: %d parts at once, want %d to %d", tc.name, most, tc.least, tc.most)
@@ -80,7 +80,7 @@ func TestPace(t *testing.T) {
 // What a part tells is of the time when it began: four that ended at once do not
 // make eight.
 func TestPaceGrowsByWhatWasTried(t *testing.T) {
-	p := newPace(25)
+	p := newPace(firstParts, 25)
 	at := time.Unix(0, 0)
 	for n := range int32(4) {
 		p.begin(n)
@@ -95,7 +95,7 @@ func TestPaceGrowsByWhatWasTried(t *testing.T) {
 }
 
 func TestPaceLongest(t *testing.T) {
-	p := newPace(25)
+	p := newPace(firstParts, 25)
 	at := time.Unix(0, 0)
 	if p.begin(1); p.longest(at) != 0 {
 		t.Errorf("%v where nothing is known", p.longest(at))
@@ -120,7 +120,7 @@ func TestPaceLongest(t *testing.T) {
 // Nobody waits at a pacer for what will not come.
 func TestPacer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newPacer(1)
+		g := newPacer(firstParts, 1)
 		if err := g.enter(t.Context(), 1); err != nil {
 			t.Fatal(err)
 		}
@@ -141,7 +141,7 @@ func TestPacer(t *testing.T) {
 		if err := <-entered; err != broken {
 			t.Errorf("after one that failed: %v", err)
 		}
-		g = newPacer(1)
+		g = newPacer(firstParts, 1)
 		if err := g.enter(ctx, 1); err != nil {
 			t.Fatal(err)
 		}

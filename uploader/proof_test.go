@@ -651,7 +651,7 @@ func TestCompletionCannotBeAsked(t *testing.T) {
 // summed again.
 func TestReadAnew(t *testing.T) {
 	r := newRig(t)
-	r.plan = plan{32 << 20, 32 << 20} // more than the sockets' buffers take
+	r.plan = plan{whole: 32 << 20, minPart: 32 << 20} // more than the sockets' buffers take
 	size := 32<<20 + 1
 	path, content := r.file(t, "f", size)
 	info, err := os.Stat(path)

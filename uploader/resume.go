@@ -247,10 +247,12 @@ func (d *delivery) recall(up *journal.Upload) error {
 	return nil
 }
 
-// forget prepares for a new upload.
+// forget prepares for a new upload, or for none: the part size is 0 then.
 func (d *delivery) forget() {
-	d.upload, d.partSize = nil, d.up.plan.partSize(d.file.Size())
-	d.parts = make([]sentPart, d.up.plan.parts(d.file.Size()))
+	d.upload, d.partSize, d.parts = nil, d.cut(), nil
+	if d.partSize > 0 {
+		d.parts = make([]sentPart, partsOf(d.file.Size(), d.partSize))
+	}
 }
 
 // shown reports whether what the store said of an upload shows that it is ours, and

@@ -61,6 +61,15 @@ func (s *slots) inUse() int {
 	return s.queue.singles + s.queue.parts
 }
 
+// room returns how many more parts would have a slot at once.
+func (s *slots) room() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q := &s.queue
+	wanted := q.singles + q.parts + len(q.waiting[single]) + len(q.waiting[part])
+	return max(0, q.limit-q.reserved-wanted)
+}
+
 func (s *slots) grantLocked() {
 	for t := s.queue.next(); t != nil; t = s.queue.next() {
 		close(t.granted)

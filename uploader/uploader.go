@@ -90,6 +90,7 @@ type Uploader struct {
 	limit        int                  // of the pool
 	slots        *slots
 	plan         plan
+	path         func(bucket string) transport.Path
 	retry        retryPolicy
 	queueLimit   int
 	syncFiles    bool
@@ -145,7 +146,7 @@ func New(ctx context.Context, cfg Config) (*Uploader, error) {
 // newUploader makes an Uploader that has not begun to work.
 func newUploader(ctx context.Context, cfg Config) (*Uploader, error) {
 	u := &Uploader{
-		limit: cfg.MaxConnections, slots: newSlots(cfg.MaxConnections), plan: plan{whole: wholeSize, minPart: minPartSize},
+		limit: cfg.MaxConnections, slots: newSlots(cfg.MaxConnections), plan: plan{whole: wholeSize, minPart: minPartSize, split: leastPart},
 		retry: newRetryPolicy(cfg.Attempts, cfg.GiveUpAfter), queueLimit: cfg.QueueLimit, syncFiles: cfg.SyncFiles, retryChanged: cfg.RetryChanged, drainQueue: cfg.DrainQueue,
 		checksum: cfg.Checksum, conditions: newConditions(cfg.MaxConnections),
 		journal: cfg.Journal, log: cfg.Log, seed: maphash.MakeSeed(), leaving: make(chan struct{}), asking: make(chan struct{}, mostAsking),
@@ -161,6 +162,7 @@ func newUploader(ctx context.Context, cfg Config) (*Uploader, error) {
 		return nil, err
 	}
 	u.name, u.client, u.wire, u.asker, u.putter = endpointName(client.Options()), client, wire, asker, newPutter(client.Options())
+	u.path = func(string) transport.Path { return transport.Path{} }
 	u.metrics = newMetrics(cfg.Metrics, u, cfg.MaxConnections)
 	u.janitor = newJanitor(u)
 	for k := range u.turn {

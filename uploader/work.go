@@ -64,6 +64,7 @@ type result struct {
 	unclearSince time.Time // see delivery
 	asked        bool      // and it was asked for it
 	unclear      bool      // in vain
+	inParts      bool      // it may have left an upload
 	useless      time.Time // when the upload was begun that cannot be completed
 	doubt        doubt
 }
@@ -80,6 +81,7 @@ func (u *Uploader) run(ctx context.Context, e *entry, t *task) result {
 	}
 	defer d.file.Close()
 	d.maybeBefore = e.maybe
+	d.begun = t.inParts || e.maybe && d.file.Size() >= 2*u.plan.split
 	if !same {
 		if err := u.adopt(e, t, r, d.file.Identity()); err != nil {
 			return result{err: err}
@@ -87,7 +89,7 @@ func (u *Uploader) run(ctx context.Context, e *entry, t *task) result {
 	}
 	got, err := d.run(ctx)
 	err = u.mayBeChanged(err)
-	res := result{got: got, err: err, attempts: d.mostAttempts(), differed: int(d.mismatches.Load()), stored: d.stored, maybe: d.maybe || d.stored && err != nil, unclearSince: d.unclearSince, useless: d.useless, doubt: d.doubt}
+	res := result{got: got, err: err, attempts: d.mostAttempts(), differed: int(d.mismatches.Load()), stored: d.stored, maybe: d.maybe || d.stored && err != nil, unclearSince: d.unclearSince, useless: d.useless, doubt: d.doubt, inParts: d.partSize > 0}
 	if errors.Is(err, errAtIt) { // that was none
 		res.attempts = 0
 	}
@@ -158,6 +160,7 @@ func (u *Uploader) settle(e *entry, t *task, res result) {
 	}
 	t.attempts += res.attempts
 	t.differed += res.differed
+	t.inParts = t.inParts || res.inParts
 	if !res.unclearSince.IsZero() {
 		t.unclearSince = res.unclearSince
 	}

@@ -1,0 +1,77 @@
+package uploader
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/lsst-dm/s3daemon/transport"
+)
+
+// rates is what so many idle connections would begin at, in Mbit/s.
+func rates(n int, mbit float64) (all []float64) {
+	for range n {
+		all = append(all, mbit*1e6/8)
+	}
+	return all
+}
+
+// The figures are of links as they were measured; DESIGN.md has them. What a
+// connection begins at that has forgotten its window is 10 packets in a round trip.
+func TestCut(t *testing.T) {
+	const (
+		file  = 18_000_000
+		ms    = time.Millisecond
+		gbit  = 1e9 / 8
+		stock = 4 << 20 // the window that a stock kernel's tcp_wmem allows
+		wide  = 60 << 20
+	)
+	alone := append(rates(1, 1000), rates(24, 60)...)
+	p := plan{whole: wholeSize, minPart: minPartSize, split: leastPart}
+	for _, tc := range []struct {
+		name   string
+		size   int64
+		path   transport.Path
+		beside int
+		slots  int
+		parts  int
+	}{
+		{"nothing is known", file, transport.Path{}, 1, 22, 1},
+		{"no connection is idle", file, transport.Path{RTT: 200 * ms, Window: wide, Rate: gbit}, 1, 22, 1},
+		{"one is as fast as the link", file, transport.Path{RTT: 200 * ms, Rates: alone, Window: wide, Rate: gbit}, 1, 22, 1},
+		{"all remember their share of a burst", file, transport.Path{RTT: 200 * ms, Rates: rates(25, 60), Window: wide, Rate: gbit}, 1, 22, 3},
+		{"and a file is as large as one request may be", wholeSize, transport.Path{RTT: 200 * ms, Rates: rates(25, 60), Window: wide, Rate: gbit}, 1, 22, 6},
+		{"and it is small", 10 << 20, transport.Path{RTT: 200 * ms, Rates: rates(25, 60), Window: wide, Rate: gbit}, 1, 22, 1},
+		{"and no slot is free", file, transport.Path{RTT: 200 * ms, Rates: rates(25, 60), Window: wide, Rate: gbit}, 1, 1, 1},
+		{"and two are", file, transport.Path{RTT: 200 * ms, Rates: rates(25, 60), Window: wide, Rate: gbit}, 1, 2, 2},
+		{"and twenty want the link", file, transport.Path{RTT: 200 * ms, Rates: rates(25, 60), Window: wide, Rate: gbit}, 20, 22, 1},
+		{"and three do", file, transport.Path{RTT: 200 * ms, Rates: rates(25, 60), Window: wide, Rate: gbit}, 3, 8, 3},
+		{"and it is slow", file, transport.Path{RTT: 200 * ms, Rates: rates(25, 60), Window: wide, Rate: 60e6 / 8}, 1, 22, 1},
+		{"the send buffer holds little", 2 * file / 3 * 2, transport.Path{RTT: 200 * ms, Rates: rates(25, 160), Window: stock, Rate: 20e6}, 1, 22, 4},
+		{"all are cold", file, transport.Path{RTT: 200 * ms, Rates: rates(25, .6), Window: stock}, 1, 22, 1},
+		{"the store is near", file, transport.Path{RTT: time.Millisecond, Rates: rates(25, 900), Window: stock, Rate: gbit}, 1, 22, 1},
+		{"the store is near, and the link was shared", file, transport.Path{RTT: 20 * ms, Rates: rates(25, 60), Window: stock, Rate: gbit}, 1, 22, 3},
+	} {
+		o := outlook{path: tc.path, beside: tc.beside, slots: tc.slots}
+		got := 1
+		if cut := p.cut(tc.size, o); cut > 0 {
+			got = partsOf(tc.size, cut)
+			if cut < leastPart {
+				t.Errorf("%s: parts of %d bytes", tc.name, cut)
+			}
+			if by := p.cuts(tc.size, got); !slices.Contains(by, cut) {
+				t.Errorf("%s: parts of %d bytes, by their number they would be of %d", tc.name, cut, by)
+			}
+		}
+		if got != tc.parts {
+			whole, parts := 0.0, make([]float64, 7)
+			if o.known() {
+				whole = o.whole(tc.size)
+				for n := 2; n < 7; n++ {
+					parts[n] = o.inParts(ceil(tc.size, int64(n)), n)
+				}
+			}
+			t.Errorf("%s: %d parts, want %d: as a whole %.2f s, in parts %.2f", tc.name, got, tc.parts, whole, parts[2:])
+		}
+	}
+}
