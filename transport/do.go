@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptrace"
+	"net/url"
 	"sync/atomic"
 	"time"
 )
@@ -31,61 +32,181 @@ const (
 // success that was said before the whole request had been sent. An error that
 // is no StallError or BrokenError is Config.Dial's, the body's, or of what is
 // no answer. An answer's body of more than 4 MiB ends with an error there.
+//
+// The request's body is closed, and the connection free for another request when
+// the answer's has been read to its end, or was closed.
 func (t *Transport) Do(req *http.Request) (*http.Response, error) {
-	ctx, cancel := context.WithCancelCause(req.Context())
-	x := exchangeOf(ctx)
-	c := &call{ctx: ctx, wrote: make(chan error, 4)}
-	c.begin(t.limits.of(x), cancel)
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn: func(info httptrace.GotConnInfo) {
-			c.reused.Store(info.Reused)
-			c.idle.Store(info.WasIdle && info.IdleTime > staleAfter)
-			if x != nil && c.body != nil {
-				x.begin(info.Conn, req, c.body)
-			}
-			c.got(info.Conn)
-		},
-		GotFirstResponseByte: func() { c.answered.Store(true) },
-		WroteRequest: func(info httptrace.WroteRequestInfo) {
-			c.enter(Awaiting)
-			select {
-			case c.wrote <- info.Err:
-			default:
-			}
-		},
-	})
-	inner := req.WithContext(ctx)
-	if req.ContentLength > small || x != nil && req.ContentLength > 0 {
-		c.body = &countedBody{ReadCloser: req.Body}
-		inner.Body = c.body
-	}
-	resp, err := t.pool.RoundTrip(inner)
+	c := t.begin(req.Context())
+	m, err := t.pool.acquire(c.ctx, hostOf(req.URL), req.ContentLength > initialWindow)
 	if err != nil {
-		err = c.why(err)
-		c.end()
-		return nil, err
+		if req.Body != nil {
+			req.Body.Close()
+		}
+		return nil, c.fail(err)
 	}
-	c.enter(Reading)
-	resp.Body = &answer{ReadCloser: resp.Body, call: c, left: mostAnswer}
-	if err := c.credible(resp); err != nil {
-		resp.Body.Close()
-		return nil, err
+	return c.on(m, req)
+}
+
+// refresh asks a small question on a connection, and gives it back.
+func (t *Transport) refresh(ctx context.Context, m *member, question func(context.Context, *url.URL) (*http.Request, error)) error {
+	c := t.begin(ctx)
+	req, err := question(c.ctx, m.to.url())
+	if err != nil {
+		t.pool.release(m, Info{})
+		return c.fail(err)
 	}
-	if x != nil && resp.StatusCode < 300 {
-		x.succeeded()
+	resp, err := c.on(m, req)
+	if err != nil {
+		return err
 	}
-	return resp, nil
+	defer resp.Body.Close()
+	_, err = io.Copy(io.Discard, resp.Body)
+	return err
 }
 
 // call is a request under way.
 type call struct {
 	watch
+	pool  *pool
+	x     *Exchange // nil where nobody wants to know
 	ctx   context.Context
 	body  *countedBody // nil where it is in memory
-	wrote chan error   // how the sending ended; the pool may try more than one connection
+	wrote chan error   // how the sending ended
 
-	reused, idle atomic.Bool // the connection
-	answered     atomic.Bool // it brought something
+	begun, connected time.Time
+	member           *member // nil before there is one
+	acked, before    int64   // bytes that the connection had acknowledged, and taken, before
+	released         atomic.Bool
+	written          atomic.Pointer[time.Time] // when all had been written; nil: it was not
+	head             atomic.Pointer[head]      // nil: nothing came
+}
+
+// head is the beginning of an answer.
+type head struct {
+	at   time.Time
+	info Info // of the connection at that time: it sends no more for this request
+}
+
+func (t *Transport) begin(ctx context.Context) *call {
+	ctx, cancel := context.WithCancelCause(ctx)
+	c := &call{pool: t.pool, x: exchangeOf(ctx), ctx: ctx, wrote: make(chan error, 1), begun: time.Now()}
+	c.watch.begin(t.limits.of(c.x), cancel)
+	return c
+}
+
+// on makes the request on a connection, which it gives back.
+func (c *call) on(m *member, req *http.Request) (*http.Response, error) {
+	if req.ContentLength > small {
+		c.body = &countedBody{ReadCloser: req.Body}
+	}
+	c.got(m, req)
+	inner := req.WithContext(httptrace.WithClientTrace(c.ctx, &httptrace.ClientTrace{
+		WroteRequest:         func(info httptrace.WroteRequestInfo) { c.sent(info.Err) },
+		GotFirstResponseByte: c.answers,
+	}))
+	if c.body != nil {
+		inner.Body = c.body
+	}
+	resp, err := m.client.RoundTrip(inner)
+	if err != nil {
+		return nil, c.fail(err)
+	}
+	c.enter(Reading)
+	c.tell()
+	resp.Body = &answer{ReadCloser: resp.Body, call: c, left: mostAnswer}
+	if err := c.credible(resp); err != nil {
+		resp.Body.Close()
+		return nil, err
+	}
+	if c.x != nil && resp.StatusCode < 300 {
+		c.x.succeeded()
+	}
+	return resp, nil
+}
+
+// got notes which connection the request goes out on.
+func (c *call) got(m *member, req *http.Request) {
+	c.member, c.connected, c.acked, c.before = m, time.Now(), m.info.Acked, m.outlet.written.Load()
+	switch {
+	case c.x != nil && c.body != nil:
+		c.acked = c.x.begin(m.conn, req, c.body)
+	case m.requests <= 1: // the handshake may not have been acknowledged when it was asked
+		c.acked = m.now().Acked
+	}
+	c.watch.got(m.conn)
+	if c.x != nil && c.x.Connected != nil {
+		c.x.Connected()
+	}
+}
+
+// sent is told that the request has been written, or why not. Its last bytes may
+// still be in the memory of this process.
+func (c *call) sent(err error) {
+	if err == nil {
+		now := time.Now()
+		c.written.Store(&now)
+	}
+	c.enter(Awaiting)
+	c.wrote <- err
+}
+
+// answers is told that something comes back.
+func (c *call) answers() {
+	h := &head{at: time.Now()}
+	h.info, _ = infoOf(c.member.conn)
+	c.head.Store(h)
+}
+
+// fail ends a request that has no answer. It returns what the error means.
+func (c *call) fail(err error) error {
+	err = c.why(err)
+	c.tell()
+	if c.member != nil {
+		if broken, ok := errors.AsType[*BrokenError](err); ok && broken.Reused {
+			c.pool.distrust(c.member)
+		}
+		c.release()
+	}
+	c.end()
+	return err
+}
+
+// tell tells the exchange where the time went. What the kernel says of when it
+// sent last is when the last byte left, which was acknowledged a round trip later.
+func (c *call) tell() {
+	if c.x == nil {
+		return
+	}
+	now := time.Now()
+	if c.member == nil {
+		c.x.times = Times{Connect: now.Sub(c.begun)}
+		return
+	}
+	end, stored := now, now
+	if at := c.written.Load(); at != nil {
+		stored = *at
+	}
+	if h := c.head.Load(); h != nil {
+		end = h.at
+		if h.info.Known {
+			stored = h.at.Add(h.info.RTT - h.info.SinceSent)
+		}
+	}
+	send := min(max(0, stored.Sub(c.connected)), end.Sub(c.connected))
+	c.x.times = Times{Connect: c.connected.Sub(c.begun), Send: send, Store: end.Sub(c.connected) - send}
+}
+
+// release gives the connection back.
+func (c *call) release() {
+	if c.released.Swap(true) {
+		return
+	}
+	c.enter(over)
+	var info Info
+	if h := c.head.Load(); h != nil {
+		info = h.info
+	}
+	c.pool.release(c.member, info)
 }
 
 // credible returns an error for an answer that is none to this request.
@@ -121,15 +242,34 @@ func (c *call) why(err error) error {
 		return err
 	case silent(err):
 		return &StallError{At: Sending, What: "nothing came back", Limit: c.stall, Err: err}
-	// Of a connection that it had before, the pool says in words of its own that
+	// Of a connection that had been idle, net/http says in words of its own that
 	// it was gone.
 	case broke(err), c.reusedInVain():
-		return &BrokenError{Reused: c.reusedInVain(), Idle: c.idle.Load(), Err: err}
+		reused := c.reusedInVain()
+		return &BrokenError{Reused: reused, Idle: reused && c.member.rested > staleAfter, Untaken: reused && c.untaken(err), Err: err}
 	}
 	return err
 }
 
-func (c *call) reusedInVain() bool { return c.reused.Load() && !c.answered.Load() }
+// reusedInVain reports whether the connection had been open before, and brought
+// nothing.
+func (c *call) reusedInVain() bool {
+	return c.member != nil && c.member.waited && c.head.Load() == nil
+}
+
+// untaken reports whether the store cannot have acted on a request that came to
+// such an end: some of it has not been sent; or the other end had said that it
+// ends the connection before its kernel had got any of it. That nothing was
+// acknowledged says nothing where the end was a reset, which overtakes what it
+// would have acknowledged.
+func (c *call) untaken(err error) bool {
+	out := c.member.outlet
+	if c.written.Load() == nil || out.failed.Load() || out.written.Load() == c.before {
+		return true
+	}
+	info, known := infoOf(c.member.conn)
+	return known && (info.Unsent > 0 || info.Acked <= c.acked && (out.over.Load() || errors.Is(err, io.EOF)))
+}
 
 // answer is an answer's body, of which there may be only so much left. Closing
 // it ends the request.
@@ -145,7 +285,11 @@ func (a *answer) Read(p []byte) (int, error) {
 		a.cancel(errTooLong) // and so the connection
 		return 0, errTooLong
 	}
-	if err != nil && err != io.EOF {
+	switch err {
+	case nil:
+	case io.EOF:
+		a.release()
+	default:
 		err = a.why(err)
 	}
 	return n, err
@@ -153,6 +297,7 @@ func (a *answer) Read(p []byte) (int, error) {
 
 func (a *answer) Close() error {
 	err := a.ReadCloser.Close()
+	a.release()
 	a.end()
 	return err
 }

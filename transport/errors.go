@@ -39,9 +39,10 @@ func (e *StallError) Unwrap() error { return e.Err }
 // BrokenError is the failure of a connection that broke in the midst of a
 // request.
 type BrokenError struct {
-	Reused bool // it had carried another request before, and brought nothing of an answer to this one
-	Idle   bool // it had been idle for a while: the store may have given it up, which says nothing of the store
-	Err    error
+	Reused  bool // it had been open before, and brought nothing of an answer to this request
+	Idle    bool // and had been idle for a while: the store may have given it up, which says nothing of the store
+	Untaken bool // and the store cannot have acted on this request
+	Err     error
 }
 
 // Error is the text of the failure itself.
@@ -50,11 +51,18 @@ func (e *BrokenError) Error() string { return e.Err.Error() }
 // Unwrap returns the failure itself.
 func (e *BrokenError) Unwrap() error { return e.Err }
 
-// broke reports whether a connection ended in the midst of the request. The pool
+// broke reports whether a connection ended in the midst of the request. net/http
 // closes one whose other end has: then the sending may be what fails.
 func broke(err error) bool {
 	return anyOf(err, io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, net.ErrClosed)
 }
+
+// notConnected is the failure of what could not be had.
+func notConnected(limit time.Duration) *StallError {
+	return &StallError{At: Connecting, What: noConnection, Limit: limit}
+}
+
+const noConnection = "no connection could be had"
 
 // silent reports whether the kernel ended a connection because nothing came
 // back on it. The network may have told it why.

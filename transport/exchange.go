@@ -18,8 +18,23 @@ type Exchange struct {
 	// a store says 200 first, and then sends white space while it works.
 	Answer time.Duration
 
+	// Connected, if it is not nil, is called when the request has its connection.
+	Connected func()
+
 	transit atomic.Pointer[transit]
+	times   Times
 }
+
+// Times is where the time of a request went, one after the other.
+type Times struct {
+	Connect time.Duration // until it had a connection
+	Send    time.Duration // until the store had acknowledged all of it
+	Store   time.Duration // until the store began to answer
+}
+
+// Times returns where the time went, once Do has returned. Of a request that
+// failed it has what there was up to then.
+func (x *Exchange) Times() Times { return x.times }
 
 type exchangeKey struct{}
 
@@ -53,10 +68,12 @@ type transit struct {
 	done atomic.Bool // the store said so
 }
 
-// begin notes which connection a request goes out on.
-func (x *Exchange) begin(conn net.Conn, req *http.Request, body *countedBody) {
+// begin notes which connection a request goes out on. It returns what that had
+// acknowledged before.
+func (x *Exchange) begin(conn net.Conn, req *http.Request, body *countedBody) (acked int64) {
 	p, _ := progressOf(conn)
 	x.transit.Store(&transit{conn: conn, body: body, head: p.acked + longestHead(req)})
+	return p.acked
 }
 
 // acknowledged counts from where the connection was before. Under TLS the
@@ -80,8 +97,8 @@ func (x *Exchange) succeeded() {
 	}
 }
 
-// longestHead is the most bytes that the head of the request may have, the
-// pool's own headers included.
+// longestHead is the most bytes that the head of the request may have, net/http's
+// own headers included.
 func longestHead(req *http.Request) int64 {
 	const own = 512 // the request line's end, Content-Length, Connection, Accept-Encoding, User-Agent, what a proxy wants
 	n := own + len(req.Method) + len(req.URL.String()) + len(req.Host)

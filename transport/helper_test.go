@@ -24,7 +24,7 @@ func usual(dial DialFunc) Config {
 // newTransport makes one for a test.
 func newTransport(t *testing.T, cfg Config) *Transport {
 	tr := New(cfg)
-	t.Cleanup(tr.CloseIdle)
+	t.Cleanup(tr.Close)
 	return tr
 }
 

@@ -1,6 +1,11 @@
 package transport
 
-import "time"
+import (
+	"cmp"
+	"net/url"
+	"slices"
+	"time"
+)
 
 // Path is what the pool knows of the way to a host. It is a value, and of the
 // moment at which it was asked for.
@@ -17,4 +22,92 @@ type Path struct {
 	// Rate is the most, in bytes a second, that all connections together were seen to
 	// deliver lately; 0 where nothing is known.
 	Rate float64
+}
+
+// Path returns what is known of the way to a host.
+func (t *Transport) Path(base *url.URL) Path { return t.pool.path(hostOf(base)) }
+
+func (p *pool) path(to host) Path {
+	p.mu.Lock()
+	defer p.unlock()
+	now := time.Now()
+	path := Path{Rate: p.meter.rate()}
+	for _, at := range p.places {
+		m := at.member
+		if m == nil || m.to != to {
+			continue
+		}
+		if trip := roundTrip(m.info); trip > 0 && (path.RTT == 0 || trip < path.RTT) {
+			path.RTT = trip
+		}
+		path.Window = max(path.Window, m.info.SendBuffer)
+		if m.state == idle {
+			path.Rates = append(path.Rates, carries(m.info, now.Sub(m.since)))
+		}
+	}
+	if path.RTT == 0 {
+		path.RTT = p.endLocked(to).trip
+	}
+	slices.SortFunc(path.Rates, func(a, b float64) int { return cmp.Compare(b, a) })
+	return path
+}
+
+// Connection is one connection of the pool, for who wants to see it.
+type Connection struct {
+	Number   int    // of its place in the pool, from 0: there are no more than Config.Connections
+	Address  string // of the other end
+	Age      time.Duration
+	Busy     bool
+	Requests int64 // that it has carried, or carries
+	Info     Info
+}
+
+// Connections returns the connections that are open, by their numbers.
+func (t *Transport) Connections() []Connection {
+	p := t.pool
+	p.mu.Lock()
+	var open []Connection
+	var members []*member
+	for _, at := range p.places {
+		if m := at.member; m != nil {
+			open = append(open, Connection{
+				Number: m.place, Address: m.conn.RemoteAddr().String(), Age: time.Since(m.made),
+				Busy: m.state == busy, Requests: m.requests, Info: m.info,
+			})
+			members = append(members, m)
+		}
+	}
+	p.unlock()
+	for i, m := range members { // without the lock, since there may be many
+		if info, ok := infoOf(m.conn); ok {
+			open[i].Info = info
+		}
+	}
+	return open
+}
+
+// Totals are sums over all connections that there ever were.
+type Totals struct {
+	Dials        int64 // begun
+	DialFailures int64
+	Lost         int64 // connections that the other end closed while they were idle
+	Refreshed    int64 // times that one was, lest it be
+	Reused       int64 // requests that found one open
+
+	Retransmits     uint64        // packets that were sent again
+	BufferLimited   time.Duration // connections were held up by their send buffers
+	ReceiverLimited time.Duration // and by the other end's window
+	AckedBytes      int64         // that the other end has got
+}
+
+// Totals returns the sums up to now.
+func (t *Transport) Totals() Totals {
+	p := t.pool
+	p.mu.Lock()
+	defer p.unlock()
+	all := p.sumLocked()
+	return Totals{
+		Dials: p.count.dials, DialFailures: p.count.failures, Lost: p.count.lost, Refreshed: p.count.refreshed, Reused: p.count.reused,
+		Retransmits: all.Retransmits, BufferLimited: all.BufferLimited, ReceiverLimited: all.ReceiverLimited, AckedBytes: all.Acked,
+	}
 }

@@ -1,9 +1,15 @@
 // Package transport has the connections to the store, and what becomes of one
 // request on them.
 //
-// A Transport keeps as many connections as it may open, for as long as they
-// live. Do makes one request on one of them, and believes no success that was
-// said before the whole request had been sent.
+// A Transport has a pool of connections. Do makes one request on one of them, and
+// believes no success that was said before the whole request had been sent.
+//
+// A connection is kept for as long as it lives: nothing makes it as quick as
+// having sent much on it. To a host that Keep names all are opened before they are
+// needed. One that the other end closes while it is idle is replaced, and how long
+// it had been idle is learned: from then on idle ones are refreshed before, by a
+// small question. A request with much to send takes the connection that remembers
+// the highest rate, any other the one that remembers the lowest.
 //
 // A request may take as long as it likes while it gets on; one that stands
 // still is ended, by a StallError:
@@ -30,63 +36,61 @@ package transport
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
-	"net"
 	"net/http"
+	"net/url"
 	"time"
 )
 
 // Config is what a Transport needs.
 type Config struct {
-	Connections    int            // that may be open, and be kept, at least 1
+	Connections    int            // that may be open in all, at least 1
 	ConnectTimeout time.Duration  // what Dial may take, and again the TLS handshake
 	StallTimeout   time.Duration  // how long the store may acknowledge nothing
 	Answer         time.Duration  // for the head of an answer, once the request has been acknowledged
 	Rest           time.Duration  // for the rest of it
 	Roots          *x509.CertPool // that the store's certificate may come from; nil for the system's
-	Dial           DialFunc       // Dialer.Dial, or something before it
+	Dial           DialFunc       // Dialer.Dial, or what stands before it; it ends with its context
 	Once           bool           // each connection is for one request
+
+	// Refresh makes a small question to a host, whose answer does not matter, that
+	// keeps a connection from being closed. Where it is nil none is asked.
+	Refresh func(ctx context.Context, host *url.URL) (*http.Request, error)
 }
 
 // Transport is the HTTP client that the SDK asks for, without the redirects
 // and cookies of http.Client: a redirect is an answer that the caller sees.
 type Transport struct {
-	pool   *http.Transport
+	maker  *maker
+	pool   *pool
 	limits limits
 }
 
-// New makes the keep-alive pool: never more connections than there may be, and
-// none given up for being idle. It speaks HTTP/1.1 only, since HTTP/2 would put
-// all uploads on one TCP connection.
+// New makes a Transport, which opens no connection yet.
 func New(cfg Config) *Transport {
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	pool := &http.Transport{
-		Proxy: http.ProxyFromEnvironment,
-		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			conn, err := cfg.Dial(ctx, network, address)
-			if err != nil {
-				return nil, &dialError{err}
-			}
-			return metered(conn), nil
-		},
-		TLSHandshakeTimeout:    cfg.ConnectTimeout,
-		MaxResponseHeaderBytes: 64 << 10,
-		TLSClientConfig:        &tls.Config{RootCAs: cfg.Roots, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}},
-		Protocols:              protocols,
-		MaxConnsPerHost:        cfg.Connections,
-		MaxIdleConnsPerHost:    cfg.Connections,
-		MaxIdleConns:           cfg.Connections,
-		IdleConnTimeout:        0,
-		DisableKeepAlives:      cfg.Once,
-		DisableCompression:     true,
-		WriteBufferSize:        64 << 10,
-	}
-	return &Transport{pool, limits{
+	t := &Transport{maker: newMaker(cfg), limits: limits{
 		connect: 4 * cfg.ConnectTimeout, stall: cfg.StallTimeout, answer: cfg.Answer, rest: cfg.Rest,
 	}}
+	t.pool = newPool(cfg.Connections, t.maker.make)
+	t.pool.once = cfg.Once
+	if cfg.Refresh != nil {
+		t.pool.ask = func(ctx context.Context, m *member) error { return t.refresh(ctx, m, cfg.Refresh) }
+	}
+	return t
 }
 
-// CloseIdle closes the connections that no request uses.
-func (t *Transport) CloseIdle() { t.pool.CloseIdleConnections() }
+// Keep has all connections that no request needs for another host be open to this
+// one, from now on.
+func (t *Transport) Keep(base *url.URL) { t.pool.keep(hostOf(base)) }
+
+// Rest closes the idle connections, and has none opened or refreshed that no
+// request asks for, until Wake: the way to the store is gone.
+func (t *Transport) Rest() { t.pool.rest() }
+
+// Wake has the connections be opened that Keep promises, at once.
+func (t *Transport) Wake() { t.pool.wake() }
+
+// Close closes the idle connections, and the others when their requests have
+// ended. It returns when nothing is done any more that no request asked for. One
+// that comes later has a connection for itself.
+func (t *Transport) Close() { t.pool.shut() }

@@ -75,8 +75,7 @@ func (w *watch) enter(p Phase) {
 	}
 }
 
-// got notes which connection the request goes out on: the last one counts,
-// where the pool tries more than one.
+// got notes which connection the request goes out on.
 func (w *watch) got(conn net.Conn) {
 	w.conn.Store(&conn)
 	w.enter(Sending)
@@ -111,7 +110,7 @@ func (w *watch) look() {
 
 // judge returns why the request is to be ended, if it is.
 func (w *watch) judge(p Phase, now time.Time) error {
-	what, limit, at := "no connection could be had", w.connect, p
+	what, limit, at := noConnection, w.connect, p
 	switch p {
 	case Sending, Awaiting:
 		out, _ := progressOf(*w.conn.Load())

@@ -111,7 +111,7 @@ func TestProxyThatSaysNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := usual(piped(func(conn net.Conn, _ *http.Request) { gone(conn) }))
 		tr := newTransport(t, cfg)
-		tr.pool.Proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: "proxy"})
+		tr.maker.http.Proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: "proxy"})
 		begun := time.Now()
 		_, err := put(tr, t.Context(), "https://store", 100, zeros(100))
 		limit, took := 4*cfg.ConnectTimeout, time.Since(begun)
@@ -179,7 +179,7 @@ func TestGettingOn(t *testing.T) {
 				if err != nil || strings.TrimSpace(text) != "ok" {
 					t.Errorf("%q, %v", text, err)
 				}
-				tr.CloseIdle()
+				tr.Close()
 			})
 		})
 	}
@@ -227,7 +227,7 @@ func TestSmallCostsNothing(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		tr.CloseIdle()
+		tr.Close()
 		l := tr.limits.of(nil)
 		if l.interval() <= time.Second || l.interval() > l.stall/looks {
 			t.Errorf("a look each %v", l.interval())

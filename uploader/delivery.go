@@ -219,7 +219,7 @@ func (d *delivery) request(ctx context.Context, operation string, k kind, p plac
 				return why
 			}
 		}
-		d.up.lostConnection(n, err)
+		d.up.lostConnection(err)
 		wait, again := d.up.retry.withinRequest(n, err, p != first, d.before)
 		if !again {
 			return err
@@ -257,13 +257,10 @@ func (d *delivery) attempt(ctx context.Context, operation string, k kind, attemp
 	return err
 }
 
-// lostConnection draws from attempt number n at a request, which failed, what it
-// says of the connections.
-func (u *Uploader) lostConnection(n int, err error) {
+// lostConnection draws from a request that failed what it says of the way to the
+// store.
+func (u *Uploader) lostConnection(err error) {
 	broken, broke := errors.AsType[*transport.BrokenError](err)
-	if broke && broken.Reused && n > 1 {
-		u.wire.CloseIdle() // two in a row: those that are left are likely no better
-	}
 	switch {
 	case stalledAt(err, transport.Connecting):
 		u.endpoint.lost(err)

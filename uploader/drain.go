@@ -131,6 +131,7 @@ func (u *Uploader) shut() int {
 		u.workers.Wait()
 	}
 	u.endpoint.asking.Wait()
-	u.wire.CloseIdle()
+	u.wire.Close()
+	u.asker.Close()
 	return stay
 }

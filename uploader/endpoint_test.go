@@ -139,7 +139,7 @@ func TestWhatIsSuspicious(t *testing.T) {
 		w := new(way)
 		w.hang.Store(true)
 		u := &Uploader{endpoint: newEndpoint(ctx, w.connect, w.ask)}
-		u.lostConnection(1, tc.err)
+		u.lostConnection(tc.err)
 		u.endpoint.mu.Lock()
 		asks := u.endpoint.outage != nil
 		u.endpoint.mu.Unlock()
@@ -321,7 +321,7 @@ func TestNoConnectionToBeHad(t *testing.T) {
 		w := new(way)
 		u := &Uploader{endpoint: newEndpoint(ctx, w.connect, w.ask)}
 		stalled := &transport.StallError{At: transport.Connecting, What: "m"}
-		u.lostConnection(1, stalled)
+		u.lostConnection(stalled)
 		if _, cause, down := u.endpoint.down(); !down || cause != stalled || !notTried(stalled) || knownDown(stalled) {
 			t.Errorf("down %v, %v", down, cause)
 		}

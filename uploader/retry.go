@@ -157,9 +157,9 @@ func (p retryPolicy) withinRequest(n int, err error, inPlace bool, before int) (
 }
 
 // mostReused is how many connections in a row that had been open already a
-// request finds gone before that counts as a failure. After the second the idle
-// ones are closed (see lostConnection); more are those that others have just
-// used, with a store that closes them after each answer.
+// request finds gone before that counts as a failure. After the second the pool
+// closes the idle ones; more are those that others have just used, with a store
+// that closes them after each answer.
 const mostReused = 8
 
 // patience is how long a caller waits at least for a store that cannot be

@@ -175,8 +175,14 @@ func newUploader(ctx context.Context, cfg Config) (*Uploader, error) {
 	return u, nil
 }
 
-// start begins to work.
+// start begins to work. The connections are opened where all requests go to one
+// host: with Amazon each bucket has its own.
 func (u *Uploader) start() {
+	if base := u.client.Options().BaseEndpoint; base != nil {
+		if store, err := url.Parse(*base); err == nil { // else no request can be made
+			u.wire.Keep(store)
+		}
+	}
 	for range u.limit {
 		u.workers.Go(func() { u.work(single) })
 		u.workers.Go(func() { u.work(part) })
@@ -257,7 +263,7 @@ func (u *Uploader) endpointChanged() {
 	defer u.mu.Unlock()
 	since, cause, down := u.endpoint.down() // asked for here, so that the last change is what counts
 	if down {
-		go u.wire.CloseIdle() // whatever was open died with the way to the store
+		u.wire.Rest() // whatever was open died with the way to the store
 	}
 	switch {
 	case u.left:
@@ -267,6 +273,7 @@ func (u *Uploader) endpointChanged() {
 		u.armLocked(since)
 	case u.queue.paused:
 		u.log.Info("the store can be reached again", "store", u.name, "pushes", u.queue.size)
+		u.wire.Wake()
 		u.queue.resume()
 		u.wakeLocked()
 	}
@@ -278,8 +285,7 @@ const askPatience = 5 * time.Second
 
 var errUntaken = fmt.Errorf("no connection could be had within %v", askPatience)
 
-// askStore asks whether anything answers where the store is. The question needs
-// no signature: any answer will do. It fails with errSilent if the question went
+// askStore asks whether anything answers where the store is. It fails with errSilent if the question went
 // out, and nothing came back.
 func (u *Uploader) askStore(ctx context.Context) error {
 	ctx, done := context.WithTimeoutCause(ctx, askPatience, errUntaken)
@@ -296,19 +302,23 @@ func (u *Uploader) askStore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodHead, where.URI.String(), nil)
+	req, err := question(ctx, &where.URI)
 	if err != nil {
 		return err
 	}
 	resp, err := u.asker.Do(req)
 	if err != nil {
-		u.asker.CloseIdle()   // which ends what still connects for it
 		if ctx.Err() != nil { // whose cause says more
 			err = context.Cause(ctx)
 		}
 		return err
 	}
 	return resp.Body.Close()
+}
+
+// question is a request to which any answer will do.
+func question(ctx context.Context, store *url.URL) (*http.Request, error) {
+	return http.NewRequestWithContext(ctx, http.MethodHead, store.String(), nil)
 }
 
 // wakeLocked wakes a worker of each kind that has something to start; each

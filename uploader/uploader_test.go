@@ -93,7 +93,6 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 		if stay := up.Drain(context.Background()); stay != r.stays {
 			t.Errorf("%d pushes stay in the journal, want %d", stay, r.stays)
 		}
-		up.wire.CloseIdle()
 		if n := up.slots.inUse(); n != 0 {
 			t.Errorf("%d slots are still held", n)
 		}
