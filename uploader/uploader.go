@@ -87,6 +87,7 @@ type Uploader struct {
 	wire         *transport.Transport // the pool of connections
 	asker        *transport.Transport // for questions whether the store is there
 	putter       *putter              // nil where the SDK makes all requests
+	base         *url.URL             // that all requests go to; nil with Amazon, where each bucket has its own
 	limit        int                  // of the pool
 	slots        *slots
 	plan         plan
@@ -162,7 +163,10 @@ func newUploader(ctx context.Context, cfg Config) (*Uploader, error) {
 		return nil, err
 	}
 	u.name, u.client, u.wire, u.asker, u.putter = endpointName(client.Options()), client, wire, asker, newPutter(client.Options())
-	u.path = func(string) transport.Path { return transport.Path{} }
+	u.path = u.pathTo
+	if endpoint := client.Options().BaseEndpoint; endpoint != nil {
+		u.base, _ = url.Parse(*endpoint) // where it is none, each request says so
+	}
 	u.metrics = newMetrics(cfg.Metrics, u, cfg.MaxConnections)
 	u.janitor = newJanitor(u)
 	for k := range u.turn {
@@ -178,10 +182,8 @@ func newUploader(ctx context.Context, cfg Config) (*Uploader, error) {
 // start begins to work. The connections are opened where all requests go to one
 // host: with Amazon each bucket has its own.
 func (u *Uploader) start() {
-	if base := u.client.Options().BaseEndpoint; base != nil {
-		if store, err := url.Parse(*base); err == nil { // else no request can be made
-			u.wire.Keep(store)
-		}
+	if u.base != nil {
+		u.wire.Keep(u.base)
 	}
 	for range u.limit {
 		u.workers.Go(func() { u.work(single) })
@@ -297,12 +299,11 @@ func (u *Uploader) askStore(ctx context.Context) error {
 			time.AfterFunc(silentFor, func() { cancel(errSilent) })
 		}
 	}})
-	o := u.client.Options()
-	where, err := o.EndpointResolverV2.ResolveEndpoint(ctx, s3.EndpointParameters{Region: &o.Region, Endpoint: o.BaseEndpoint})
+	store, err := u.hostOf("")
 	if err != nil {
 		return err
 	}
-	req, err := question(ctx, &where.URI)
+	req, err := question(ctx, store)
 	if err != nil {
 		return err
 	}
@@ -314,6 +315,30 @@ func (u *Uploader) askStore(ctx context.Context) error {
 		return err
 	}
 	return resp.Body.Close()
+}
+
+// hostOf returns where requests about a bucket go; without one, those about the
+// store.
+func (u *Uploader) hostOf(bucket string) (*url.URL, error) {
+	if u.base != nil {
+		return u.base, nil
+	}
+	o := u.client.Options()
+	where := s3.EndpointParameters{Region: &o.Region, Endpoint: o.BaseEndpoint}
+	if bucket != "" {
+		where.Bucket = &bucket
+	}
+	found, err := o.EndpointResolverV2.ResolveEndpoint(context.Background(), where)
+	return &found.URI, err
+}
+
+// pathTo returns what is known of the way to a bucket.
+func (u *Uploader) pathTo(bucket string) transport.Path {
+	host, err := u.hostOf(bucket)
+	if err != nil { // the requests have it too
+		return transport.Path{}
+	}
+	return u.wire.Path(host)
 }
 
 // question is a request to which any answer will do.
