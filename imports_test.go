@@ -46,7 +46,7 @@ var onlyImportedBy = []struct {
 	what string
 	who  []string
 }{
-	{"github.com/aws", []string{"uploader"}},
+	{"github.com/aws", []string{"uploader", "bench/wan"}},
 	{module + "/internal/store", []string{"demo.go"}}, // and tests
 	{module + "/source", []string{"uploader"}},        // so that one package opens what callers name
 	{module + "/journal", []string{"uploader", "serve.go"}},

@@ -43,13 +43,14 @@ type way struct {
 }
 
 // forward carries packets on all ways until stop has been closed on its other
-// end. One thread does it all, and reads first what its last write has brought
+// end. The calling goroutine is locked to its thread. One thread does it all, and reads first what its last write has brought
 // about: where the machine is idle it is woken but once for each bundle.
 func forward(ways []*way, stop int) error {
 	// Else the kernel may end a sleep late by as much as minSleep.
 	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("ask for exact sleep: %w", err)
 	}
+	defer unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0) // as it was
 	start := time.Now()
 	buffer := make([]byte, vnetSize+1<<16)
 	events := []unix.PollFd{{Fd: int32(stop)}}

@@ -44,7 +44,8 @@ func New(s Shape) (*Link, error) {
 	far.out = &way{from: far.tun, to: near.tun, line: newLine(s, 1)}
 	l := &Link{Near: near, Far: far, stop: stop, done: make(chan error, 1)}
 	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread is set up for this
+		runtime.LockOSThread() // on which forward sets what a thread has for itself
+		defer runtime.UnlockOSThread()
 		defer stopped.Close()
 		l.done <- forward([]*way{near.out, far.out}, int(stopped.Fd()))
 	}()

@@ -210,3 +210,30 @@ func TestStart(t *testing.T) {
 		t.Errorf("a variable that does not exist: %v", err)
 	}
 }
+
+// TestProcessesOutliveLinks checks that a process is not killed when other
+// links come and go, as it was when they ended the thread that had started it.
+func TestProcessesOutliveLinks(t *testing.T) {
+	l := newLink(t, Shape{})
+	cmd := exec.Command("cat")
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Near.Start(cmd); err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		other, err := New(Shape{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := other.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stdin.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("the process: %v", err)
+	}
+}

@@ -36,7 +36,7 @@ func newSide(addr netip.Addr) (*Side, error) {
 	if s.home, err = os.Open(ownNamespace); err != nil {
 		return nil, fmt.Errorf("open the network namespace: %w", err)
 	}
-	if s.namespace, err = newNamespace(); err != nil {
+	if s.namespace, err = newNamespace(s.home); err != nil {
 		return nil, errors.Join(fmt.Errorf("make a network namespace: %w", err), s.close())
 	}
 	err = s.Do(func() error {
@@ -56,43 +56,39 @@ func newSide(addr netip.Addr) (*Side, error) {
 
 // newNamespace makes a network namespace, which lasts as long as it is open
 // or somebody is in it.
-func newNamespace() (*os.File, error) {
-	type result struct {
-		file *os.File
-		err  error
-	}
-	made := make(chan result)
-	go func() {
-		// The thread is never unlocked, so it ends with the goroutine and
-		// nobody else finds himself in the namespace.
-		runtime.LockOSThread()
+func newNamespace(home *os.File) (file *os.File, err error) {
+	err = away(home, func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			made <- result{err: err}
-			return
+			return err
 		}
-		file, err := os.Open(ownNamespace)
-		made <- result{file, err}
-	}()
-	r := <-made
-	return r.file, r.err
+		file, err = os.Open(ownNamespace)
+		return err
+	})
+	return file, err
 }
 
 // Do runs f on this side: the sockets that it makes are there, whoever uses
 // them later, as long as it makes them itself and not by another goroutine.
 // The name of a host or a second address makes net.Dial do that.
 func (s *Side) Do(f func() error) error {
+	return away(s.home, func() error {
+		if err := unix.Setns(int(s.namespace.Fd()), unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("enter the network namespace: %w", err)
+		}
+		return f()
+	})
+}
+
+// away runs f on a thread that f may take to another network namespace, and
+// brings the thread home. It must live on: a process that was started with
+// Pdeathsig is killed when the thread ends that has started it, which may be
+// any. Only one that does not come home ends with its goroutine.
+func away(home *os.File, f func() error) error {
 	result := make(chan error)
 	go func() {
 		runtime.LockOSThread()
-		if err := unix.Setns(int(s.namespace.Fd()), unix.CLONE_NEWNET); err != nil {
-			result <- fmt.Errorf("enter the network namespace: %w", err)
-			return
-		}
 		err := f()
-		// The thread must live on, since the death of the one that started
-		// them is a signal for processes. Where it cannot be brought home it
-		// stays locked and ends.
-		if homeErr := unix.Setns(int(s.home.Fd()), unix.CLONE_NEWNET); homeErr == nil {
+		if homeErr := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); homeErr == nil {
 			runtime.UnlockOSThread()
 		}
 		result <- err
