@@ -11,6 +11,8 @@
 # make lint       gofmt, go vet, staticcheck
 # make fuzz       every fuzz target for FUZZTIME
 # make bench      throughput and CPU against a bare PUT; see bench/README.md
+# make bench-wan, make bench-wan-full
+#                 pushes over an emulated long link against its limit, as root; see bench/wan/README.md
 # make demo       the demo
 # make image      the container image, by docker or what CONTAINER names
 
@@ -21,7 +23,7 @@ FUZZTIME    ?= 60s
 CONTAINER   ?= docker
 FAULTS      := ^Test(EachFault|FlippedBit|WrongAnswers|RandomFaults|FaultsAndKills|Idempotency|Link.*)$$
 
-.PHONY: build test unit e2e e2e-full e2e-chaos e2e-faults e2e-resume conformance conformance-ceph lint fuzz bench demo image clean
+.PHONY: build test unit e2e e2e-full e2e-chaos e2e-faults e2e-resume conformance conformance-ceph lint fuzz bench bench-wan bench-wan-full demo image clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ . ./send
@@ -66,6 +68,12 @@ fuzz:
 
 bench:
 	go run ./bench
+
+bench-wan:
+	go run ./bench/wan
+
+bench-wan-full:
+	go run ./bench/wan -full
 
 demo:
 	go run . demo

@@ -6,15 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
 )
 
 // hostVariables are those of the kernel that no network namespace has for
-// itself.
+// itself. One that is empty stays as it is.
 type hostVariables struct {
 	allowed    string // congestion controls for those without privileges
-	sendBuffer int64  // bytes that they may ask for
+	sendBuffer string // most bytes that they may ask for
 }
 
 const (
@@ -25,7 +24,11 @@ const (
 
 // set sets the variables and returns a function that sets them back.
 func (h hostVariables) set() (restore func() error, err error) {
-	values := [][2]string{{allowedFile, h.allowed}, {sendBufferFile, strconv.FormatInt(h.sendBuffer, 10)}}
+	return setFiles([][2]string{{allowedFile, h.allowed}, {sendBufferFile, h.sendBuffer}})
+}
+
+// setFiles writes values into files, but for empty ones.
+func setFiles(values [][2]string) (restore func() error, err error) {
 	var saved [][2]string
 	restore = func() error {
 		var err error
@@ -35,13 +38,16 @@ func (h hostVariables) set() (restore func() error, err error) {
 		return err
 	}
 	for _, v := range values {
+		if v[1] == "" {
+			continue
+		}
 		old, err := os.ReadFile(v[0])
 		if err == nil {
-			saved = append(saved, [2]string{v[0], strings.TrimSpace(string(old))})
+			saved = append(saved, [2]string{v[0], string(old)})
 			err = os.WriteFile(v[0], []byte(v[1]), 0)
 		}
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("set a variable of the host to %s: %w", v[1], err), restore())
+			return nil, errors.Join(fmt.Errorf("set a variable of the host: %w", err), restore())
 		}
 	}
 	return restore, nil

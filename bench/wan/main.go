@@ -182,7 +182,9 @@ func (o options) contestants() []contestant {
 	all = append(all, contestant{
 		name: "net/http",
 		open: func(_ context.Context, _ bench, on *bed) (pusher, error) { return newPlainPool(on) },
-		in:   func(b bench) bool { return b.Of != thePlain },
+		in: func(b bench) bool {
+			return b.Of != thePlain && (o.full || o.pattern != nil || slices.Contains(netHTTPInQuick, b.id()))
+		},
 	})
 	if o.peer != "" {
 		all = append(all, contestant{

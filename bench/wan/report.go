@@ -162,6 +162,17 @@ func (r *report) print(out io.Writer) {
 		fmt.Fprintln(tw, strings.Join(cells, "\t"))
 	}
 	tw.Flush()
+	fmt.Fprintf(out, "\nThe longest idle time was %.0f s.\n", r.longestIdle())
+}
+
+func (r *report) longestIdle() float64 {
+	var longest float64
+	for _, w := range r.Rows {
+		for _, res := range w.Results {
+			longest = max(longest, res.Idle)
+		}
+	}
+	return longest
 }
 
 func (w row) bound() string {
