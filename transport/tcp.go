@@ -14,12 +14,17 @@ type TCP struct {
 }
 
 const (
-	// wantedBuffer is the send buffer that suffices for 1 Gbit/s over half a
-	// second, or 10 over a twentieth.
+	// wantedBuffer is the send buffer that suffices for 1 Gbit/s over a third of a
+	// second, or for 10 over a thirtieth: two thirds of it, since the kernel wakes a
+	// writer when a third is free.
 	wantedBuffer = 64 << 20
-	// mostUnsent is how much of it may be what has not left yet: the rest of it is
-	// then as large as what is under way, and not as large as the buffer.
+	// mostUnsent is how much of a buffer that was set may be what has not left yet.
+	// On a slow link it would be nearly all of it, for each connection; one that the
+	// kernel lets grow follows what is under way by itself.
 	mostUnsent = 1 << 20
+	// roomy is from what size on that costs no speed: a writer that was held up for
+	// the unsent does not fill the buffer beyond two thirds.
+	roomy = 16 << 20
 )
 
 // buffers are the sizes that a connection's send buffer can have on a host.
@@ -34,6 +39,14 @@ type sendBuffer struct {
 	reach int64 // that it has, or grows to
 	set   bool  // it does not grow by itself
 	force bool
+}
+
+// unsent is how much of it may be what has not left yet; 0: all of it.
+func (s sendBuffer) unsent() int {
+	if s.set && s.reach >= roomy {
+		return mostUnsent
+	}
+	return 0
 }
 
 // choose never chooses less than the buffer would grow to: what is set does not

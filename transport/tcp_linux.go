@@ -76,7 +76,9 @@ func prepare(raw syscall.RawConn, algorithm string, buffer sendBuffer) {
 		if buffer.set {
 			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, wantedBuffer/2)
 		}
-		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, mostUnsent)
+		if most := buffer.unsent(); most != 0 {
+			_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, most)
+		}
 	})
 }
 
