@@ -87,7 +87,7 @@ var inQuick = []string{"200ms/single-tls", "200ms/burst-tls", "200ms/single-nobb
 
 // netHTTPInQuick are those of them in which net/http takes part too: the whole
 // run has to be quick.
-var netHTTPInQuick = []string{"200ms/single", "200ms/burst", "200ms/many", "200ms/single-nobbr", "20ms/single", "20ms/burst", "20ms/many"}
+var netHTTPInQuick = []string{"200ms/single", "200ms/burst", "200ms/single-nobbr", "20ms/single"}
 
 // allCases returns the table, in the order in which it is printed.
 func allCases() []bench {
