@@ -37,7 +37,7 @@ const (
 // the answer's has been read to its end, or was closed.
 func (t *Transport) Do(req *http.Request) (*http.Response, error) {
 	c := t.begin(req.Context())
-	m, err := t.pool.acquire(c.ctx, hostOf(req.URL), req.ContentLength > initialWindow)
+	m, err := t.pool.acquire(c.ctx, hostOf(req.URL), c.x.enough(req.ContentLength))
 	if err != nil {
 		if req.Body != nil {
 			req.Body.Close()

@@ -3,6 +3,7 @@ package transport
 import (
 	"context"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"sync/atomic"
@@ -17,6 +18,11 @@ type Exchange struct {
 	// for the rest of it, in place of the usual ones: there are requests to which
 	// a store says 200 first, and then sends white space while it works.
 	Answer time.Duration
+
+	// Enough is the rate, in bytes a second, at which a connection will do to begin
+	// at that is to carry more than a few packets: the least warm of those is taken,
+	// or the warmest if there is none. 0: the warmest; negative: any, the least warm.
+	Enough float64
 
 	// Connected, if it is not nil, is called when the request has its connection.
 	Connected func()
@@ -35,6 +41,18 @@ type Times struct {
 // Times returns where the time went, once Do has returned. Of a request that
 // failed it has what there was up to then.
 func (x *Exchange) Times() Times { return x.times }
+
+// enough returns from which rate on a connection will do for a body of that many
+// bytes.
+func (x *Exchange) enough(body int64) float64 {
+	switch {
+	case body <= initialWindow:
+		return 0
+	case x == nil || x.Enough == 0:
+		return math.Inf(1)
+	}
+	return x.Enough
+}
 
 type exchangeKey struct{}
 

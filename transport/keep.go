@@ -192,7 +192,7 @@ func (p *pool) refreshLocked(m *member, now time.Time) {
 		return
 	}
 	if e.scout == nil && now.Sub(e.endure.scouted) >= scoutEvery {
-		e.scout, e.endure.scouted = choose(p.places, m.to, false), now
+		e.scout, e.endure.scouted = choose(p.places, m.to, 0), now
 		if e.scout == m {
 			p.armLocked(p.dueLocked(m, e), now)
 			return

@@ -58,11 +58,12 @@ type member struct {
 func (m *member) alive() bool { return m.client.Available() > 0 }
 
 // choose returns which of the idle connections a request takes, nil where there
-// is none. Much to send takes the warmest. All else takes the least warm: one that
-// remembers the rate of the whole link is not to be busy with a question when a
-// file comes. Of equals it is the one that was used last, as the likeliest to be
-// alive.
-func choose(places []place, to host, much bool) *member {
+// is none: the least warm of those that begin at a rate that will do, else the
+// warmest. One that remembers the rate of the whole link is not to be busy with a
+// question when a file comes, nor to be one of many that share the link, since it
+// would forget that. Of equals it is the one that was used last, as the likeliest to
+// be alive.
+func choose(places []place, to host, enough float64) *member {
 	var best *member
 	for _, at := range places {
 		m := at.member
@@ -76,7 +77,11 @@ func choose(places []place, to host, much bool) *member {
 			if m.since.After(best.since) {
 				best = m
 			}
-		case m.info.Rate > best.info.Rate == much:
+		case min(m.info.Rate, best.info.Rate) >= enough:
+			if m.info.Rate < best.info.Rate {
+				best = m
+			}
+		case m.info.Rate > best.info.Rate:
 			best = m
 		}
 	}

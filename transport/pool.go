@@ -92,9 +92,9 @@ func (p *pool) unlock() {
 
 // acquire returns a connection for a request; see choose. It fails as the dial
 // does that was begun for it, or with the context's cause.
-func (p *pool) acquire(ctx context.Context, to host, much bool) (*member, error) {
+func (p *pool) acquire(ctx context.Context, to host, enough float64) (*member, error) {
 	w := &waiter{to: to, ready: make(chan grant, 1)}
-	p.enter(w, much)
+	p.enter(w, enough)
 	select {
 	case g := <-w.ready:
 		return g.member, g.err
@@ -105,11 +105,11 @@ func (p *pool) acquire(ctx context.Context, to host, much bool) (*member, error)
 }
 
 // enter serves a request, or has it wait.
-func (p *pool) enter(w *waiter, much bool) {
+func (p *pool) enter(w *waiter, enough float64) {
 	p.mu.Lock()
 	defer p.unlock()
 	now := time.Now()
-	for m := choose(p.places, w.to, much); m != nil; m = choose(p.places, w.to, much) {
+	for m := choose(p.places, w.to, enough); m != nil; m = choose(p.places, w.to, enough) {
 		if m.alive() {
 			p.grantLocked(w, m, now)
 			return
@@ -299,7 +299,7 @@ func (p *pool) release(m *member, info Info) {
 	}
 	if info.Known {
 		m.info = info
-		p.meter.saw(info.Rate, now)
+		p.meter.saw(info.Delivered, now)
 	}
 	if m.alive() {
 		e.doubt = false

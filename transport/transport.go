@@ -9,7 +9,8 @@
 // needed. One that the other end closes while it is idle is replaced, and how long
 // it had been idle is learned: from then on idle ones are refreshed before, by a
 // small question. A request with much to send takes the connection that remembers
-// the highest rate, any other the one that remembers the lowest.
+// the highest rate, or the lowest that will do (Exchange.Enough), any other the one
+// that remembers the lowest.
 //
 // A request may take as long as it likes while it gets on; one that stands
 // still is ended, by a StallError:
