@@ -35,6 +35,8 @@ type delivery struct {
 	turn turn
 	sent sent
 
+	outlook    outlook         // when the run began, of a file that has the choice
+	enough     float64         // see transport.Exchange
 	partSize   int64           // that the file is cut by; 0: as the plan has it
 	upload     *journal.Upload // that the parts are sent to; nil before there is one
 	begunAt    time.Time       // of the newest upload of the push
@@ -74,10 +76,18 @@ type outcome struct {
 	orphans         bool            // others were begun for it that are there still
 }
 
+// hasTheChoice is the size of file, in bytes, from which on it matters which
+// connection has it.
+const hasTheChoice = 256 << 10
+
 // run delivers the file. When it returns without an error the store's answers
 // have shown that it has exactly the file's bytes, and the file had not changed
 // up to then.
 func (d *delivery) run(ctx context.Context) (outcome, error) {
+	if d.file.Size() > hasTheChoice {
+		d.outlook = d.up.outlook(d.dest.Bucket)
+		d.enough = d.outlook.apiece(1)
+	}
 	send := d.inParts
 	switch {
 	case d.req.CreateOnly():
@@ -104,10 +114,10 @@ func (d *delivery) cut() int64 {
 	switch {
 	case size > d.up.plan.whole:
 		return d.up.plan.partSize(size)
-	case d.up.plan.split == 0, size < 2*d.up.plan.split, d.req.CreateOnly(), len(d.req.Tags) > 0, !d.unclearSince.IsZero():
+	case d.req.CreateOnly(), len(d.req.Tags) > 0, !d.unclearSince.IsZero():
 		return 0
 	}
-	return d.up.plan.cut(size, d.up.outlook(d.dest.Bucket))
+	return d.up.plan.cut(size, d.outlook)
 }
 
 // whole sends the file by one request, unless an earlier one made the object.

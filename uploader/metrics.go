@@ -61,6 +61,9 @@ func newMetrics(reg prometheus.Registerer, u *Uploader, limit int) *metrics {
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "s3daemon_slots_in_use", Help: "Requests to the store that are under way."},
 			func() float64 { return float64(u.slots.inUse()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "s3daemon_pool_warm", Help: "1 if a warm-up has ended well since the connections were made, else 0."},
+			func() float64 { return map[bool]float64{true: 1}[u.warm.Load()] }),
 	)
 	for _, outcome := range []string{"done", "failed", "cancelled", "refused"} {
 		m.pushes.WithLabelValues(outcome)

@@ -37,7 +37,9 @@ func (d *delivery) inParts(ctx context.Context) (outcome, error) {
 	if d.partSize == 0 {
 		return d.whole(ctx)
 	}
-	d.pacer = newPacer(d.up.outlook(d.dest.Bucket).enough(d.partSize), d.up.limit)
+	room := min(d.outlook.fill(d.partSize), len(d.parts))
+	d.enough = d.outlook.apiece(room)
+	d.pacer = newPacer(room, d.up.limit)
 	uploads := manager.NewUploader(d, func(m *manager.Uploader) {
 		m.PartSize = d.partSize
 		m.MaxUploadParts = maxParts + 1 // at just as many parts as there may be, it would cut them anew

@@ -66,9 +66,19 @@ func (o outlook) inParts(partSize int64, n int) float64 {
 	return 3*o.rtt() + o.send(partSize, o.path.Rates[n-1], o.share()/float64(n))
 }
 
-// enough returns how many parts of that size keep the link full side by side: each
+// apiece returns at what rate a connection will do for one of so many requests that
+// share this push's share of the link; 0 where that is not known. So a connection
+// that remembers more is left for who comes alone.
+func (o outlook) apiece(requests int) float64 {
+	if !o.known() || math.IsInf(o.share(), 1) {
+		return 0
+	}
+	return o.share() / float64(requests)
+}
+
+// fill returns how many parts of that size keep the link full side by side: each
 // is sent, and then waits a round trip for its answer.
-func (o outlook) enough(partSize int64) int {
+func (o outlook) fill(partSize int64) int {
 	if !o.known() || math.IsInf(o.share(), 1) {
 		return firstParts
 	}

@@ -58,7 +58,7 @@ func (d *delivery) exchange(ctx context.Context, operation string) (inner contex
 	case operation == completing:
 		return transport.With(ctx, &transport.Exchange{Answer: answerLimits.complete}), func(error) {}
 	case (operation == putting || operation == "UploadPart") && d.file != nil && d.file.Size() > inMemory:
-		x := new(transport.Exchange)
+		x := &transport.Exchange{Enough: d.enough}
 		d.sent.begin(x)
 		return transport.With(ctx, x), func(err error) { d.sent.end(x, err) }
 	}

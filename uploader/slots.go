@@ -2,6 +2,7 @@ package uploader
 
 import (
 	"context"
+	"slices"
 	"sync"
 )
 
@@ -18,7 +19,8 @@ const (
 // store. Who gets the next one is slotQueue's decision.
 type slots struct {
 	mu    sync.Mutex
-	queue slotQueue // guarded by mu
+	queue slotQueue // guarded by mu, as all below
+	loans []*loan   // those of the singles' that may be called in
 }
 
 func newSlots(limit int) *slots { return &slots{queue: newSlotQueue(limit)} }
@@ -30,7 +32,11 @@ func (s *slots) acquire(ctx context.Context, who *turn, k kind) error {
 	s.mu.Lock()
 	s.queue.add(t)
 	s.grantLocked()
+	called := s.callInLocked(t)
 	s.mu.Unlock()
+	if called != nil {
+		called.wanted()
+	}
 
 	select {
 	case <-t.granted:
@@ -66,8 +72,49 @@ func (s *slots) room() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	q := &s.queue
-	wanted := q.singles + q.parts + len(q.waiting[single]) + len(q.waiting[part])
+	wanted := q.singles + q.parts + len(q.waiting[single]) + len(q.waiting[part]) - len(s.loans)
 	return max(0, q.limit-q.reserved-wanted)
+}
+
+// loan is a slot for what can wait.
+type loan struct{ wanted func() }
+
+// borrow returns a slot that nobody waits for; nil if there is none. As soon as
+// somebody does, wanted is called, and the slot is to be given back then.
+func (s *slots) borrow(wanted func()) *loan {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q := &s.queue
+	if q.singles+q.parts >= q.limit || len(q.waiting[single])+len(q.waiting[part]) > 0 {
+		return nil
+	}
+	q.singles++
+	l := &loan{wanted}
+	s.loans = append(s.loans, l)
+	return l
+}
+
+// giveBack ends a loan.
+func (s *slots) giveBack(l *loan) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i := slices.Index(s.loans, l); i >= 0 { // it was not called in
+		s.loans = slices.Delete(s.loans, i, i+1)
+	}
+	s.queue.done(nil, single)
+	s.grantLocked()
+}
+
+// callInLocked returns a loan that a request needs that has just come; nil if it has
+// no need of any.
+func (s *slots) callInLocked(t *ticket) *loan {
+	n, q := len(s.loans), &s.queue
+	if n == 0 || isClosed(t.granted) || q.singles+q.parts < q.limit {
+		return nil
+	}
+	l := s.loans[n-1]
+	s.loans = slices.Delete(s.loans, n-1, n)
+	return l
 }
 
 func (s *slots) grantLocked() {

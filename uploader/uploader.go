@@ -92,6 +92,7 @@ type Uploader struct {
 	slots        *slots
 	plan         plan
 	path         func(bucket string) transport.Path
+	warmup       push.Destination
 	retry        retryPolicy
 	queueLimit   int
 	syncFiles    bool
@@ -110,6 +111,8 @@ type Uploader struct {
 	stop     context.CancelFunc
 	leaving  chan struct{}             // closed when callers are not to wait any longer
 	cutOffAt atomic.Pointer[time.Time] // when what runs will be cut off; nil: not before Drain
+	cooled   chan struct{}             // has one element when connections may have been lost that were warm
+	warm     atomic.Bool               // a warm-up has ended well since
 	unlisted sync.Once                 // has told that the store does not list the parts of uploads
 	asking   chan struct{}             // one element for each push that is being asked about
 	workers  sync.WaitGroup            // Add in New only
@@ -149,8 +152,8 @@ func newUploader(ctx context.Context, cfg Config) (*Uploader, error) {
 	u := &Uploader{
 		limit: cfg.MaxConnections, slots: newSlots(cfg.MaxConnections), plan: plan{whole: wholeSize, minPart: minPartSize, split: leastPart},
 		retry: newRetryPolicy(cfg.Attempts, cfg.GiveUpAfter), queueLimit: cfg.QueueLimit, syncFiles: cfg.SyncFiles, retryChanged: cfg.RetryChanged, drainQueue: cfg.DrainQueue,
-		checksum: cfg.Checksum, conditions: newConditions(cfg.MaxConnections),
-		journal: cfg.Journal, log: cfg.Log, seed: maphash.MakeSeed(), leaving: make(chan struct{}), asking: make(chan struct{}, mostAsking),
+		warmup: cfg.Warmup, checksum: cfg.Checksum, conditions: newConditions(cfg.MaxConnections),
+		journal: cfg.Journal, log: cfg.Log, seed: maphash.MakeSeed(), leaving: make(chan struct{}), cooled: make(chan struct{}, 1), asking: make(chan struct{}, mostAsking),
 		queue: newQueue(cfg.MaxConnections), live: make(map[push.ID]*entry), labels: make(map[string]*label), puttingBack: make(map[uint64]bool), lately: make(map[uint64]time.Time),
 	}
 	u.stopped, u.stop = context.WithCancel(context.WithoutCancel(ctx))
@@ -190,6 +193,9 @@ func (u *Uploader) start() {
 		u.workers.Go(func() { u.work(part) })
 	}
 	u.workers.Go(u.janitor.run)
+	if u.warmup != (push.Destination{}) {
+		u.workers.Go(u.keepWarm)
+	}
 }
 
 // takeUp puts the pushes that an earlier process left into the queue.
@@ -265,6 +271,7 @@ func (u *Uploader) endpointChanged() {
 	defer u.mu.Unlock()
 	since, cause, down := u.endpoint.down() // asked for here, so that the last change is what counts
 	if down {
+		u.warm.Store(false)
 		u.wire.Rest() // whatever was open died with the way to the store
 	}
 	switch {
@@ -278,6 +285,7 @@ func (u *Uploader) endpointChanged() {
 		u.wire.Wake()
 		u.queue.resume()
 		u.wakeLocked()
+		u.cool()
 	}
 }
 
