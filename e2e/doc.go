@@ -1,8 +1,9 @@
 // Package e2e tests s3daemon from outside: the built binaries run as processes
 // of their own, files are real, and the store is a versitygw with real
-// signatures, real multipart uploads and a file system below it. It has tests
-// only, and is a module of its own so that what they need (a whole S3 server
-// among it) never reaches the daemon's own list of dependencies.
+// signatures, real multipart uploads and a file system below it. It has
+// tests, and in versitygw/ the store of the benchmark of long links. It is a
+// module of its own so that what they need (a whole S3 server among it) never
+// reaches the daemon's own list of dependencies.
 //
 // What a test has to work with, each in the file of that name:
 //
