@@ -161,6 +161,12 @@ func (r *Record) setEnd(f field, text string) {
 		made(&r.Verified).By = text
 	case fieldVerifiedValue:
 		made(&r.Verified).Value = text
+	case fieldConnect:
+		made(&r.Spent).Connect = time.Duration(f.value)
+	case fieldSend:
+		made(&r.Spent).Send = time.Duration(f.value)
+	case fieldStore:
+		made(&r.Spent).Store = time.Duration(f.value)
 	case fieldProblemCode:
 		made(&r.Problem).Code = push.Code(text)
 	case fieldProblemDetail:

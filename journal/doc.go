@@ -113,6 +113,9 @@
 //	36 verified          bytes    by whom: daemon or store
 //	37 verified          bytes    the value
 //	38 create only       varint   1 where an object that exists must stay
+//	39 spent connecting  varint   nanoseconds, as the next two; there even if 0 once the push has ended
+//	40 spent sending     varint
+//	41 spent in store    varint   by the store, on its answers
 //
 // Those of an upload:
 //

@@ -56,6 +56,9 @@ const (
 	fieldVerifiedBy
 	fieldVerifiedValue
 	fieldCreateOnly
+	fieldConnect
+	fieldSend
+	fieldStore
 )
 
 // states has the number that stands for each state on disk.
@@ -98,6 +101,12 @@ func encode(r *Record, state push.State) []byte {
 	b = appendVerified(b, r.Verified)
 	if r.Request.CreateOnly() {
 		b = appendNumber(b, fieldCreateOnly, 1)
+	}
+	if s := r.Spent; s != nil {
+		b = protowire.AppendTag(b, fieldConnect, protowire.VarintType) // even if 0: it says that the others are known
+		b = protowire.AppendVarint(b, uint64(s.Connect))
+		b = appendNumber(b, fieldSend, uint64(s.Send))
+		b = appendNumber(b, fieldStore, uint64(s.Store))
 	}
 	return b
 }

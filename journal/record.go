@@ -30,7 +30,11 @@ type Record struct {
 	Checksum              *push.Checksum
 	Verified              *push.Verified
 	Problem               *push.Problem // Code, Detail and Store are kept, and nothing else of it
+	Spent                 *Spent        // nil where an earlier version ended it
 }
+
+// Spent is where the time of a push went that it was not queued in.
+type Spent struct{ Connect, Send, Store time.Duration }
 
 // Brief is what of a record can be seen without decoding the rest. The slices
 // are valid only during the call that they were handed to.

@@ -31,6 +31,7 @@ func full() *Record {
 		Attempts: 5, Parts: 10000, ETag: "etag", VersionID: "v",
 		Checksum: &push.Checksum{Algorithm: "crc64nvme", Value: "AAAAAAAAAAA="},
 		Verified: &push.Verified{What: "parts", Algorithm: "md5", By: "daemon", Value: "d41d8cd98f00b204e9800998ecf8427e-2"},
+		Spent:    &Spent{Connect: 1, Send: 1<<62 + 1, Store: 3 * time.Second},
 		Problem: &push.Problem{Code: push.StoreRefused, Detail: "no",
 			Store: &push.StoreAnswer{Status: 403, Code: "AccessDenied", Message: "Access Denied", RequestID: "r"}},
 	}
@@ -47,6 +48,8 @@ func TestRecordSurvivesEncoding(t *testing.T) {
 		"a file of the year 1":     func(r *Record) { r.ModTime = time.Time{}.Add(time.Nanosecond).UTC() },
 		"a file of the year 9999":  func(r *Record) { r.ModTime = time.Date(9999, 12, 31, 23, 59, 59, 999999999, time.UTC) },
 		"a file from before 1970":  func(r *Record) { r.ModTime = time.Unix(-5, 5).UTC() },
+		"of an earlier version":    func(r *Record) { r.Spent = nil },
+		"never sent":               func(r *Record) { r.Spent = &Spent{} },
 		"a checksum without value": func(r *Record) { r.Checksum = &push.Checksum{Algorithm: "crc64nvme"} },
 	}
 	for name, change := range tests {
@@ -98,7 +101,7 @@ func TestFieldNumbers(t *testing.T) {
 		numbers = append(numbers, fmt.Sprint(f.number))
 		body = body[n:]
 	}
-	want := "1 2 3 4 5 6 6 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37 38"
+	want := "1 2 3 4 5 6 6 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37 38 39 40 41"
 	if got := strings.Join(numbers, " "); got != want {
 		t.Errorf("fields are %s\nwant      %s", got, want)
 	}

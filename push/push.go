@@ -42,6 +42,17 @@ type Verified struct {
 	Value     string `json:"value"`     // the digest: a CRC64NVME in base64, the others in hexadecimal, those of parts as the ETag has them; of several algorithms the CRC64NVME of the whole
 }
 
+// Timing says where the time of a push went, in seconds that add up to
+// Receipt.Seconds. Where several of its requests were at it at the same time, that
+// time counts once. What went before a restart of the daemon, or before the push was
+// put back, counts as queued.
+type Timing struct {
+	Queued  float64 `json:"queued"`  // no request was under way: it waited for its turn, for its file, or for another attempt
+	Connect float64 `json:"connect"` // a request waited for a connection, and no other was under way
+	Send    float64 `json:"send"`    // requests were under way, and the store had yet to acknowledge all of them
+	Store   float64 `json:"store"`   // it had them, and had yet to answer
+}
+
 // Ended reports whether the state is one of the last three.
 func (s State) Ended() bool { return s == Done || s == Failed || s == Cancelled }
 
@@ -64,6 +75,7 @@ type Receipt struct {
 	StartedAt   time.Time `json:"started_at,omitzero"`  // when its last run began
 	FinishedAt  time.Time `json:"finished_at,omitzero"` // once it has ended
 	Seconds     float64   `json:"seconds"`              // from acceptance to the end, or until now
+	Timing      *Timing   `json:"timing,omitempty"`     // once it has ended: where these seconds went
 	Label       string    `json:"label,omitempty"`
 	SentBytes   int64     `json:"sent_bytes,omitempty"` // while it runs: what the store has acknowledged
 	RetryAt     time.Time `json:"retry_at,omitzero"`    // while it waits for another attempt: when that is due

@@ -35,6 +35,8 @@ type delivery struct {
 	turn turn
 	sent sent
 
+	clock *clock // of the push; nil where it is none's
+
 	outlook    outlook         // when the run began, of a file that has the choice
 	enough     float64         // see transport.Exchange
 	partSize   int64           // that the file is cut by; 0: as the plan has it

@@ -189,7 +189,7 @@ const probeName = ".s3daemon-probe-"
 func (d *delivery) probe(ctx context.Context, ask func(*probe, context.Context) (heeding, error)) (h heeding, err error) {
 	dest := push.Destination{Bucket: d.dest.Bucket, Key: probeKey(d.dest.Key)}
 	p := &probe{
-		delivery: &delivery{up: d.up, dest: dest, id: d.id, req: push.Request{Overwrite: d.req.Overwrite, Encryption: d.req.Encryption, KMSKeyID: d.req.KMSKeyID}},
+		delivery: &delivery{up: d.up, dest: dest, id: d.id, clock: d.clock, req: push.Request{Overwrite: d.req.Overwrite, Encryption: d.req.Encryption, KMSKeyID: d.req.KMSKeyID}},
 		upload:   journal.Upload{Push: d.id, BegunAt: time.Now().UTC(), Store: d.up.name, Bucket: dest.Bucket, Key: dest.Key, Probe: true},
 		left:     d.up.conditions.takes,
 	}

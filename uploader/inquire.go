@@ -170,6 +170,7 @@ func receiptOf(r *journal.Record) push.Receipt {
 		end = time.Now()
 	}
 	receipt.Seconds = max(0, end.Sub(r.AcceptedAt).Seconds())
+	receipt.Timing = timingOf(r.Spent, receipt.Seconds)
 	return receipt
 }
 

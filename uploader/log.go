@@ -20,9 +20,13 @@ func (u *Uploader) refuse(req push.Request, err error) error {
 func (u *Uploader) logEnd(r push.Receipt, failure *push.Error) {
 	attrs := []slog.Attr{
 		slog.String("id", r.ID), slog.String("file", r.File), slog.String("destination", r.Destination),
-		slog.Int64("size", r.Size), slog.Float64("seconds", r.Seconds), slog.Float64("waited_seconds", waited(r)),
-		slog.Int("parts", r.Parts), slog.Int("attempts", r.Attempts),
+		slog.Int64("size", r.Size), slog.Float64("seconds", r.Seconds),
 	}
+	if t := r.Timing; t != nil {
+		attrs = append(attrs, slog.Float64("queued_seconds", t.Queued), slog.Float64("connect_seconds", t.Connect),
+			slog.Float64("send_seconds", t.Send), slog.Float64("store_seconds", t.Store))
+	}
+	attrs = append(attrs, slog.Int("parts", r.Parts), slog.Int("attempts", r.Attempts))
 	level, message := slog.LevelInfo, "push done"
 	switch r.State {
 	case push.Failed:
@@ -47,12 +51,4 @@ func reasons(label string, failure *push.Error) []slog.Attr {
 		}
 	}
 	return attrs
-}
-
-// waited returns how long the push waited for its turn, in seconds.
-func waited(r push.Receipt) float64 {
-	if r.StartedAt.IsZero() {
-		return r.Seconds
-	}
-	return r.StartedAt.Sub(r.AcceptedAt).Seconds()
 }

@@ -14,6 +14,7 @@ type plain struct{ s3.HTTPClient }
 
 // Do makes one request.
 func (p plain) Do(req *http.Request) (*http.Response, error) {
+	tripOf(req.Context()).enter(connecting)
 	resp, err := p.HTTPClient.Do(req)
 	if err == nil {
 		joinValues(resp.Header, "Etag")

@@ -51,16 +51,22 @@ func (s *sent) end(x *transport.Exchange, err error) {
 	}
 }
 
-// exchange gives an attempt at an operation its limits, and has the bytes of the
-// file counted that it sends. What leaves at once needs neither.
+// exchange gives an attempt at an operation its limits, has its time counted, and
+// the bytes of the file that it sends. What leaves at once needs no counting.
 func (d *delivery) exchange(ctx context.Context, operation string) (inner context.Context, ended func(error)) {
-	switch {
-	case operation == completing:
-		return transport.With(ctx, &transport.Exchange{Answer: answerLimits.complete}), func(error) {}
-	case (operation == putting || operation == "UploadPart") && d.file != nil && d.file.Size() > inMemory:
-		x := &transport.Exchange{Enough: d.enough}
-		d.sent.begin(x)
-		return transport.With(ctx, x), func(err error) { d.sent.end(x, err) }
+	t, inner := newTrip(ctx, d.clock)
+	if operation == completing {
+		t.Answer = answerLimits.complete
 	}
-	return ctx, func(error) {}
+	carries := (operation == putting || operation == "UploadPart") && d.file != nil && d.file.Size() > inMemory
+	if carries {
+		t.Enough = d.enough
+		d.sent.begin(&t.Exchange)
+	}
+	return inner, func(err error) {
+		t.enter(over)
+		if carries {
+			d.sent.end(&t.Exchange, err)
+		}
+	}
 }

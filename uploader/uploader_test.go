@@ -110,6 +110,9 @@ func (r *rig) Push(ctx context.Context, req push.Request) (push.Receipt, error) 
 	if err == nil && receipt.State == push.Done && (receipt.Verified == nil || receipt.Verified.Value == "" || receipt.Checksum == nil || *receipt.Checksum != r.checksumOf(req.File)) {
 		err = fmt.Errorf("done, verified %+v, with the checksum %+v", receipt.Verified, receipt.Checksum)
 	}
+	if receipt.State.Ended() && !addsUp(receipt) {
+		err = errors.Join(err, fmt.Errorf("the timing %+v does not add up to %v seconds", receipt.Timing, receipt.Seconds))
+	}
 	return receipt, err
 }
 

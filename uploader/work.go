@@ -131,7 +131,7 @@ func (u *Uploader) newDelivery(ctx context.Context, r *journal.Record, t *task) 
 	if err != nil {
 		return nil, false, err
 	}
-	d = &delivery{up: u, id: r.ID, req: r.Request, dest: dest, retriedAt: r.RetriedAt}
+	d = &delivery{up: u, id: r.ID, req: r.Request, dest: dest, retriedAt: r.RetriedAt, clock: &t.clock}
 	u.mu.Lock()
 	t.inParts = t.inParts || r.Parts > 1
 	d.madeBefore = u.lately[u.objectHash(dest)]
@@ -331,6 +331,7 @@ func (u *Uploader) write(e *entry, t *task, accepted *journal.Record, state push
 	r.ETag, r.VersionID, r.Checksum = got.etag, got.versionID, got.checksum
 	r.Verified = got.verified
 	r.Parts = cmp.Or(got.parts, r.Parts)
+	r.Spent = t.clock.spent()
 	if failure != nil {
 		r.Problem = failure.Problem()
 	}
