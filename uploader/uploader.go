@@ -171,6 +171,8 @@ func newUploader(ctx context.Context, cfg Config) (*Uploader, error) {
 		u.base, _ = url.Parse(*endpoint) // where it is none, each request says so
 	}
 	u.metrics = newMetrics(cfg.Metrics, u, cfg.MaxConnections)
+	cfg.Metrics.MustRegister(connectionCollector{wire, dialer.TCP(), cfg.Bandwidth})
+	logTCP(u.log, cfg.Congestion, dialer.TCP())
 	u.janitor = newJanitor(u)
 	for k := range u.turn {
 		u.turn[k] = sync.NewCond(&u.mu)
