@@ -48,10 +48,16 @@ type receipt struct {
 	StartedAt  time.Time `json:"started_at"`
 	FinishedAt time.Time `json:"finished_at"`
 	Seconds    float64   `json:"seconds"`
-	Label      string    `json:"label"`
-	SentBytes  int64     `json:"sent_bytes"`
-	RetryAt    time.Time `json:"retry_at"`
-	Problem    *problem  `json:"problem"`
+	Timing     *struct {
+		Queued  float64 `json:"queued"`
+		Connect float64 `json:"connect"`
+		Send    float64 `json:"send"`
+		Store   float64 `json:"store"`
+	} `json:"timing"`
+	Label     string    `json:"label"`
+	SentBytes int64     `json:"sent_bytes"`
+	RetryAt   time.Time `json:"retry_at"`
+	Problem   *problem  `json:"problem"`
 }
 
 type problem struct {

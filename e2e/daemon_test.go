@@ -144,6 +144,16 @@ func (d *daemon) wait() int {
 	return d.cmd.ProcessState.ExitCode()
 }
 
+// logged waits until the log has n lines with that message.
+func (d *daemon) logged(t testing.TB, n int, msg string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if _, err := d.out.wait(ctx, n, msg); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // kill ends the process by SIGKILL: what it had not put on disk is gone.
 func (d *daemon) kill() {
 	d.t.Helper()

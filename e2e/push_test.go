@@ -165,8 +165,23 @@ func checkReceipt(t testing.TB, r receipt, file string) {
 	if r.ID == "" || r.AcceptedAt.IsZero() || r.StartedAt.Before(r.AcceptedAt) || r.FinishedAt.Before(r.StartedAt) || r.Seconds <= 0 {
 		t.Errorf("the receipt's times are out of order: %+v", r)
 	}
+	checkTiming(t, r)
 	if d := r.FinishedAt.Sub(r.AcceptedAt).Seconds() - r.Seconds; d < -0.01 || d > 0.01 {
 		t.Errorf("the receipt has %v seconds, and %v from acceptance to the end", r.Seconds, r.FinishedAt.Sub(r.AcceptedAt))
+	}
+}
+
+// checkTiming holds the timing of a push that has ended to its seconds.
+func checkTiming(t testing.TB, r receipt) {
+	t.Helper()
+	m := r.Timing
+	if m == nil {
+		t.Errorf("the receipt has no timing: %+v", r)
+		return
+	}
+	sum := m.Queued + m.Connect + m.Send + m.Store
+	if min(m.Queued, m.Connect, m.Send, m.Store) < 0 || sum < r.Seconds-1e-6 || sum > r.Seconds+1e-6 {
+		t.Errorf("the timing %+v does not add up to %v seconds", *m, r.Seconds)
 	}
 }
 

@@ -206,9 +206,12 @@ const (
 // request is the way of every request to the store: it takes a slot, makes an
 // attempt, gives the slot back, and repeats that as the retry policy says. No
 // slot is held during a backoff, nor while the store cannot be reached, which
-// uses no attempts up. When the daemon stops it does not wait for the store to come
-// back: the push is as well off in the journal, with the parts that have arrived.
+// uses no attempts up. Nor does a connection that is gone when it is used: the
+// request goes again at once, as often as there are connections. When the daemon
+// stops it does not wait for the store to come back: the push is as well off in the
+// journal, with the parts that have arrived.
 func (d *delivery) request(ctx context.Context, operation string, k kind, p placing, attempt func(context.Context, *commitment) error) error {
+	gone := 0 // connections that were so
 	for n := 1; ; n++ {
 		if err := d.up.endpoint.wait(ctx, d.up.leaving); err != nil {
 			return err
@@ -217,6 +220,11 @@ func (d *delivery) request(ctx context.Context, operation string, k kind, p plac
 			return err
 		}
 		err := d.attempt(ctx, operation, k, attempt)
+		if d.goesAgain(operation, err) && gone < d.up.limit {
+			gone++
+			n--
+			continue
+		}
 		if notTried(err) && p != first || knownDown(err) {
 			n--
 			continue
@@ -249,6 +257,13 @@ func (d *delivery) request(ctx context.Context, operation string, k kind, p plac
 			}
 		}
 	}
+}
+
+// goesAgain reports whether an attempt met a connection that was gone. Where no
+// object is to be replaced, the store may have refused the request before it had
+// read it, and closed the connection on its answer: see create.
+func (d *delivery) goesAgain(operation string, err error) bool {
+	return untaken(err) && (operation != putting || d.condition() == nil)
 }
 
 // attempt makes one attempt with the slot that was acquired, and gives it back.

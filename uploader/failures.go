@@ -35,6 +35,13 @@ func reusedInVain(err error) bool {
 	return ok && broken.Reused
 }
 
+// untaken reports whether a connection broke so that the store cannot have acted
+// on the request.
+func untaken(err error) bool {
+	broken, ok := errors.AsType[*transport.BrokenError](err)
+	return ok && broken.Untaken
+}
+
 // mendedAtOnce reports whether a connection broke, or stood still while it was
 // sent on. Another one may do at once. A store that has everything and does not
 // answer is no better on another one, and has had the slot for long enough.

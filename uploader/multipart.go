@@ -362,7 +362,7 @@ func unclear(err error) bool {
 	answer := answerOf(err)
 	refused := answer.Status >= 300 && answer.Status < 500
 	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
-	return !refused && !untrusted && !neverSent(err) && !notTried(err)
+	return !refused && !untrusted && !untaken(err) && !neverSent(err) && !notTried(err)
 }
 
 // AbortMultipartUpload is never called: what a run leaves is for the next one,

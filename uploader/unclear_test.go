@@ -8,10 +8,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+
 	"github.com/lsst-dm/s3daemon/push"
+	"github.com/lsst-dm/s3daemon/transport"
 )
 
 // fate is what becomes of a request: whether the store gets it, and what its
@@ -238,5 +242,49 @@ func TestQuestionInVainIsTheLast(t *testing.T) {
 	}
 	if want := []string{putting, asking}; !slices.Equal(asked, want) {
 		t.Errorf("%q, want %q", asked, want)
+	}
+}
+
+// brokenClient breaks the first requests as a connection does that was gone.
+type brokenClient struct {
+	s3.HTTPClient
+	left atomic.Int32
+}
+
+func (c *brokenClient) Do(req *http.Request) (*http.Response, error) {
+	if c.left.Add(-1) >= 0 {
+		req.Body.Close()
+		return nil, &transport.BrokenError{Reused: true, Untaken: true, Err: io.EOF}
+	}
+	return c.HTTPClient.Do(req)
+}
+
+// TestUntaken: what the store has not heard goes again at once, and is no attempt
+// as often as there are connections; after that it is one. Nothing is asked first.
+func TestUntaken(t *testing.T) {
+	for _, tt := range []struct{ gone, attempts int32 }{
+		{1, 1}, {4, 1}, {5, 2}, // of four connections
+	} {
+		for _, size := range []int{1000, inMemory + 1} {
+			t.Run(fmt.Sprint(tt.gone, " ", size), func(t *testing.T) {
+				r := newRig(t)
+				broken := &brokenClient{HTTPClient: r.putter.options.HTTPClient}
+				r.putter.options.HTTPClient = broken
+				broken.left.Store(tt.gone)
+				var asked atomic.Int32
+				r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+					if req.Method == http.MethodHead {
+						asked.Add(1)
+					}
+					next.ServeHTTP(w, req)
+				})
+				path, content := r.file(t, "f", size)
+				receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
+				if err != nil || receipt.Attempts != int(tt.attempts) || asked.Load() != 0 {
+					t.Errorf("%+v, %v; the store was asked %d times", receipt, err, asked.Load())
+				}
+				r.wantObject(t, "k", content)
+			})
+		}
 	}
 }
