@@ -69,13 +69,15 @@ func (r *rig) cancelHeld(t *testing.T, size int, answer func(http.ResponseWriter
 func TestCompletionNotTried(t *testing.T) {
 	r := newRig(t)
 	var closed, failOnce atomic.Bool
-	connect := r.endpoint.connect
-	r.endpoint.connect = func(ctx context.Context, network, address string) (net.Conn, error) {
-		if failOnce.CompareAndSwap(true, false) {
-			return nil, errTimeout
+	r.Uploader = r.again(t, func(u *Uploader) { // before the pool is opened
+		connect := u.endpoint.connect
+		u.endpoint.connect = func(ctx context.Context, network, address string) (net.Conn, error) {
+			if failOnce.CompareAndSwap(true, false) {
+				return nil, errTimeout
+			}
+			return connect(ctx, network, address)
 		}
-		return connect(ctx, network, address)
-	}
+	})
 	var parts, completes atomic.Int32
 	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
 		if req.Method == http.MethodHead && completes.Load() == 0 {
@@ -193,7 +195,9 @@ func TestCancelAborts(t *testing.T) {
 // nobody need be asked.
 func TestCancelNeverSent(t *testing.T) {
 	r := newRig(t)
-	r.endpoint.connect = func(ctx context.Context, network, address string) (net.Conn, error) { return nil, errTimeout }
+	r.Uploader = r.again(t, func(u *Uploader) { // before the pool is opened
+		u.endpoint.connect = func(context.Context, string, string) (net.Conn, error) { return nil, errTimeout }
+	})
 	path, _ := r.file(t, "f", 100)
 	id := r.later(t, push.Request{File: path, Destination: "s3://bucket/k"})
 	until(t, "down", func() bool {
