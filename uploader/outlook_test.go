@@ -47,7 +47,8 @@ func TestCut(t *testing.T) {
 		{"and twenty want the link", file, transport.Path{RTT: 200 * ms, Rates: rates(25, 60), Window: wide, Rate: gbit}, 20, 22, 1},
 		{"and three do", file, transport.Path{RTT: 200 * ms, Rates: rates(25, 60), Window: wide, Rate: gbit}, 3, 8, 3},
 		{"and it is slow", file, transport.Path{RTT: 200 * ms, Rates: rates(25, 60), Window: wide, Rate: 60e6 / 8}, 1, 22, 1},
-		{"the send buffer holds little", 2 * file / 3 * 2, transport.Path{RTT: 200 * ms, Rates: rates(25, 160), Window: stock, Rate: 20e6}, 1, 22, 4},
+		{"the send buffer holds little", file, transport.Path{RTT: 200 * ms, Rates: rates(25, 120), Window: stock, Rate: 16e6}, 1, 22, 3},
+		{"and the link is known to carry no more", file, transport.Path{RTT: 200 * ms, Rates: rates(25, 60), Window: stock, Rate: 7.5e6}, 1, 22, 1},
 		{"all are cold", file, transport.Path{RTT: 200 * ms, Rates: rates(25, .6), Window: stock}, 1, 22, 1},
 		{"the store is near", file, transport.Path{RTT: time.Millisecond, Rates: rates(25, 900), Window: stock, Rate: gbit}, 1, 22, 1},
 		{"the store is near, and the link was shared", file, transport.Path{RTT: 20 * ms, Rates: rates(25, 60), Window: stock, Rate: gbit}, 1, 22, 3},
@@ -72,6 +73,33 @@ func TestCut(t *testing.T) {
 				}
 			}
 			t.Errorf("%s: %d parts, want %d: as a whole %.2f s, in parts %.2f", tc.name, got, tc.parts, whole, parts[2:])
+		}
+	}
+}
+
+// TestFill: a large file begins with as many parts as the link takes, four where that
+// is not known.
+func TestFill(t *testing.T) {
+	const ms, gbit, stock = time.Millisecond, 1e9 / 8, 4 << 20
+	for _, tc := range []struct {
+		name   string
+		path   transport.Path
+		beside int
+		want   int
+	}{
+		{"nothing is known", transport.Path{}, 1, 4},
+		{"nor what the link carries", transport.Path{RTT: 200 * ms, Rates: rates(25, 1)}, 1, 4},
+		{"each is as fast as the link", transport.Path{RTT: 200 * ms, Rates: rates(25, 1000), Rate: gbit}, 1, 4},
+		{"all remember their share of a burst", transport.Path{RTT: 200 * ms, Rates: rates(25, 60), Rate: gbit}, 1, 12},
+		{"with three others", transport.Path{RTT: 200 * ms, Rates: rates(25, 60), Rate: gbit}, 4, 5},
+		{"few are idle", transport.Path{RTT: 200 * ms, Rates: rates(6, 60), Rate: gbit}, 1, 6},
+		{"the link is longer", transport.Path{RTT: 800 * ms, Rates: rates(25, 1000), Rate: gbit}, 1, 13},
+		{"the link is slow", transport.Path{RTT: 200 * ms, Rates: rates(25, 1), Rate: gbit / 50}, 1, 4},
+		{"the store is near", transport.Path{RTT: ms, Rates: rates(25, 60), Rate: gbit}, 1, 4},
+		{"the send buffer holds little", transport.Path{RTT: 200 * ms, Rates: rates(25, 1000), Window: stock, Rate: gbit}, 1, 11},
+	} {
+		if got := (outlook{path: tc.path, beside: tc.beside}).fill(minPartSize); got != tc.want {
+			t.Errorf("%s: %d parts, want %d", tc.name, got, tc.want)
 		}
 	}
 }
