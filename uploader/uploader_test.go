@@ -46,7 +46,7 @@ type rig struct {
 	fault atomic.Pointer[func(http.ResponseWriter, *http.Request, http.Handler)]
 }
 
-func newRig(t *testing.T, change ...func(*Config)) *rig {
+func newRig(t testing.TB, change ...func(*Config)) *rig {
 	t.Helper()
 	r := &rig{log: new(lockedBuffer), registry: prometheus.NewRegistry(), dir: t.TempDir()}
 	s, err := store.Start([]string{"bucket"}, func(next http.Handler) http.Handler {
@@ -138,7 +138,7 @@ func (r *rig) recorded(t *testing.T) (left []*journal.Upload) {
 }
 
 // openJournal opens a journal that is closed after whatever uses it.
-func openJournal(t *testing.T, dir string) *journal.Journal {
+func openJournal(t testing.TB, dir string) *journal.Journal {
 	t.Helper()
 	j, err := journal.Open(journal.Config{Dir: dir, HistoryAge: time.Hour, HistoryCount: 1000, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
 	if err != nil {
