@@ -30,11 +30,19 @@ func newTransport(t *testing.T, cfg Config) *Transport {
 
 // overSockets is a Transport on real connections, where nothing may stand still
 // for longer than that.
-func overSockets(t *testing.T, stall time.Duration) *Transport {
-	return newTransport(t, Config{
+func overSockets(t *testing.T, stall time.Duration, change ...func(*Config)) *Transport {
+	return newTransport(t, socketsConfig(stall, change...))
+}
+
+func socketsConfig(stall time.Duration, change ...func(*Config)) Config {
+	cfg := Config{
 		Connections: 1, ConnectTimeout: 5 * time.Second, StallTimeout: stall, Answer: time.Minute, Rest: time.Minute,
-		Dial: NewDialer(DialConfig{ConnectTimeout: 5 * time.Second, StallTimeout: stall, Congestion: Auto}).Dial,
-	})
+		Dial: NewDialer(DialConfig{ConnectTimeout: 5 * time.Second, StallTimeout: stall}).Dial,
+	}
+	for _, f := range change {
+		f(&cfg)
+	}
+	return cfg
 }
 
 // serve begins a server that answers every request so.
@@ -103,3 +111,13 @@ func put(tr *Transport, ctx context.Context, url string, size int64, body io.Rea
 
 // zeros is a body of that many bytes.
 func zeros(size int64) io.Reader { return bytes.NewReader(make([]byte, size)) }
+
+// until waits for something that will be so.
+func until(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !is(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}

@@ -22,6 +22,8 @@ const (
 	dialEvery   = time.Second
 	rarelyEvery = 30 * time.Second
 	mostPause   = 30 * time.Second
+	// retireEvery is between two looks for connections to ends that have moved.
+	retireEvery = 30 * time.Second
 )
 
 // keeping is the state of that.
@@ -30,6 +32,7 @@ type keeping struct {
 	next       time.Time // when the timer is to fire; zero: it is not
 	down       bool      // nothing is done
 	refreshing int       // connections that are
+	retire     time.Time // when those are looked for that are to be replaced
 }
 
 // endurance is what was learned of how long the other end leaves a connection
@@ -37,6 +40,7 @@ type keeping struct {
 type endurance struct {
 	limit   time.Duration // after which it closes one; 0: after longer than anybody saw
 	scouted time.Time     // when a longer one was tried last
+	vain    bool          // it closes one that is refreshed, too
 }
 
 // lost says that a connection was closed after it had been idle for so long. The
@@ -58,7 +62,7 @@ func (e *endurance) survived(rested time.Duration) {
 // scout is left for longer than is known to be safe.
 func (e *endurance) refreshAfter(scout bool) time.Duration {
 	switch {
-	case e.limit < leastLimit:
+	case e.vain, e.limit < leastLimit:
 		return 0
 	case scout:
 		return e.limit * 3 / 2
@@ -142,6 +146,9 @@ func (p *pool) tendLocked(now time.Time) {
 			p.refreshLocked(m, now)
 		}
 	}
+	if p.current != nil {
+		p.retireLocked(now)
+	}
 }
 
 // fillLocked begins connections to a host in the places that are free. Where the
@@ -210,9 +217,36 @@ func (p *pool) refreshLocked(m *member, now time.Time) {
 		p.keeping.refreshing--
 		if err == nil {
 			p.count.refreshed++
+			e.endure.vain = m.state == left
 		}
 		p.tendLocked(time.Now())
 	})
+}
+
+// retireLocked replaces the idle connections whose other end has moved, the least
+// warm first, and one after the other. Each is closed when there is another.
+func (p *pool) retireLocked(now time.Time) {
+	if now.Before(p.keeping.retire) {
+		p.armLocked(p.keeping.retire, now)
+		return
+	}
+	var old *member
+	for _, at := range p.places {
+		m := at.member
+		switch {
+		case m == nil || m.state != idle:
+		case at.dial != nil:
+			return // whose end comes here again
+		case (old == nil || m.info.Rate < old.info.Rate) && !p.current(m):
+			old = m
+		}
+	}
+	if old == nil {
+		p.keeping.retire = now.Add(retireEvery)
+		p.armLocked(p.keeping.retire, now)
+		return
+	}
+	p.beginLocked(old.to, old.place, nil, nil, now)
 }
 
 // armLocked has the timer fire at that time, if it would not before; zero is never.

@@ -47,7 +47,7 @@ type member struct {
 	// request that has it.
 	place    int
 	state    state
-	since    time.Time     // that it is idle, or when it was made
+	since    time.Time     // when it was free last
 	waited   bool          // it was idle before, or carried a request
 	rested   time.Duration // for so long it had been idle when it was taken
 	requests int64

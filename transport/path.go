@@ -90,7 +90,7 @@ func (t *Transport) Connections() []Connection {
 type Totals struct {
 	Dials        int64 // begun
 	DialFailures int64
-	Lost         int64 // connections that the other end closed while they were idle
+	Lost         int64 // connections that the other end closed while they were idle, as far as was noticed
 	Refreshed    int64 // times that one was, lest it be
 	Reused       int64 // requests that found one open
 

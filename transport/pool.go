@@ -14,9 +14,10 @@ import (
 // that or one that is given back, whichever comes first, and those that wait are
 // served in order. What it does unasked is in keep.go.
 type pool struct {
-	dial func(ctx context.Context, to host) (*member, error)
-	ask  func(context.Context, *member) error // refreshes a connection and releases it; nil: none is refreshed
-	once bool                                 // each connection is for one request
+	dial    func(ctx context.Context, to host) (*member, error)
+	ask     func(context.Context, *member) error // refreshes a connection and releases it; nil: none is refreshed
+	current func(*member) bool                   // whether it would be made to the same end today; it does not wait
+	once    bool                                 // each connection is for one request
 
 	ctx        context.Context // of what is done unasked
 	end        context.CancelFunc
@@ -34,11 +35,12 @@ type pool struct {
 	departed Info // sums of what the connections had done that are no more
 }
 
-// place is where a connection may be.
+// place is where a connection may be, or one is being made, in place of the other
+// where there are both.
 type place struct {
-	member *member   // that is there
-	dial   *dial     // or is being made
-	begun  time.Time // when that was begun
+	member *member
+	dial   *dial
+	begun  time.Time // when the last dial was
 }
 
 // dial is a connection in the making.
@@ -66,7 +68,7 @@ type end struct {
 	endure endurance
 	scout  *member // that shows whether one may be idle for longer; nil where none does
 	retry  retry
-	doubt  bool          // one of its idle connections was found gone, and none sound since
+	doubt  time.Time     // when one was found gone that had been idle; zero once one was sound since
 	trip   time.Duration // the round trip of the connection that was free last; 0: none is known
 }
 
@@ -194,7 +196,7 @@ func (p *pool) dialLocked(now time.Time) {
 // adoptLocked has a request wait for what is being made for nobody.
 func (p *pool) adoptLocked(w *waiter) bool {
 	for _, at := range p.places {
-		if d := at.dial; d != nil && d.who == nil && d.to == w.to {
+		if d := at.dial; d != nil && d.who == nil && d.to == w.to && at.member == nil {
 			d.who, w.dial = w, d
 			return true
 		}
@@ -229,7 +231,7 @@ func (p *pool) beginLocked(to host, at int, who *waiter, instead *member, now ti
 	if who != nil {
 		who.dial = d
 	}
-	p.places[at] = place{dial: d, begun: now}
+	p.places[at].dial, p.places[at].begun = d, now
 	p.count.dials++
 	begin := p.background.Go
 	if p.closed {
@@ -259,24 +261,40 @@ func (p *pool) made(at int, m *member, err error) {
 	now := time.Now()
 	d := p.places[at].dial
 	p.places[at].dial = nil
-	w := d.who
-	if w != nil {
+	if w := d.who; w != nil {
 		w.dial, d.who = nil, nil
+		if err != nil {
+			p.leaveLocked(w)
+			w.ready <- grant{err: err}
+		}
 	}
 	if err != nil {
 		p.count.failures++
 		p.endLocked(d.to).retry.failed(now)
-		if w != nil {
-			p.leaveLocked(w)
-			w.ready <- grant{err: err}
-		}
+		p.keeping.retire = now.Add(retireEvery)
 	} else {
 		p.endLocked(d.to).retry = retry{}
-		p.places[at].member, m.place = m, at
-		p.restLocked(m, now)
+		p.placeLocked(m, at, now)
 	}
 	p.dialLocked(now)
 	p.tendLocked(now)
+}
+
+// placeLocked puts a new connection where it was made for. One that it was to
+// replace may have been taken meanwhile: then it is one too many.
+func (p *pool) placeLocked(m *member, at int, now time.Time) {
+	old := p.places[at].member
+	if old != nil && old.state == busy {
+		p.dropped = append(p.dropped, m)
+		m.state = left
+		p.keeping.retire = now.Add(retireEvery)
+		return
+	}
+	if old != nil {
+		p.dropLocked(old)
+	}
+	p.places[at].member, m.place = m, at
+	p.restLocked(m, now)
 }
 
 // endLocked returns what is known of a host.
@@ -302,7 +320,7 @@ func (p *pool) release(m *member, info Info) {
 		p.meter.saw(info.Delivered, now)
 	}
 	if m.alive() {
-		e.doubt = false
+		e.doubt = time.Time{}
 		e.endure.survived(m.rested)
 	}
 	m.waited = true
@@ -321,6 +339,7 @@ func (p *pool) restLocked(m *member, now time.Time) bool {
 		p.dropLocked(m)
 		return false
 	}
+	m.since = now
 	e := p.endLocked(m.to)
 	if trip := roundTrip(m.info); trip > 0 {
 		e.trip = trip
@@ -331,7 +350,7 @@ func (p *pool) restLocked(m *member, now time.Time) bool {
 		p.grantLocked(w, m, now)
 		return true
 	}
-	m.state, m.since = idle, now
+	m.state = idle
 	p.armLocked(p.dueLocked(m, e), now)
 	return true
 }
@@ -358,23 +377,36 @@ func (p *pool) lostLocked(m *member, now time.Time) {
 	p.dropLocked(m)
 }
 
-// distrust is told that a connection which had been idle was found gone when it was
-// used. Those that have been idle as long, or longer, are as dead; and all of them
-// where that is the second such connection in a row.
+// distrust is told that a connection was found gone when it was used once more. If
+// it had been idle for a while, those that have been for as long, or longer, are as
+// dead; and where it is the second in a row, all that were idle when the first was
+// found.
 func (p *pool) distrust(m *member) {
 	p.mu.Lock()
 	defer p.unlock()
 	now := time.Now()
 	e := p.endLocked(m.to)
-	p.learnLocked(m, m.rested, now)
+	p.count.lost++
+	before := e.doubt
+	if m.rested > staleAfter {
+		p.learnLocked(m, m.rested, now)
+		before = later(before, m.since.Add(staleAfter))
+	}
 	for _, at := range p.places {
-		if o := at.member; o != nil && o.state == idle && o.to == m.to && (e.doubt || !o.since.After(m.since.Add(staleAfter))) {
+		if o := at.member; o != nil && o.state == idle && o.to == m.to && o.since.Before(before) {
 			p.dropLocked(o)
 		}
 	}
-	e.doubt = true
+	e.doubt = now
 	p.dialLocked(now)
 	p.tendLocked(now)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // dropLocked takes a connection out of the pool, and has it closed.

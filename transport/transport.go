@@ -38,6 +38,7 @@ package transport
 import (
 	"context"
 	"crypto/x509"
+	"net"
 	"net/http"
 	"net/url"
 	"time"
@@ -57,6 +58,10 @@ type Config struct {
 	// Refresh makes a small question to a host, whose answer does not matter, that
 	// keeps a connection from being closed. Where it is nil none is asked.
 	Refresh func(ctx context.Context, host *url.URL) (*http.Request, error)
+	// Current reports whether a connection to the address, which has that other end,
+	// would still be made to it, without waiting: Dialer.Current. One that would not
+	// is replaced while it is idle. Where it is nil none is.
+	Current func(address string, remote net.Addr) bool
 }
 
 // Transport is the HTTP client that the SDK asks for, without the redirects
@@ -76,6 +81,9 @@ func New(cfg Config) *Transport {
 	t.pool.once = cfg.Once
 	if cfg.Refresh != nil {
 		t.pool.ask = func(ctx context.Context, m *member) error { return t.refresh(ctx, m, cfg.Refresh) }
+	}
+	if cfg.Current != nil {
+		t.pool.current = func(m *member) bool { return cfg.Current(m.dialed, m.conn.RemoteAddr()) }
 	}
 	return t
 }

@@ -59,7 +59,7 @@ func newClient(ctx context.Context, cfg Config, dialer *transport.Dialer, dial t
 	}
 	connections := transport.Config{
 		Connections: cfg.MaxConnections, ConnectTimeout: cfg.ConnectTimeout, StallTimeout: cfg.StallTimeout,
-		Answer: answerLimits.answer, Rest: answerLimits.rest, Roots: roots, Dial: dial, Refresh: question,
+		Answer: answerLimits.answer, Rest: answerLimits.rest, Roots: roots, Dial: dial, Refresh: question, Current: dialer.Current,
 	}
 	wire = transport.New(connections)
 	client = s3.NewFromConfig(shared, func(o *s3.Options) {

@@ -1,0 +1,216 @@
+package transport
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// late is a connection that does not hear of its end before something is written
+// to it, as when what stands between has forgotten it.
+type late struct {
+	net.Conn
+	written chan struct{}
+	closed  chan struct{}
+	once    sync.Once
+}
+
+func (l *late) Read(p []byte) (int, error) {
+	n, err := l.Conn.Read(p)
+	if err != nil {
+		select {
+		case <-l.written:
+		case <-l.closed:
+		}
+	}
+	return n, err
+}
+
+func (l *late) Write(p []byte) (int, error) {
+	n, err := l.Conn.Write(p)
+	select {
+	case l.written <- struct{}{}:
+	default:
+	}
+	return n, err
+}
+
+func (l *late) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return l.Conn.Close()
+}
+
+// ending is a server whose connections can be ended from its side.
+type ending struct {
+	*httptest.Server
+	requests atomic.Int64
+	mu       sync.Mutex
+	open     map[net.Conn]http.ConnState
+}
+
+func newEnding(t *testing.T, secure bool, answer http.HandlerFunc) *ending {
+	e := &ending{open: make(map[net.Conn]http.ConnState)}
+	e.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		io.Copy(io.Discard, req.Body)
+		e.requests.Add(1)
+		answer(w, req)
+	}))
+	e.Config.ConnState = func(conn net.Conn, s http.ConnState) {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if e.open[conn] = s; s == http.StateClosed {
+			delete(e.open, conn)
+		}
+	}
+	if secure {
+		e.StartTLS()
+	} else {
+		e.Start()
+	}
+	t.Cleanup(e.Close)
+	return e
+}
+
+// count returns how many connections are open.
+func (e *ending) count() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.open)
+}
+
+// end closes all connections, or has them reset.
+func (e *ending) end(reset bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for conn := range e.open {
+		raw := withoutTLS(conn).(*net.TCPConn) // what TLS says of the end would be heard
+		if reset {
+			raw.SetLinger(0)
+		}
+		raw.Close()
+	}
+}
+
+func (e *ending) roots() *x509.CertPool {
+	if e.Certificate() == nil {
+		return nil
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(e.Certificate())
+	return pool
+}
+
+// TestAllGone: where all connections are gone and nobody has heard of it, a request
+// fails that cannot have been taken, and the next goes at once on one that lives.
+func TestAllGone(t *testing.T) {
+	const connections = 25
+	for _, tc := range []struct {
+		name          string
+		secure, reset bool
+		used          bool // the connections have carried requests
+	}{
+		{"closed", false, false, false}, {"reset", false, true, false},
+		{"closed, with TLS", true, false, false}, {"reset, with TLS", true, true, false},
+		{"closed after use", false, false, true}, {"reset after use", false, true, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			may := make(chan struct{})
+			s := newEnding(t, tc.secure, func(_ http.ResponseWriter, req *http.Request) { <-may })
+			tr := overSockets(t, 10*time.Second, func(cfg *Config) { cfg.Connections, cfg.Roots = connections, s.roots() })
+			dial := tr.maker.http.DialContext
+			tr.maker.http.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+				conn, err := dial(ctx, network, address)
+				if err != nil {
+					return nil, err
+				}
+				return &late{Conn: conn, written: make(chan struct{}), closed: make(chan struct{})}, nil
+			}
+			base, _ := url.Parse(s.URL)
+			tr.Keep(base)
+			until(t, "all to be open", func() bool { return s.count() == connections && len(tr.Path(base).Rates) == connections })
+			if tc.used {
+				var wg sync.WaitGroup
+				for range connections {
+					wg.Go(func() {
+						if _, err := put(tr, t.Context(), s.URL, 100, zeros(100)); err != nil {
+							t.Error(err)
+						}
+					})
+				}
+				until(t, "all to be in use", func() bool { return s.requests.Load() == connections })
+				close(may)
+				wg.Wait()
+			} else {
+				close(may)
+			}
+			tr.pool.mu.Lock()
+			for _, at := range tr.pool.places { // as if that had been a while ago
+				at.member.since = at.member.since.Add(-time.Minute)
+			}
+			tr.pool.mu.Unlock()
+			s.end(tc.reset)
+			until(t, "all to be gone", func() bool { return s.count() == 0 || tc.reset })
+			before := s.requests.Load()
+
+			_, err := put(tr, t.Context(), s.URL, 100, zeros(100))
+			if broken, ok := errors.AsType[*BrokenError](err); !ok || !broken.Reused || !broken.Idle || !broken.Untaken {
+				t.Errorf("the first: %#v", err)
+			}
+			if _, err := put(tr, t.Context(), s.URL, 100, zeros(100)); err != nil || s.requests.Load() != before+1 {
+				t.Errorf("the second: %v; the server has had %d requests", err, s.requests.Load()-before)
+			}
+		})
+	}
+}
+
+// TestTaken: what a store may have acted on is not said to be untaken.
+func TestTaken(t *testing.T) {
+	const much = 1 << 20
+	for _, tc := range []struct {
+		name    string
+		reset   bool
+		read    int64 // of the second request, before the connection ends
+		size    int64
+		untaken bool
+	}{
+		{"all was read, and the end is said", false, much, much, false},
+		{"all was read, and reset", true, much, much, false},
+		{"a small one was read, and the end is said", false, 100, 100, false},
+		{"a small one was read, and reset", true, 100, 100, false},
+		{"half of it, and reset", true, much / 2, 64 * much, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			second := false
+			s := serve(t, func(w http.ResponseWriter, req *http.Request) {
+				if !second {
+					second = true
+					io.Copy(io.Discard, req.Body)
+					return
+				}
+				io.CopyN(io.Discard, req.Body, tc.read)
+				conn := hijack(t, w)
+				if tc.reset {
+					conn.(*net.TCPConn).SetLinger(0)
+				}
+				conn.Close()
+			})
+			tr := overSockets(t, 10*time.Second)
+			if _, err := put(tr, t.Context(), s.URL, 100, zeros(100)); err != nil {
+				t.Fatal(err)
+			}
+			_, err := put(tr, t.Context(), s.URL, tc.size, zeros(tc.size))
+			if broken, ok := errors.AsType[*BrokenError](err); !ok || !broken.Reused || broken.Untaken != tc.untaken {
+				t.Errorf("%#v", err)
+			}
+		})
+	}
+}

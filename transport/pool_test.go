@@ -1,0 +1,413 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestChoose: much to send takes the warmest idle connection to its host, all else
+// the least warm, and of equals the one that was used last.
+func TestChoose(t *testing.T) {
+	const kb = 1000.0
+	here, there := host{"http", "here:80"}, host{"http", "there:80"}
+	at := func(to host, s state, rate float64, since int) *member {
+		return &member{to: to, state: s, since: time.Unix(int64(since), 0), info: Info{Rate: rate}}
+	}
+	for _, tc := range []struct {
+		name        string
+		members     []*member
+		much, other int // which, of the members; -1: none
+	}{
+		{"none", nil, -1, -1},
+		{"a place that is free", []*member{nil}, -1, -1},
+		{"those that are busy, or left, or another's", []*member{at(here, busy, kb, 1), at(here, left, kb, 1), at(there, idle, kb, 1)}, -1, -1},
+		{"one", []*member{nil, at(here, idle, 0, 1)}, 1, 1},
+		{"the warmest", []*member{at(here, idle, kb, 3), at(here, idle, 3*kb, 1), at(here, idle, 2*kb, 2)}, 1, 0},
+		{"the warmest is busy", []*member{at(here, idle, kb, 3), at(here, busy, 3*kb, 1), at(here, idle, 2*kb, 2)}, 2, 0},
+		{"a cold one", []*member{at(here, idle, kb, 3), at(here, idle, 0, 1)}, 0, 1},
+		{"equals", []*member{at(here, idle, 0, 1), at(here, idle, 0, 3), at(here, idle, 0, 2)}, 1, 1},
+		{"equals of which one is warm", []*member{at(here, idle, 0, 1), at(here, idle, 0, 3), at(here, idle, kb, 2)}, 2, 1},
+	} {
+		places := make([]place, len(tc.members))
+		for i, m := range tc.members {
+			places[i].member = m
+		}
+		for _, much := range []bool{true, false} {
+			want := tc.other
+			if much {
+				want = tc.much
+			}
+			if got := choose(places, here, much); want < 0 && got != nil || want >= 0 && got != tc.members[want] {
+				t.Errorf("%s, much %v: not the one at %d", tc.name, much, want)
+			}
+		}
+	}
+}
+
+// TestCarries: what a connection begins with after a pause.
+func TestCarries(t *testing.T) {
+	const mb = 1e6
+	trip := 200 * time.Millisecond
+	cubic := Info{Algorithm: "cubic", RTT: trip, MinRTT: trip, Window: 4 * mb, Rate: 99 * mb}
+	for _, tc := range []struct {
+		name   string
+		info   Info
+		rested time.Duration
+		want   float64
+	}{
+		{"nothing is known", Info{}, time.Second, 0},
+		{"bbr remembers", Info{Algorithm: bbr, RTT: trip, Rate: 125 * mb, Window: mb}, time.Hour, 125 * mb},
+		{"bbr that knows nothing", Info{Algorithm: bbr, RTT: trip, Window: initialWindow}, 0, initialWindow / 0.2},
+		{"in use", cubic, 0, 20 * mb},
+		{"a moment ago", cubic, 300 * time.Millisecond, 20 * mb},
+		{"half a window later", cubic, 500 * time.Millisecond, 10 * mb},
+		{"forgotten", cubic, time.Minute, initialWindow / 0.2},
+		{"never had as much", Info{Algorithm: "cubic", RTT: trip, Window: 1448}, time.Minute, 1448 / 0.2},
+	} {
+		if got := carries(tc.info, tc.rested); got < 0.999*tc.want || got > 1.001*tc.want {
+			t.Errorf("%s: %.0f bytes a second, want %.0f", tc.name, got, tc.want)
+		}
+	}
+}
+
+// TestHostOf: what is one host, however it is written.
+func TestHostOf(t *testing.T) {
+	for text, want := range map[string]string{
+		"http://store":          "http store:80 http://store/",
+		"http://STORE:80/a?b":   "http store:80 http://store/",
+		"https://store:443":     "https store:443 https://store/",
+		"https://store:9000/x":  "https store:9000 https://store:9000/",
+		"http://[::1]:9000/key": "http [::1]:9000 http://[::1]:9000/",
+		"http://[::1]":          "http [::1]:80 http://[::1]/",
+	} {
+		u, err := url.Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := hostOf(u)
+		if got := h.scheme + " " + h.address + " " + h.url().String(); got != want {
+			t.Errorf("%s: %s, want %s", text, got, want)
+		}
+	}
+}
+
+// far is stores in memory that are counted: how many connections there are, and
+// have been, to all of them.
+type far struct {
+	answer func(conn net.Conn, req *http.Request) // nil: at once
+	refuse atomic.Bool
+
+	mu         sync.Mutex
+	open, most int
+	all        int
+	conns      []net.Conn
+}
+
+var errRefused = errors.New("refused")
+
+func (f *far) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if f.refuse.Load() {
+		return nil, errRefused
+	}
+	answer := f.answer
+	if answer == nil {
+		answer = agree
+	}
+	near, _ := piped(answer)(ctx, network, address)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.open++
+	f.all++
+	f.most = max(f.most, f.open)
+	f.conns = append(f.conns, near)
+	return &closing{Conn: near, closed: func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.open--
+	}}, nil
+}
+
+func (f *far) counts() (open, most, all int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.open, f.most, f.all
+}
+
+// agree reads a request, and answers it.
+func agree(conn net.Conn, req *http.Request) {
+	io.Copy(io.Discard, req.Body)
+	io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+}
+
+// closing tells when it is closed first.
+type closing struct {
+	net.Conn
+	once   sync.Once
+	closed func()
+}
+
+func (c *closing) Close() error {
+	c.once.Do(c.closed)
+	return c.Conn.Close()
+}
+
+// many makes a pool of so many connections.
+func many(t *testing.T, connections int, f *far) *Transport {
+	cfg := usual(f.dial)
+	cfg.Connections = connections
+	return newTransport(t, cfg)
+}
+
+// TestLimitOfAll: however many hosts there are, no more connections are open than
+// may be; an idle one to another host makes room.
+func TestLimitOfAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &far{answer: func(conn net.Conn, req *http.Request) { time.Sleep(time.Second); agree(conn, req) }}
+		tr := many(t, 3, f)
+		var wg sync.WaitGroup
+		for i := range 60 {
+			wg.Go(func() {
+				if _, err := put(tr, t.Context(), "http://store"+string(rune('a'+i%6)), 100, zeros(100)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		open, most, _ := f.counts()
+		if open != 3 || most != 3 {
+			t.Errorf("%d connections are open, and were %d at once, want 3", open, most)
+		}
+		if n := len(tr.Connections()); n != 3 {
+			t.Errorf("%d connections are told of", n)
+		}
+	})
+}
+
+// TestCrowd: a thousand requests on a few connections.
+func TestCrowd(t *testing.T) {
+	s := serve(t, func(_ http.ResponseWriter, req *http.Request) { io.Copy(io.Discard, req.Body) })
+	tr := overSockets(t, 10*time.Second, func(cfg *Config) { cfg.Connections = 25 })
+	var wg sync.WaitGroup
+	for i := range 1000 {
+		wg.Go(func() {
+			if _, err := put(tr, t.Context(), s.URL, int64(i*100), zeros(int64(i*100))); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	total := tr.Totals()
+	if total.Dials > 25 || total.Reused < 1000-25 || total.AckedBytes < 1000*999/2*100 {
+		t.Errorf("%+v", total)
+	}
+	var carried int64
+	for i, c := range tr.Connections() {
+		carried += c.Requests
+		if c.Busy || c.Number != i || c.Info.RTT == 0 || c.Address != strings.TrimPrefix(s.URL, "http://") {
+			t.Errorf("%+v", c)
+		}
+	}
+	if carried != 1000 {
+		t.Errorf("the connections carried %d requests", carried)
+	}
+}
+
+// TestServedInOrder: a connection that is given back goes to the request that has waited
+// longest.
+func TestServedInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var got []string
+		f := &far{answer: func(conn net.Conn, req *http.Request) {
+			time.Sleep(time.Second)
+			got = append(got, req.URL.Path)
+			agree(conn, req)
+		}}
+		tr := many(t, 1, f)
+		var wg sync.WaitGroup
+		var want []string
+		for i := range 10 {
+			path := "/" + string(rune('a'+i))
+			want = append(want, path)
+			wg.Go(func() {
+				if _, err := put(tr, t.Context(), "http://store"+path, 100, zeros(100)); err != nil {
+					t.Error(err)
+				}
+			})
+			synctest.Wait()
+		}
+		wg.Wait()
+		if !slices.Equal(got, want) {
+			t.Errorf("%q", got)
+		}
+	})
+}
+
+// TestWhicheverIsFirst: a request that has a connection made takes one that is
+// given back meanwhile, and the other is there for the next.
+func TestWhicheverIsFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := new(far)
+		slow := false
+		cfg := usual(func(ctx context.Context, network, address string) (net.Conn, error) {
+			if slow {
+				time.Sleep(4 * time.Second)
+			}
+			return f.dial(ctx, network, address)
+		})
+		cfg.Connections = 2
+		f.answer = func(conn net.Conn, req *http.Request) { time.Sleep(time.Second); agree(conn, req) }
+		tr := newTransport(t, cfg)
+		first := make(chan error, 1)
+		go func() {
+			_, err := put(tr, t.Context(), "http://store", 100, zeros(100))
+			first <- err
+		}()
+		synctest.Wait()
+		slow = true
+		begun := time.Now()
+		_, err := put(tr, t.Context(), "http://store", 100, zeros(100))
+		if took := time.Since(begun); err != nil || <-first != nil || took != 2*time.Second {
+			t.Errorf("%v after %v", err, took)
+		}
+		time.Sleep(time.Minute)
+		if open, _, all := f.counts(); open != 2 || all != 2 {
+			t.Errorf("%d connections of %d are open", open, all)
+		}
+	})
+}
+
+// TestFailureIsOnes: that a connection cannot be made fails the request that it was
+// begun for, and no other.
+func TestFailureIsOnes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &far{answer: func(conn net.Conn, req *http.Request) { time.Sleep(time.Second); agree(conn, req) }}
+		tr := many(t, 2, f)
+		try := func() <-chan error {
+			ended := make(chan error, 1)
+			go func() {
+				_, err := put(tr, t.Context(), "http://store", 100, zeros(100))
+				ended <- err
+			}()
+			synctest.Wait()
+			return ended
+		}
+		first := try()
+		f.refuse.Store(true)
+		second := try()
+		if err := <-second; !errors.Is(err, errRefused) {
+			t.Errorf("the second: %v", err)
+		}
+		f.refuse.Store(false)
+		third := try()
+		if err := errors.Join(<-first, <-third); err != nil {
+			t.Error(err)
+		}
+		if n := tr.Totals(); n.Dials != 3 || n.DialFailures != 1 {
+			t.Errorf("%+v", n)
+		}
+	})
+}
+
+// TestGivingUp: a request that waits no more leaves nothing behind, whatever its
+// connection is doing.
+func TestGivingUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &far{answer: func(conn net.Conn, req *http.Request) { time.Sleep(time.Second); agree(conn, req) }}
+		tr := many(t, 2, f)
+		var wg sync.WaitGroup
+		for i := range 40 {
+			wg.Go(func() {
+				ctx, done := context.WithTimeout(t.Context(), time.Duration(i)*400*time.Millisecond)
+				defer done()
+				if _, err := put(tr, ctx, "http://store", 100, zeros(100)); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		time.Sleep(time.Minute)
+		tr.pool.mu.Lock()
+		if len(tr.pool.waiting) != 0 {
+			t.Errorf("%d requests wait", len(tr.pool.waiting))
+		}
+		tr.pool.mu.Unlock()
+		for _, c := range tr.Connections() {
+			if c.Busy {
+				t.Errorf("%+v", c)
+			}
+		}
+		if _, err := put(tr, t.Context(), "http://store", 100, zeros(100)); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestOnce: where each connection is for one request none is kept, and none made
+// for nobody.
+func TestOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := new(far)
+		cfg := usual(f.dial)
+		cfg.Once, cfg.Connections = true, 2
+		tr := newTransport(t, cfg)
+		for range 5 {
+			if _, err := put(tr, t.Context(), "http://store", 100, zeros(100)); err != nil {
+				t.Error(err)
+			}
+		}
+		synctest.Wait()
+		if open, _, all := f.counts(); open != 0 || all != 5 {
+			t.Errorf("%d of %d connections are open", open, all)
+		}
+		hung := make(chan error, 1)
+		cfg.Dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			<-ctx.Done()
+			hung <- ctx.Err()
+			return nil, ctx.Err()
+		}
+		ctx, done := context.WithTimeout(t.Context(), time.Second)
+		defer done()
+		begun := time.Now()
+		_, err := put(newTransport(t, cfg), ctx, "http://store", 100, zeros(100))
+		if <-hung; !errors.Is(err, context.DeadlineExceeded) || time.Since(begun) > time.Second {
+			t.Errorf("%v, and the connection was given up after %v", err, time.Since(begun))
+		}
+	})
+}
+
+// TestNothingIsLeft: after the end there are no goroutines and no descriptors.
+func TestNothingIsLeft(t *testing.T) {
+	s := serve(t, func(_ http.ResponseWriter, req *http.Request) { io.Copy(io.Discard, req.Body) })
+	before := runtime.NumGoroutine()
+	for range 10 {
+		tr := New(socketsConfig(10*time.Second, func(cfg *Config) { cfg.Connections = 25 }))
+		base, _ := url.Parse(s.URL)
+		tr.Keep(base)
+		if _, err := put(tr, t.Context(), s.URL, 1<<20, zeros(1<<20)); err != nil {
+			t.Error(err)
+		}
+		tr.Close()
+		if n := len(tr.Connections()); n != 0 {
+			t.Errorf("%d connections are left", n)
+		}
+	}
+	s.CloseClientConnections()
+	for n := 0; runtime.NumGoroutine() > before; n++ {
+		if n == 1000 {
+			t.Fatalf("%d goroutines, of %d before", runtime.NumGoroutine(), before)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
