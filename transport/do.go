@@ -251,8 +251,7 @@ func (c *call) why(err error) error {
 	return err
 }
 
-// reusedInVain reports whether the connection had been open before, and brought
-// nothing.
+// reusedInVain reports whether the connection was not new, and brought nothing.
 func (c *call) reusedInVain() bool {
 	return c.member != nil && c.member.waited && c.head.Load() == nil
 }

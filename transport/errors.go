@@ -39,7 +39,7 @@ func (e *StallError) Unwrap() error { return e.Err }
 // BrokenError is the failure of a connection that broke in the midst of a
 // request.
 type BrokenError struct {
-	Reused  bool // it had been open before, and brought nothing of an answer to this request
+	Reused  bool // it had carried another request before, or been idle for a while, and brought nothing of an answer to this one
 	Idle    bool // and had been idle for a while: the store may have given it up, which says nothing of the store
 	Untaken bool // and the store cannot have acted on this request
 	Err     error

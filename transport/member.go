@@ -48,7 +48,7 @@ type member struct {
 	place    int
 	state    state
 	since    time.Time     // when it was free last
-	waited   bool          // it was idle before, or carried a request
+	waited   bool          // it carried a request before, or was idle for a while
 	rested   time.Duration // for so long it had been idle when it was taken
 	requests int64
 	info     Info // as it was when it became idle

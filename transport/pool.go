@@ -124,11 +124,11 @@ func (p *pool) enter(w *waiter, enough float64) {
 
 // grantLocked gives a connection to a request.
 func (p *pool) grantLocked(w *waiter, m *member, now time.Time) {
-	p.useLocked(m, now)
-	m.requests++
-	if m.waited {
+	if m.state == idle || m.requests > 0 {
 		p.count.reused++
 	}
+	p.useLocked(m, now)
+	m.requests++
 	w.ready <- grant{member: m}
 }
 
@@ -136,7 +136,8 @@ func (p *pool) grantLocked(w *waiter, m *member, now time.Time) {
 func (p *pool) useLocked(m *member, now time.Time) {
 	m.rested = 0
 	if m.state == idle {
-		m.rested, m.waited = now.Sub(m.since), true
+		m.rested = now.Sub(m.since)
+		m.waited = m.waited || m.rested > staleAfter
 	}
 	m.state = busy
 	p.meterLocked(now)
