@@ -256,18 +256,21 @@ func (c *call) reusedInVain() bool {
 	return c.member != nil && c.member.waited && c.head.Load() == nil
 }
 
-// untaken reports whether the store cannot have acted on a request that came to
-// such an end: some of it has not been sent; or the other end had said that it
-// ends the connection before its kernel had got any of it. That nothing was
-// acknowledged says nothing where the end was a reset, which overtakes what it
-// would have acknowledged.
+// untaken reports whether the connection was gone before the request came to it,
+// so that the store cannot have acted on it: nothing of it was acknowledged, and
+// some of it had not been sent, or the other end had said that it ends the
+// connection. That nothing was acknowledged is not enough where the end was a reset,
+// which overtakes what it would have acknowledged.
 func (c *call) untaken(err error) bool {
 	out := c.member.outlet
-	if c.written.Load() == nil || out.failed.Load() || out.written.Load() == c.before {
+	if out.written.Load() == c.before {
 		return true
 	}
 	info, known := infoOf(c.member.conn)
-	return known && (info.Unsent > 0 || info.Acked <= c.acked && (out.over.Load() || errors.Is(err, io.EOF)))
+	if !known || info.Acked > c.acked {
+		return false
+	}
+	return c.written.Load() == nil || out.failed.Load() || info.Unsent > 0 || out.over.Load() || errors.Is(err, io.EOF)
 }
 
 // answer is an answer's body, of which there may be only so much left. Closing

@@ -41,7 +41,7 @@ func (e *StallError) Unwrap() error { return e.Err }
 type BrokenError struct {
 	Reused  bool // it had carried another request before, or been idle for a while, and brought nothing of an answer to this one
 	Idle    bool // and had been idle for a while: the store may have given it up, which says nothing of the store
-	Untaken bool // and the store cannot have acted on this request
+	Untaken bool // and was gone before the request came to it: the store cannot have acted on that
 	Err     error
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -17,40 +18,39 @@ import (
 	"time"
 )
 
-// TestChoose: much to send takes the warmest idle connection to its host, all else
-// the least warm, and of equals the one that was used last.
+// TestChoose: the least warm of the idle connections to a host that will do, else
+// the warmest, and of equals the one that was used last.
 func TestChoose(t *testing.T) {
 	const kb = 1000.0
 	here, there := host{"http", "here:80"}, host{"http", "there:80"}
 	at := func(to host, s state, rate float64, since int) *member {
 		return &member{to: to, state: s, since: time.Unix(int64(since), 0), info: Info{Rate: rate}}
 	}
+	enough := [...]float64{math.Inf(1), 2 * kb, 0, -1}
 	for _, tc := range []struct {
-		name        string
-		members     []*member
-		much, other int // which, of the members; -1: none
+		name    string
+		members []*member
+		want    [len(enough)]int // which of them; -1: none
 	}{
-		{"none", nil, -1, -1},
-		{"a place that is free", []*member{nil}, -1, -1},
-		{"those that are busy, or left, or another's", []*member{at(here, busy, kb, 1), at(here, left, kb, 1), at(there, idle, kb, 1)}, -1, -1},
-		{"one", []*member{nil, at(here, idle, 0, 1)}, 1, 1},
-		{"the warmest", []*member{at(here, idle, kb, 3), at(here, idle, 3*kb, 1), at(here, idle, 2*kb, 2)}, 1, 0},
-		{"the warmest is busy", []*member{at(here, idle, kb, 3), at(here, busy, 3*kb, 1), at(here, idle, 2*kb, 2)}, 2, 0},
-		{"a cold one", []*member{at(here, idle, kb, 3), at(here, idle, 0, 1)}, 0, 1},
-		{"equals", []*member{at(here, idle, 0, 1), at(here, idle, 0, 3), at(here, idle, 0, 2)}, 1, 1},
-		{"equals of which one is warm", []*member{at(here, idle, 0, 1), at(here, idle, 0, 3), at(here, idle, kb, 2)}, 2, 1},
+		{"none", nil, [...]int{-1, -1, -1, -1}},
+		{"a place that is free", []*member{nil}, [...]int{-1, -1, -1, -1}},
+		{"those that are busy, or left, or another's", []*member{at(here, busy, kb, 1), at(here, left, kb, 1), at(there, idle, kb, 1)}, [...]int{-1, -1, -1, -1}},
+		{"one", []*member{nil, at(here, idle, 0, 1)}, [...]int{1, 1, 1, 1}},
+		{"several", []*member{at(here, idle, kb, 4), at(here, idle, 4*kb, 1), at(here, idle, 2*kb, 2), at(here, idle, 3*kb, 3)}, [...]int{1, 2, 0, 0}},
+		{"several, the other way", []*member{at(here, idle, 3*kb, 3), at(here, idle, 2*kb, 2), at(here, idle, 4*kb, 1), at(here, idle, kb, 4)}, [...]int{2, 1, 3, 3}},
+		{"the warmest is busy", []*member{at(here, idle, kb, 3), at(here, busy, 3*kb, 1), at(here, idle, 2*kb, 2)}, [...]int{2, 2, 0, 0}},
+		{"none that will do", []*member{at(here, idle, kb, 3), at(here, idle, 0, 1)}, [...]int{0, 0, 1, 1}},
+		{"equals", []*member{at(here, idle, 0, 1), at(here, idle, 0, 3), at(here, idle, 0, 2)}, [...]int{1, 1, 1, 1}},
+		{"equals of which one is warm", []*member{at(here, idle, 0, 1), at(here, idle, 0, 3), at(here, idle, kb, 2)}, [...]int{2, 2, 1, 1}},
 	} {
 		places := make([]place, len(tc.members))
 		for i, m := range tc.members {
 			places[i].member = m
 		}
-		for _, much := range []bool{true, false} {
-			want := tc.other
-			if much {
-				want = tc.much
-			}
-			if got := choose(places, here, much); want < 0 && got != nil || want >= 0 && got != tc.members[want] {
-				t.Errorf("%s, much %v: not the one at %d", tc.name, much, want)
+		for i, rate := range enough {
+			got, want := choose(places, here, rate), tc.want[i]
+			if want < 0 && got != nil || want >= 0 && got != tc.members[want] {
+				t.Errorf("%s, %v will do: not the one at %d", tc.name, rate, want)
 			}
 		}
 	}

@@ -890,7 +890,7 @@ func TestRefusedUnread(t *testing.T) {
 			})
 			receipt, err := r.create(t, path, "k")
 			wantExists(t, receipt, err, "another object (5 bytes")
-			if got := seen.take(); got["HeadObject"] != 1 || got["PutObject"] > 2 {
+			if got := seen.take(); got["HeadObject"] != 1 || got["PutObject"] > 3 { // on two connections that had carried others, and a new one
 				t.Errorf("requests %v", got)
 			}
 		})
