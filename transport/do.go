@@ -163,7 +163,7 @@ func (c *call) fail(err error) error {
 	c.tell()
 	if c.member != nil {
 		if broken, ok := errors.AsType[*BrokenError](err); ok && broken.Reused {
-			c.pool.distrust(c.member)
+			c.pool.distrust(c.member, broken.Untaken || c.unheard())
 		}
 		c.release()
 	}
@@ -256,6 +256,16 @@ func (c *call) reusedInVain() bool {
 	return c.member != nil && c.member.waited && c.head.Load() == nil
 }
 
+// unheard reports whether the other end has acknowledged nothing of the request.
+// Where nobody can say, it is likely of a connection that was idle for a while.
+func (c *call) unheard() bool {
+	info, known := infoOf(c.member.conn)
+	if !known {
+		return c.member.rested > staleAfter
+	}
+	return info.Acked <= c.acked
+}
+
 // untaken reports whether the connection was gone before the request came to it,
 // so that the store cannot have acted on it: nothing of it was acknowledged, and
 // some of it had not been sent, or the other end had said that it ends the
@@ -267,7 +277,7 @@ func (c *call) untaken(err error) bool {
 		return true
 	}
 	info, known := infoOf(c.member.conn)
-	if !known || info.Acked > c.acked {
+	if !known || !c.unheard() {
 		return false
 	}
 	return c.written.Load() == nil || out.failed.Load() || info.Unsent > 0 || out.over.Load() || errors.Is(err, io.EOF)

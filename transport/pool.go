@@ -378,20 +378,21 @@ func (p *pool) lostLocked(m *member, now time.Time) {
 	p.dropLocked(m)
 }
 
-// distrust is told that a connection was found gone when it was used once more. If
-// it had been idle for a while, those that have been for as long, or longer, are as
-// dead; and where it is the second in a row, all that were idle when the first was
-// found.
-func (p *pool) distrust(m *member) {
+// distrust is told that a connection broke when it was used once more. Where it was
+// gone before, those that have been idle as long, or longer, are as dead. Where it is
+// the second in a row, all are that were idle when the first broke.
+func (p *pool) distrust(m *member, gone bool) {
 	p.mu.Lock()
 	defer p.unlock()
 	now := time.Now()
 	e := p.endLocked(m.to)
-	p.count.lost++
 	before := e.doubt
-	if m.rested > staleAfter {
-		p.learnLocked(m, m.rested, now)
+	if gone {
+		p.count.lost++
 		before = later(before, m.since.Add(staleAfter))
+	}
+	if gone && m.rested > staleAfter {
+		p.learnLocked(m, m.rested, now)
 	}
 	for _, at := range p.places {
 		if o := at.member; o != nil && o.state == idle && o.to == m.to && o.since.Before(before) {

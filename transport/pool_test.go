@@ -197,10 +197,18 @@ func TestLimitOfAll(t *testing.T) {
 
 // TestCrowd: a thousand requests on a few connections.
 func TestCrowd(t *testing.T) {
-	s := serve(t, func(_ http.ResponseWriter, req *http.Request) { io.Copy(io.Discard, req.Body) })
-	tr := overSockets(t, 10*time.Second, func(cfg *Config) { cfg.Connections = 25 })
+	const requests, connections = 1000, 25
+	var now, most atomic.Int64
+	s := serve(t, func(_ http.ResponseWriter, req *http.Request) {
+		if n := now.Add(1); n > most.Load() {
+			most.Store(n)
+		}
+		io.Copy(io.Discard, req.Body)
+		now.Add(-1)
+	})
+	tr := overSockets(t, 10*time.Second, func(cfg *Config) { cfg.Connections = connections })
 	var wg sync.WaitGroup
-	for i := range 1000 {
+	for i := range requests {
 		wg.Go(func() {
 			if _, err := put(tr, t.Context(), s.URL, int64(i*100), zeros(int64(i*100))); err != nil {
 				t.Error(err)
@@ -208,19 +216,22 @@ func TestCrowd(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	// net/http gives a few connections up, where the machine is so slow that an answer
+	// is read long before the end of the writing is noticed.
 	total := tr.Totals()
-	if total.Dials > 25 || total.Reused < 1000-25 || total.AckedBytes < 1000*999/2*100 {
-		t.Errorf("%+v", total)
+	if most.Load() > connections || total.Reused < requests*9/10 || total.Dials+total.Reused < requests || total.AckedBytes < requests*(requests-1)/2*100 {
+		t.Errorf("%d at once; %+v", most.Load(), total)
 	}
-	var carried int64
-	for i, c := range tr.Connections() {
-		carried += c.Requests
-		if c.Busy || c.Number != i || c.Info.RTT == 0 || c.Address != strings.TrimPrefix(s.URL, "http://") {
+	open := tr.Connections()
+	if len(open) == 0 || len(open) > connections {
+		t.Errorf("%d are open", len(open))
+	}
+	last := -1
+	for _, c := range open {
+		if c.Busy || c.Number <= last || c.Number >= connections || c.Requests == 0 || c.Info.RTT == 0 || c.Address != strings.TrimPrefix(s.URL, "http://") {
 			t.Errorf("%+v", c)
 		}
-	}
-	if carried != 1000 {
-		t.Errorf("the connections carried %d requests", carried)
+		last = c.Number
 	}
 }
 
