@@ -268,6 +268,58 @@ func TestRetired(t *testing.T) {
 	})
 }
 
+// TestRoomIsNotTwice: a connection that is being replaced makes no room for one to
+// another host, which comes after its successor.
+func TestRoomIsNotTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var moved atomic.Bool
+		f := new(far)
+		cfg := usual(func(ctx context.Context, network, address string) (net.Conn, error) {
+			if moved.Load() {
+				time.Sleep(4 * time.Second)
+			}
+			return f.dial(ctx, network, address)
+		})
+		cfg.Current = func(string, net.Addr) bool { return !moved.Load() }
+		tr := newTransport(t, cfg)
+		if _, err := put(tr, t.Context(), "http://here", 100, zeros(100)); err != nil {
+			t.Fatal(err)
+		}
+		moved.Store(true)
+		time.Sleep(retireEvery + time.Second) // its successor is being made
+		if n := tr.Totals(); n.Dials != 2 {
+			t.Fatalf("%+v", n)
+		}
+		if _, err := put(tr, t.Context(), "http://there", 100, zeros(100)); err != nil {
+			t.Error(err)
+		}
+		moved.Store(false)
+		time.Sleep(time.Minute)
+		if open, _, all := f.counts(); open != 1 || all != 3 {
+			t.Errorf("%d connections of %d are open", open, all)
+		}
+	})
+}
+
+// TestFoundGone: connections that a request finds gone before anybody has said so are
+// replaced, though it takes another.
+func TestFoundGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := kept(t, 3, new(impatient))
+		time.Sleep(time.Minute)
+		for _, at := range tr.pool.places[:2] {
+			at.member.client.SetStateHook(nil)
+			at.member.client.Close()
+		}
+		if _, err := put(tr, t.Context(), "http://store", 100, zeros(100)); err != nil {
+			t.Error(err)
+		}
+		if n := tr.Totals(); isOpen(tr) != 3 || n.Lost != 2 || n.Dials != 5 {
+			t.Errorf("%d are open: %+v", isOpen(tr), n)
+		}
+	})
+}
+
 // TestEndurance: what is concluded from how long connections were idle.
 func TestEndurance(t *testing.T) {
 	now := time.Now()

@@ -117,6 +117,7 @@ func (p *pool) enter(w *waiter, enough float64) {
 			return
 		}
 		p.lostLocked(m, now)
+		p.tendLocked(now)
 	}
 	p.waiting = append(p.waiting, w)
 	p.dialLocked(now)
@@ -206,13 +207,14 @@ func (p *pool) adoptLocked(w *waiter) bool {
 }
 
 // roomLocked returns a place for a connection, and what is to be closed for it; -1
-// where there is none. The least warm of the idle ones to other hosts makes room.
+// where there is none. The least warm of the idle ones to other hosts makes room, but
+// for one that is being replaced: its place is the other's.
 func (p *pool) roomLocked(to host) (at int, instead *member) {
 	if at := slices.IndexFunc(p.places, place.free); at >= 0 {
 		return at, nil
 	}
 	for _, other := range p.places {
-		if m := other.member; m != nil && m.state == idle && m.to != to && (instead == nil || m.info.Rate < instead.info.Rate) {
+		if m := other.member; m != nil && other.dial == nil && m.state == idle && m.to != to && (instead == nil || m.info.Rate < instead.info.Rate) {
 			instead = m
 		}
 	}
