@@ -19,6 +19,7 @@ import (
 // to it, as when what stands between has forgotten it.
 type late struct {
 	net.Conn
+	ended   *atomic.Int64 // connections that have come to their end, which nobody has heard of
 	written chan struct{}
 	closed  chan struct{}
 	once    sync.Once
@@ -27,6 +28,7 @@ type late struct {
 func (l *late) Read(p []byte) (int, error) {
 	n, err := l.Conn.Read(p)
 	if err != nil {
+		l.ended.Add(1)
 		select {
 		case <-l.written:
 		case <-l.closed:
@@ -126,13 +128,14 @@ func TestAllGone(t *testing.T) {
 			may := make(chan struct{})
 			s := newEnding(t, tc.secure, func(_ http.ResponseWriter, req *http.Request) { <-may })
 			tr := overSockets(t, 10*time.Second, func(cfg *Config) { cfg.Connections, cfg.Roots = connections, s.roots() })
+			var ended atomic.Int64
 			dial := tr.maker.http.DialContext
 			tr.maker.http.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 				conn, err := dial(ctx, network, address)
 				if err != nil {
 					return nil, err
 				}
-				return &late{Conn: conn, written: make(chan struct{}), closed: make(chan struct{})}, nil
+				return &late{Conn: conn, ended: &ended, written: make(chan struct{}), closed: make(chan struct{})}, nil
 			}
 			base, _ := url.Parse(s.URL)
 			tr.Keep(base)
@@ -158,7 +161,7 @@ func TestAllGone(t *testing.T) {
 			}
 			tr.pool.mu.Unlock()
 			s.end(tc.reset)
-			until(t, "all to be gone", func() bool { return s.count() == 0 || tc.reset })
+			until(t, "all to be gone", func() bool { return ended.Load() == connections })
 			before := s.requests.Load()
 
 			_, err := put(tr, t.Context(), s.URL, 100, zeros(100))
