@@ -39,11 +39,12 @@ func (d *delivery) inParts(ctx context.Context) (outcome, error) {
 	}
 	room := min(d.outlook.fill(d.partSize), len(d.parts))
 	d.enough = d.outlook.apiece(room)
-	d.pacer = newPacer(room, d.up.limit)
+	most := d.up.mostAtOnce()
+	d.pacer = newPacer(room, most)
 	uploads := manager.NewUploader(d, func(m *manager.Uploader) {
 		m.PartSize = d.partSize
 		m.MaxUploadParts = maxParts + 1 // at just as many parts as there may be, it would cut them anew
-		m.Concurrency = d.up.limit      // the pacer and the slots decide how many parts really go
+		m.Concurrency = most            // the pacer and the slots decide how many parts really go
 		m.LeavePartsOnError = true      // for the next run, or the janitor
 		m.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
 	})

@@ -125,6 +125,15 @@ func (u *Uploader) outlook(bucket string) outlook {
 	return outlook{path: u.path(bucket), beside: beside, slots: min(u.slots.room(), u.limit/beside)}
 }
 
+// mostAtOnce returns how many parts of a large file that begins now may ever be under
+// way at once: four times its share of the slots, since each costs memory that waits,
+// and as many as a file begins with.
+func (u *Uploader) mostAtOnce() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return min(u.limit, max(firstParts, 4*u.limit/max(1, u.queue.running[part])))
+}
+
 // pressing returns how many pushes have a place, or could have one.
 func (q *queue) pressing() (n int) {
 	for k := range q.ready {

@@ -103,3 +103,16 @@ func TestFill(t *testing.T) {
 		}
 	}
 }
+
+// TestMostAtOnce: where many large files run, each may have few parts under way.
+func TestMostAtOnce(t *testing.T) {
+	u := &Uploader{limit: 25}
+	for running, want := range map[int]int{0: 25, 1: 25, 4: 25, 5: 20, 12: 8, 25: 4} {
+		if u.queue.running[part] = running; u.mostAtOnce() != want {
+			t.Errorf("with %d large files: %d parts, want %d", running, u.mostAtOnce(), want)
+		}
+	}
+	if u.limit = 2; u.mostAtOnce() != 2 {
+		t.Errorf("with a pool of two: %d parts", u.mostAtOnce())
+	}
+}
