@@ -16,40 +16,38 @@ import (
 )
 
 // late is a connection that does not hear of its end before something is written
-// to it, as when what stands between has forgotten it.
+// to it, from a moment on: as when what stands between has forgotten it.
 type late struct {
 	net.Conn
-	ended   *atomic.Int64 // connections that have come to their end, which nobody has heard of
-	written chan struct{}
-	closed  chan struct{}
-	once    sync.Once
+	from  *atomic.Bool
+	ended *atomic.Int64 // connections that have come to their end, which nobody has heard of
+	woken chan struct{}
+	once  sync.Once
 }
 
 func (l *late) Read(p []byte) (int, error) {
 	n, err := l.Conn.Read(p)
-	if err != nil {
+	if err != nil && l.from.Load() {
 		l.ended.Add(1)
-		select {
-		case <-l.written:
-		case <-l.closed:
-		}
+		<-l.woken
 	}
 	return n, err
 }
 
 func (l *late) Write(p []byte) (int, error) {
 	n, err := l.Conn.Write(p)
-	select {
-	case l.written <- struct{}{}:
-	default:
+	if l.from.Load() {
+		l.wake()
 	}
 	return n, err
 }
 
 func (l *late) Close() error {
-	l.once.Do(func() { close(l.closed) })
+	l.wake()
 	return l.Conn.Close()
 }
+
+func (l *late) wake() { l.once.Do(func() { close(l.woken) }) }
 
 // ending is a server whose connections can be ended from its side.
 type ending struct {
@@ -128,6 +126,7 @@ func TestAllGone(t *testing.T) {
 			may := make(chan struct{})
 			s := newEnding(t, tc.secure, func(_ http.ResponseWriter, req *http.Request) { <-may })
 			tr := overSockets(t, 10*time.Second, func(cfg *Config) { cfg.Connections, cfg.Roots = connections, s.roots() })
+			var from atomic.Bool
 			var ended atomic.Int64
 			dial := tr.maker.http.DialContext
 			tr.maker.http.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -135,7 +134,7 @@ func TestAllGone(t *testing.T) {
 				if err != nil {
 					return nil, err
 				}
-				return &late{Conn: conn, ended: &ended, written: make(chan struct{}), closed: make(chan struct{})}, nil
+				return &late{Conn: conn, from: &from, ended: &ended, woken: make(chan struct{})}, nil
 			}
 			base, _ := url.Parse(s.URL)
 			tr.Keep(base)
@@ -160,6 +159,7 @@ func TestAllGone(t *testing.T) {
 				at.member.since = at.member.since.Add(-time.Minute)
 			}
 			tr.pool.mu.Unlock()
+			from.Store(true)
 			s.end(tc.reset)
 			until(t, "all to be gone", func() bool { return ended.Load() == connections })
 			before := s.requests.Load()
