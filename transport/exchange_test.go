@@ -68,3 +68,27 @@ func TestTimes(t *testing.T) {
 		})
 	}
 }
+
+// TestNobodyCanSay: where nobody knows what the other end got, a request that was
+// written as a whole to a connection which had been idle may have been taken.
+func TestNobodyCanSay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		requests := 0
+		tr := newTransport(t, usual(piped(func(conn net.Conn, req *http.Request) {
+			io.Copy(io.Discard, req.Body)
+			if requests++; requests > 1 {
+				conn.Close()
+				return
+			}
+			io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+		})))
+		if _, err := put(tr, t.Context(), "http://store", 100, zeros(100)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		_, err := put(tr, t.Context(), "http://store", 100, zeros(100))
+		if broken, ok := errors.AsType[*BrokenError](err); !ok || !broken.Reused || !broken.Idle || broken.Untaken {
+			t.Errorf("%#v", err)
+		}
+	})
+}

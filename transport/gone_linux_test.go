@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"io"
@@ -80,11 +81,16 @@ func newEnding(t *testing.T, secure bool, answer http.HandlerFunc) *ending {
 	return e
 }
 
-// count returns how many connections are open.
-func (e *ending) count() int {
+// count returns how many connections are open, TLS included.
+func (e *ending) count() (n int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return len(e.open)
+	for conn := range e.open {
+		if secure, ok := conn.(*tls.Conn); !ok || secure.ConnectionState().HandshakeComplete {
+			n++
+		}
+	}
+	return n
 }
 
 // end closes all connections, or has them reset.

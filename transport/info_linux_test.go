@@ -5,6 +5,8 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // connected makes a connection by a Dialer; the other end is closed when the test
@@ -72,5 +74,23 @@ func TestInfoOfBroken(t *testing.T) {
 	near.Close()
 	if last, ok := infoOf(near); !ok || last.Acked < took || last.Acked >= 64<<20 || last.Unsent == 0 {
 		t.Errorf("%v %+v", ok, last)
+	}
+}
+
+// TestBBRRate: what bbr begins with after a pause.
+func TestBBRRate(t *testing.T) {
+	for _, tc := range []struct {
+		bandwidth uint64
+		gain      uint32 // of 256
+		want      float64
+	}{
+		{1000, 256, 1000}, {1000, 320, 1000}, {1000, 192, 1000}, {1000, 512, 1000}, // it has met the limit
+		{1000, 739, 1000 * 739 / 256.}, // it has not
+		{5 << 32, 256, 5 << 32},
+	} {
+		of := &unix.TCPBBRInfo{Bw_lo: uint32(tc.bandwidth), Bw_hi: uint32(tc.bandwidth >> 32), Pacing_gain: tc.gain}
+		if got := bbrRate(of); got != tc.want {
+			t.Errorf("%+v: %v, want %v", tc, got, tc.want)
+		}
 	}
 }

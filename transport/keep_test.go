@@ -3,6 +3,7 @@ package transport
 import (
 	"bufio"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -316,6 +317,139 @@ func TestFoundGone(t *testing.T) {
 		}
 		if n := tr.Totals(); isOpen(tr) != 3 || n.Lost != 2 || n.Dials != 5 {
 			t.Errorf("%d are open: %+v", isOpen(tr), n)
+		}
+	})
+}
+
+// TestRestAndWake: while the way is gone no connection is made that no request asks
+// for; then all at once, whatever failed before.
+func TestRestAndWake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := new(impatient)
+		tr := kept(t, 5, i)
+		time.Sleep(time.Minute)
+		i.refuse.Store(true)
+		tr.Rest()
+		if n := isOpen(tr); n != 0 {
+			t.Errorf("%d are open", n)
+		}
+		before := tr.Totals().Dials
+		if _, err := put(tr, t.Context(), "http://store", 100, zeros(100)); err == nil {
+			t.Error("a request got through")
+		}
+		time.Sleep(10 * time.Minute)
+		for range 5 { // at the same time, which are one failure
+			tr.pool.ends[host{"http", "store:80"}].retry.failed(time.Now())
+		}
+		if n := tr.Totals().Dials - before; n != 1 {
+			t.Errorf("%d connections were begun", n)
+		}
+		if r := tr.pool.ends[host{"http", "store:80"}].retry; r.pause > 2*dialEvery {
+			t.Errorf("the next is to be after %v", r.pause)
+		}
+		i.refuse.Store(false)
+		tr.Wake()
+		if n := isOpen(tr); n != 5 {
+			t.Errorf("%d are open again", n)
+		}
+		tr.Rest() // a moment later
+		tr.Wake()
+		if n := isOpen(tr); n != 5 {
+			t.Errorf("%d are open at once", n)
+		}
+	})
+}
+
+// TestLastAnswer: a connection that ends with the answer to its request is replaced.
+func TestLastAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := new(impatient)
+		i.bye.Store(true)
+		tr := kept(t, 3, i)
+		time.Sleep(time.Minute)
+		if _, err := put(tr, t.Context(), "http://store", 100, zeros(100)); err != nil {
+			t.Error(err)
+		}
+		if n := tr.Totals(); isOpen(tr) != 3 || n.Dials != 4 {
+			t.Errorf("%d are open: %+v", isOpen(tr), n)
+		}
+	})
+}
+
+// TestRefreshedAfterUse: a connection that was busy when it would have been refreshed
+// is, in its time.
+func TestRefreshedAfterUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := new(impatient)
+		i.limit.Store(int64(time.Minute))
+		tr := kept(t, 1, i)
+		time.Sleep(time.Minute + time.Second) // the first is lost
+		i.limit.Store(0)
+		slow, body := net.Pipe()
+		go func() {
+			time.Sleep(2 * time.Minute)
+			body.Write(make([]byte, 100))
+			body.Close()
+		}()
+		if _, err := put(tr, t.Context(), "http://store", 100, slow); err != nil {
+			t.Fatal(err)
+		}
+		before := i.heads.Load()
+		time.Sleep(time.Minute)
+		if i.heads.Load() == before {
+			t.Errorf("none was asked: %+v", tr.Totals())
+		}
+	})
+}
+
+// TestNoQuestion: where no question can be made the connection is there all the same.
+func TestNoQuestion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := new(impatient)
+		cfg := usual(i.dial)
+		cfg.Refresh = func(context.Context, *url.URL) (*http.Request, error) { return nil, errRefused }
+		tr := newTransport(t, cfg)
+		tr.Keep(&url.URL{Scheme: "http", Host: "store"})
+		synctest.Wait()
+		p := tr.pool
+		p.mu.Lock()
+		p.useLocked(p.places[0].member, time.Now())
+		p.mu.Unlock()
+		if err := p.ask(t.Context(), p.places[0].member); !errors.Is(err, errRefused) {
+			t.Errorf("%v", err)
+		}
+		if _, err := put(tr, t.Context(), "http://store", 100, zeros(100)); err != nil || tr.Totals().Dials != 1 {
+			t.Errorf("%v, %+v", err, tr.Totals())
+		}
+	})
+}
+
+// TestOneTooMany: a connection that was made in place of one which is busy by then is
+// closed.
+func TestOneTooMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var moved atomic.Bool
+		f := &far{answer: func(conn net.Conn, req *http.Request) { time.Sleep(10 * time.Second); agree(conn, req) }}
+		cfg := usual(func(ctx context.Context, network, address string) (net.Conn, error) {
+			if moved.Load() {
+				time.Sleep(4 * time.Second)
+			}
+			return f.dial(ctx, network, address)
+		})
+		cfg.Current = func(string, net.Addr) bool { return !moved.Load() }
+		tr := newTransport(t, cfg)
+		if _, err := put(tr, t.Context(), "http://store", 100, zeros(100)); err != nil {
+			t.Fatal(err)
+		}
+		moved.Store(true)
+		time.Sleep(retireEvery - 8*time.Second) // its successor is being made
+		if _, err := put(tr, t.Context(), "http://store", 100, zeros(100)); err != nil {
+			t.Error(err)
+		}
+		moved.Store(false)
+		synctest.Wait()
+		if open, _, all := f.counts(); open != 1 || all != 2 || len(tr.Connections()) != 1 || tr.Connections()[0].Requests != 2 {
+			t.Errorf("%d connections of %d are open: %+v", open, all, tr.Connections())
 		}
 	})
 }

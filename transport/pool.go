@@ -150,6 +150,7 @@ func (p *pool) forget(w *waiter) {
 	p.mu.Lock()
 	d := w.dial
 	waited := p.leaveLocked(w)
+	p.dialLocked(time.Now()) // it may do for another
 	if d != nil && d.who == nil && p.once {
 		d.cancel()
 	}
@@ -162,7 +163,7 @@ func (p *pool) forget(w *waiter) {
 }
 
 // leaveLocked takes a request out of those that wait, if it is among them. What is
-// being made for it goes to the next that has none.
+// being made for it is for nobody then; see adoptLocked.
 func (p *pool) leaveLocked(w *waiter) bool {
 	i := slices.Index(p.waiting, w)
 	if i < 0 {
@@ -171,12 +172,6 @@ func (p *pool) leaveLocked(w *waiter) bool {
 	p.waiting = slices.Delete(p.waiting, i, i+1)
 	if d := w.dial; d != nil {
 		w.dial, d.who = nil, nil
-		for _, other := range p.waiting {
-			if other.dial == nil && other.to == d.to {
-				other.dial, d.who = d, other
-				break
-			}
-		}
 	}
 	return true
 }

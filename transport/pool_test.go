@@ -398,6 +398,126 @@ func TestOnce(t *testing.T) {
 	})
 }
 
+// TestLeastWarmMakesRoom: of the idle connections to other hosts that makes room which
+// remembers the least.
+func TestLeastWarmMakesRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := many(t, 3, new(far))
+		hosts := []string{"http://a", "http://b", "http://c"}
+		for _, h := range hosts {
+			if _, err := put(tr, t.Context(), h, 100, zeros(100)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i, at := range tr.pool.places {
+			at.member.info.Rate = []float64{3, 1, 2}[i]
+		}
+		if _, err := put(tr, t.Context(), "http://d", 100, zeros(100)); err != nil {
+			t.Error(err)
+		}
+		for _, at := range tr.pool.places {
+			if at.member.to.address == "b:80" {
+				t.Error("that to b is still there")
+			}
+		}
+	})
+}
+
+// TestNotForAnother: a request has no part in connections that are being made to
+// another host, nor in their failure.
+func TestNotForAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := new(far)
+		cfg := usual(func(ctx context.Context, network, address string) (net.Conn, error) {
+			if address == "store:80" {
+				time.Sleep(time.Second)
+				return nil, errRefused
+			}
+			return f.dial(ctx, network, address)
+		})
+		cfg.Connections = 2
+		tr := newTransport(t, cfg)
+		tr.Keep(&url.URL{Scheme: "http", Host: "store"})
+		if _, err := put(tr, t.Context(), "http://other", 100, zeros(100)); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestAfterTheEnd: a request that comes after the end has a connection for itself,
+// which is closed thereafter.
+func TestAfterTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := new(far)
+		tr := many(t, 2, f)
+		tr.Close()
+		if _, err := put(tr, t.Context(), "http://store", 100, zeros(100)); err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		if open, _, all := f.counts(); open != 0 || all != 1 {
+			t.Errorf("%d connections of %d are open", open, all)
+		}
+	})
+}
+
+// TestDistrust: which connections go with one that broke.
+func TestDistrust(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := kept(t, 4, new(impatient))
+		synctest.Wait()
+		p := tr.pool
+		p.once = true // what goes is not replaced
+		p.closed = true
+		other := &member{to: host{"http", "other:80"}, state: idle, place: 4, since: time.Now()}
+		p.places = append(p.places, place{member: other})
+		defer func() { p.places = p.places[:4] }()
+		begun := time.Now()
+		var all []*member
+		for i, at := range p.places[:4] {
+			at.member.since = begun.Add(time.Duration(i) * time.Minute)
+			all = append(all, at.member)
+		}
+		time.Sleep(time.Hour)
+		are := func(what string, want ...state) {
+			t.Helper()
+			for i, s := range want {
+				if all[i].state != s {
+					t.Errorf("%s: that at %d is in state %d, want %d", what, i, all[i].state, s)
+				}
+			}
+			if other.state != idle {
+				t.Errorf("%s: one to another host has gone with them", what)
+			}
+		}
+		broken := all[1]
+		broken.state, broken.rested = busy, time.Hour-time.Minute
+		p.distrust(broken, false)
+		are("it broke off", idle, busy, idle, idle)
+		if p.count.lost != 0 || p.ends[broken.to].endure.limit != 0 {
+			t.Errorf("of one that broke off was learned: %+v", p.ends[broken.to].endure)
+		}
+		broken.info = Info{Known: true}
+		p.ends[broken.to].doubt = time.Time{}
+		p.distrust(broken, true)
+		are("it was gone", left, busy, idle, idle)
+		if p.count.lost != 1 || p.ends[broken.to].endure.limit != 0 {
+			t.Errorf("others were idle as long, but %+v was learned", p.ends[broken.to].endure)
+		}
+		all[3].since = time.Now().Add(time.Nanosecond) // after the first was found
+		p.distrust(broken, true)
+		are("a second was gone", left, busy, left, idle)
+		p.distrust(broken, true)
+		if limit := p.ends[broken.to].endure.limit; limit != broken.rested {
+			t.Errorf("learned was %v", limit)
+		}
+		p.release(broken, Info{})
+		if e := p.ends[broken.to]; !e.doubt.IsZero() {
+			t.Errorf("one was sound, and still there is doubt of those before %v", e.doubt)
+		}
+	})
+}
+
 // TestNothingIsLeft: after the end there are no goroutines and no descriptors.
 func TestNothingIsLeft(t *testing.T) {
 	s := serve(t, func(_ http.ResponseWriter, req *http.Request) { io.Copy(io.Discard, req.Body) })
