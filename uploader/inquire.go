@@ -169,8 +169,8 @@ func receiptOf(r *journal.Record) push.Receipt {
 	if end.IsZero() {
 		end = time.Now()
 	}
-	receipt.Seconds = max(0, end.Sub(r.AcceptedAt).Seconds())
-	receipt.Timing = timingOf(r.Spent, receipt.Seconds)
+	took := max(0, end.Sub(r.AcceptedAt))
+	receipt.Seconds, receipt.Timing = took.Seconds(), timingOf(r.Spent, took)
 	return receipt
 }
 

@@ -110,18 +110,20 @@ func (t *trip) enter(p phase) {
 	t.phase, t.since = p, now
 }
 
-// timingOf returns where the seconds of a push went: what was not spent with the
-// store it was queued. Where a clock was set back in the meantime there are fewer
-// seconds than were spent, and each part is as much less.
-func timingOf(s *journal.Spent, seconds float64) *push.Timing {
+// timingOf returns where the time of a push went: what was not spent with the store
+// it was queued. Where a clock was set back in the meantime it is less than was
+// spent, and each part is as much less.
+func timingOf(s *journal.Spent, took time.Duration) *push.Timing {
 	if s == nil {
 		return nil
 	}
-	scale := 1.0
-	if spent := (s.Connect + s.Send + s.Store).Seconds(); spent > seconds {
-		scale = seconds / spent
+	connect, send, store := s.Connect, s.Send, s.Store
+	if spent := connect + send + store; spent > took {
+		scale := float64(took) / float64(spent)
+		connect, send = time.Duration(float64(connect)*scale), time.Duration(float64(send)*scale)
+		store = max(0, took-connect-send)
 	}
-	t := &push.Timing{Connect: s.Connect.Seconds() * scale, Send: s.Send.Seconds() * scale, Store: s.Store.Seconds() * scale}
-	t.Queued = max(0, seconds-t.Connect-t.Send-t.Store)
-	return t
+	return &push.Timing{
+		Queued: max(0, took-connect-send-store).Seconds(), Connect: connect.Seconds(), Send: send.Seconds(), Store: store.Seconds(),
+	}
 }
