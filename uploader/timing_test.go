@@ -2,10 +2,13 @@ package uploader
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"math"
 	"math/rand/v2"
+	"net"
 	"net/http"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -181,4 +184,42 @@ func TestTimingSaysWhatWasSlow(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestTimingOfAConnection has a push wait for its connection.
+func TestTimingOfAConnection(t *testing.T) {
+	const slow = 200 * time.Millisecond
+	r := newRig(t)
+	r.Uploader = r.again(t, func(u *Uploader) { // before the pool is opened
+		connect := u.endpoint.connect
+		u.endpoint.connect = func(ctx context.Context, network, address string) (net.Conn, error) {
+			for u.clocked() == 0 && ctx.Err() == nil { // which it could not wait for before
+				runtime.Gosched()
+			}
+			time.Sleep(slow)
+			return connect(ctx, network, address)
+		}
+	})
+	path, _ := r.file(t, "f", 100)
+	receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if receipt.Timing.Connect < slow.Seconds() {
+		t.Errorf("the timing is %+v of %v seconds", *receipt.Timing, receipt.Seconds)
+	}
+}
+
+// clocked returns how many requests of pushes connect just now.
+func (u *Uploader) clocked() (n int) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, e := range u.live {
+		if e.task != nil {
+			e.task.clock.mu.Lock()
+			n += e.task.clock.trips[connecting]
+			e.task.clock.mu.Unlock()
+		}
+	}
+	return n
 }
