@@ -149,7 +149,7 @@ func (d *delivery) askForUpload(ctx context.Context, in *s3.CreateMultipartUploa
 // was too late: what nobody looks for stays for ever.
 func mayHaveBegun(err error) bool {
 	status := answerOf(err).Status
-	return !neverSent(err) && !notTried(err) && (status/100 != 4 || !isFinal(status))
+	return !neverSent(err) && !notTried(err) && !untaken(err) && (status/100 != 4 || !isFinal(status))
 }
 
 // named reports whether an answer is about our object, as far as it says. Some
