@@ -12,7 +12,8 @@ import (
 	"github.com/lsst-dm/s3daemon/transport"
 )
 
-// bandwidth is the limit of what is sent to the store, and where it comes from.
+// bandwidth is the limit of what is sent to the store, and where it comes from. A
+// file is what SIGHUP is for: nobody can give a process another environment.
 type bandwidth struct {
 	*transport.Bandwidth
 	file string // that has it; empty: it does not change

@@ -12,7 +12,7 @@ import (
 // what it has, it passes on all that was said: the SDK reads the first alone.
 type plain struct{ s3.HTTPClient }
 
-// Do makes one request.
+// Do makes one request. On the clock of its push that is where it begins.
 func (p plain) Do(req *http.Request) (*http.Response, error) {
 	tripOf(req.Context()).enter(connecting)
 	resp, err := p.HTTPClient.Do(req)
