@@ -46,6 +46,7 @@ func TestCut(t *testing.T) {
 		{"and two are", file, transport.Path{RTT: 200 * ms, Rates: rates(25, 60), Window: wide, Rate: gbit}, 1, 2, 2},
 		{"and twenty want the link", file, transport.Path{RTT: 200 * ms, Rates: rates(25, 60), Window: wide, Rate: gbit}, 20, 22, 1},
 		{"and three do", file, transport.Path{RTT: 200 * ms, Rates: rates(25, 60), Window: wide, Rate: gbit}, 3, 8, 3},
+		{"and two of them only", file, transport.Path{RTT: 200 * ms, Rates: append(rates(2, 60), rates(23, .6)...), Window: wide, Rate: gbit}, 1, 22, 2},
 		{"and it is slow", file, transport.Path{RTT: 200 * ms, Rates: rates(25, 60), Window: wide, Rate: 60e6 / 8}, 1, 22, 1},
 		{"the send buffer holds little", file, transport.Path{RTT: 200 * ms, Rates: rates(25, 120), Window: stock, Rate: 16e6}, 1, 22, 3},
 		{"and the link is known to carry no more", file, transport.Path{RTT: 200 * ms, Rates: rates(25, 60), Window: stock, Rate: 7.5e6}, 1, 22, 1},
@@ -114,5 +115,23 @@ func TestMostAtOnce(t *testing.T) {
 	}
 	if u.limit = 2; u.mostAtOnce() != 2 {
 		t.Errorf("with a pool of two: %d parts", u.mostAtOnce())
+	}
+}
+
+// TestOutlookOfABurst: a push knows of those that are being accepted beside it, and
+// takes no more than its share of the slots.
+func TestOutlookOfABurst(t *testing.T) {
+	r := newRig(t)
+	for _, entering := range []int{0, 1, 2, r.cfg.MaxConnections, 10 * r.cfg.MaxConnections} {
+		r.Uploader.mu.Lock()
+		r.entering = entering
+		r.Uploader.mu.Unlock()
+		o := r.outlook("bucket")
+		r.Uploader.mu.Lock()
+		r.entering = 0
+		r.Uploader.mu.Unlock()
+		if o.beside != max(1, entering) || o.slots != min(r.slots.room(), r.cfg.MaxConnections/max(1, entering)) {
+			t.Errorf("%d: %+v", entering, o)
+		}
 	}
 }

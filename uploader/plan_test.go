@@ -162,3 +162,60 @@ func TestCompareSmallFileInParts(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatMayBeCut: what goes in one request on the longest link.
+func TestWhatMayBeCut(t *testing.T) {
+	r := newRig(t)
+	r.long()
+	path, _ := r.file(t, "f", 2*leastPart+1)
+	for name, tc := range map[string]struct {
+		change func(*delivery)
+		cut    bool
+	}{
+		"plain":                     {func(d *delivery) { d.outlook = r.outlook("bucket") }, true},
+		"one that nothing is known": {func(*delivery) {}, false},
+		"create": {func(d *delivery) {
+			d.outlook, d.req.Overwrite = r.outlook("bucket"), new(bool)
+		}, false},
+		"tagged": {func(d *delivery) {
+			d.outlook, d.req.Tags = r.outlook("bucket"), map[string]string{"a": "b"}
+		}, false},
+		"one whose PutObject may have arrived": {func(d *delivery) {
+			d.outlook, d.unclearSince = r.outlook("bucket"), time.Now()
+		}, false},
+	} {
+		d := r.deliveryOf(t, path)
+		tc.change(d)
+		if cut := d.cut(); (cut > 0) != tc.cut {
+			t.Errorf("%s: parts of %d bytes", name, cut)
+		}
+	}
+	r.plan.split = 0
+	d := r.deliveryOf(t, path)
+	d.outlook = r.outlook("bucket")
+	if cut := d.cut(); cut > 0 {
+		t.Errorf("none is to be cut: parts of %d bytes", cut)
+	}
+}
+
+// TestGoesAgain: what goes again at once, and is no attempt.
+func TestGoesAgain(t *testing.T) {
+	untaken, reused := &transport.BrokenError{Reused: true, Untaken: true}, &transport.BrokenError{Reused: true}
+	replaces, creates := new(delivery), &delivery{req: push.Request{Overwrite: new(bool)}}
+	for _, tc := range []struct {
+		d         *delivery
+		operation string
+		err       error
+		want      bool
+	}{
+		{replaces, putting, untaken, true}, {replaces, putting, reused, false}, {replaces, putting, nil, false},
+		{creates, putting, untaken, false}, {creates, "UploadPart", untaken, true}, {creates, asking, untaken, true},
+	} {
+		if got := tc.d.goesAgain(tc.operation, tc.err); got != tc.want {
+			t.Errorf("create %v, %s: %v", tc.d.condition() != nil, tc.operation, got)
+		}
+		if tc.operation == putting && tc.err != nil && tc.err == error(untaken) == unclear(tc.err) {
+			t.Errorf("%+v: it is unclear whether there is an object: %v", tc.err, unclear(tc.err))
+		}
+	}
+}

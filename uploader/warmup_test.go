@@ -2,10 +2,13 @@ package uploader
 
 import (
 	"bytes"
+	"context"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -180,6 +183,39 @@ func TestWarmUpEndsWithTheDaemon(t *testing.T) {
 	if left := r.recorded(t); len(left) != 1 || left[0].Probe {
 		t.Errorf("the journal has %d uploads of a warm-up that was cut off", len(left))
 	}
+}
+
+// TestPoolThroughOutage: an outage ends all connections; when it is over they are
+// opened again, and warmed.
+func TestPoolThroughOutage(t *testing.T) {
+	r := newRig(t)
+	var away atomic.Bool
+	r.Uploader = r.again(t, func(u *Uploader) {
+		connect, ask := u.endpoint.connect, u.endpoint.ask
+		u.endpoint.connect = func(ctx context.Context, network, address string) (net.Conn, error) {
+			if away.Load() {
+				return nil, errRefused
+			}
+			return connect(ctx, network, address)
+		}
+		u.endpoint.ask = func(ctx context.Context) error {
+			if away.Load() {
+				return errRefused
+			}
+			return ask(ctx)
+		}
+		u.warmup = warmPlace
+	})
+	open := func() int { return len(r.wire.Connections()) }
+	for range 2 {
+		until(t, "all are open and warm", func() bool { return open() == r.cfg.MaxConnections && r.warm.Load() })
+		away.Store(true)
+		r.endpoint.suspect(io.EOF)
+		until(t, "all are closed", func() bool { return open() == 0 && !r.warm.Load() })
+		away.Store(false)
+	}
+	until(t, "all are open and warm again", func() bool { return open() == r.cfg.MaxConnections && r.warm.Load() })
+	r.wantNothingLeft(t)
 }
 
 func TestLoans(t *testing.T) {
