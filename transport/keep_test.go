@@ -308,9 +308,12 @@ func TestFoundGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := kept(t, 3, new(impatient))
 		time.Sleep(time.Minute)
-		for _, at := range tr.pool.places[:2] {
-			at.member.client.SetStateHook(nil)
-			at.member.client.Close()
+		tr.pool.mu.Lock()
+		gone := []*member{tr.pool.places[0].member, tr.pool.places[1].member}
+		tr.pool.mu.Unlock()
+		for _, m := range gone {
+			m.client.SetStateHook(nil)
+			m.client.Close()
 		}
 		if _, err := put(tr, t.Context(), "http://store", 100, zeros(100)); err != nil {
 			t.Error(err)
@@ -338,15 +341,18 @@ func TestRestAndWake(t *testing.T) {
 			t.Error("a request got through")
 		}
 		time.Sleep(10 * time.Minute)
-		for range 5 { // at the same time, which are one failure
-			tr.pool.ends[host{"http", "store:80"}].retry.failed(time.Now())
-		}
 		if n := tr.Totals().Dials - before; n != 1 {
 			t.Errorf("%d connections were begun", n)
 		}
-		if r := tr.pool.ends[host{"http", "store:80"}].retry; r.pause > 2*dialEvery {
+		tr.pool.mu.Lock()
+		r := &tr.pool.ends[host{"http", "store:80"}].retry
+		for range 5 { // at the same time, which are one failure
+			r.failed(time.Now())
+		}
+		if r.pause > 2*dialEvery {
 			t.Errorf("the next is to be after %v", r.pause)
 		}
+		tr.pool.mu.Unlock()
 		i.refuse.Store(false)
 		tr.Wake()
 		if n := isOpen(tr); n != 5 {
@@ -413,9 +419,10 @@ func TestNoQuestion(t *testing.T) {
 		synctest.Wait()
 		p := tr.pool
 		p.mu.Lock()
-		p.useLocked(p.places[0].member, time.Now())
+		m := p.places[0].member
+		p.useLocked(m, time.Now())
 		p.mu.Unlock()
-		if err := p.ask(t.Context(), p.places[0].member); !errors.Is(err, errRefused) {
+		if err := p.ask(t.Context(), m); !errors.Is(err, errRefused) {
 			t.Errorf("%v", err)
 		}
 		if _, err := put(tr, t.Context(), "http://store", 100, zeros(100)); err != nil || tr.Totals().Dials != 1 {

@@ -38,6 +38,7 @@ func TestPathOfSeveral(t *testing.T) {
 		tr := kept(t, 5, new(impatient))
 		synctest.Wait()
 		p := tr.pool
+		p.mu.Lock()
 		for i, info := range []Info{
 			{MinRTT: 3 * time.Second, SendBuffer: 1, Rate: 2},
 			{MinRTT: time.Second, SendBuffer: 3, Rate: 9}, // which is busy
@@ -49,6 +50,7 @@ func TestPathOfSeveral(t *testing.T) {
 			p.places[i].member.info = info
 		}
 		p.places[1].member.state = busy
+		p.mu.Unlock()
 		path := p.path(p.places[0].member.to)
 		if path.RTT != time.Second || path.Window != 3 || !slices.Equal(path.Rates, []float64{5, 3, 2, 1}) {
 			t.Errorf("%+v", path)

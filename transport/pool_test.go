@@ -409,12 +409,16 @@ func TestLeastWarmMakesRoom(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		tr.pool.mu.Lock()
 		for i, at := range tr.pool.places {
 			at.member.info.Rate = []float64{3, 1, 2}[i]
 		}
+		tr.pool.mu.Unlock()
 		if _, err := put(tr, t.Context(), "http://d", 100, zeros(100)); err != nil {
 			t.Error(err)
 		}
+		tr.pool.mu.Lock()
+		defer tr.pool.mu.Unlock()
 		for _, at := range tr.pool.places {
 			if at.member.to.address == "b:80" {
 				t.Error("that to b is still there")
@@ -467,8 +471,8 @@ func TestDistrust(t *testing.T) {
 		tr := kept(t, 4, new(impatient))
 		synctest.Wait()
 		p := tr.pool
-		p.once = true // what goes is not replaced
-		p.closed = true
+		p.mu.Lock()
+		p.once, p.closed = true, true // what goes is not replaced
 		other := &member{to: host{"http", "other:80"}, state: idle, place: 4, since: time.Now()}
 		p.places = append(p.places, place{member: other})
 		defer func() { p.places = p.places[:4] }()
@@ -478,6 +482,7 @@ func TestDistrust(t *testing.T) {
 			at.member.since = begun.Add(time.Duration(i) * time.Minute)
 			all = append(all, at.member)
 		}
+		p.mu.Unlock()
 		time.Sleep(time.Hour)
 		are := func(what string, want ...state) {
 			t.Helper()

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,6 +14,7 @@ import (
 	"testing/synctest"
 
 	"github.com/lsst-dm/s3daemon/push"
+	"github.com/lsst-dm/s3daemon/transport"
 )
 
 func TestWarmer(t *testing.T) {
@@ -206,16 +208,26 @@ func TestPoolThroughOutage(t *testing.T) {
 		}
 		u.warmup = warmPlace
 	})
-	open := func() int { return len(r.wire.Connections()) }
+	ready := func() bool { // all are open, and nothing goes on on them
+		open := r.wire.Connections()
+		return len(open) == r.cfg.MaxConnections && !slices.ContainsFunc(open, func(c transport.Connection) bool { return c.Busy })
+	}
 	for range 2 {
-		until(t, "all are open and warm", func() bool { return open() == r.cfg.MaxConnections && r.warm.Load() })
+		until(t, "they are warm", r.warm.Load)
+		r.wantNothingLeft(t)
+		until(t, "all are open", ready)
 		away.Store(true)
-		r.endpoint.suspect(io.EOF)
-		until(t, "all are closed", func() bool { return open() == 0 && !r.warm.Load() })
+		until(t, "the store counts as away", func() bool {
+			r.endpoint.suspect(io.EOF)
+			_, _, down := r.endpoint.down()
+			return down
+		})
+		until(t, "all are closed", func() bool { return len(r.wire.Connections()) == 0 && !r.warm.Load() })
 		away.Store(false)
 	}
-	until(t, "all are open and warm again", func() bool { return open() == r.cfg.MaxConnections && r.warm.Load() })
+	until(t, "they are warm again", r.warm.Load)
 	r.wantNothingLeft(t)
+	until(t, "all are open again", ready)
 }
 
 func TestLoans(t *testing.T) {
