@@ -111,16 +111,20 @@ func (p *pool) enter(w *waiter, enough float64) {
 	p.mu.Lock()
 	defer p.unlock()
 	now := time.Now()
-	for m := choose(p.places, w.to, enough); m != nil; m = choose(p.places, w.to, enough) {
-		if m.alive() {
-			p.grantLocked(w, m, now)
-			return
-		}
+	m, gone := choose(p.places, w.to, enough), false
+	for ; m != nil && !m.alive(); m = choose(p.places, w.to, enough) {
 		p.lostLocked(m, now)
-		p.tendLocked(now)
+		gone = true
 	}
-	p.waiting = append(p.waiting, w)
-	p.dialLocked(now)
+	if m != nil {
+		p.grantLocked(w, m, now)
+	} else {
+		p.waiting = append(p.waiting, w)
+		p.dialLocked(now)
+	}
+	if gone {
+		p.tendLocked(now) // last, since it makes some of those that are idle busy
+	}
 }
 
 // grantLocked gives a connection to a request.
