@@ -163,8 +163,8 @@ func Tied(cmd *exec.Cmd) error {
 }
 
 // Env is the environment of a child before its own variables: none of the
-// user's, so that a run depends on nothing that is not
-// seen, but with Go's own (GOGC, GODEBUG), for who wants to try them.
+// user's, so that a run depends on nothing that is not seen, but with Go's own
+// (GOGC, GODEBUG), for who wants to try them.
 func Env() []string {
 	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=/nonexistent"}
 	for _, v := range os.Environ() {

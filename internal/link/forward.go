@@ -24,13 +24,18 @@ const (
 	// maxReads bounds how long the forwarder reads without looking at what
 	// is due.
 	maxReads = 8
+
+	// tooLate is how late a packet may arrive and not be counted: what a
+	// machine takes that does something else now and then.
+	tooLate = 3 * time.Millisecond
 )
 
-// Counts are of packets that one side has sent, as they would be on a wire.
+// Counts are of packets that were sent, as they would be on a wire.
 type Counts struct {
 	Packets   int64 // all of them
 	Overflows int64 // dropped because the queue was full
 	Losses    int64 // lost at random
+	Late      int64 // arrived milliseconds later than the link's shape says: the machine was busy
 }
 
 // A way is what the packets of one direction pass.
@@ -39,12 +44,13 @@ type way struct {
 	line     *line
 	queue    queue
 
-	packets, overflows, losses atomic.Int64
+	packets, overflows, losses, late atomic.Int64
 }
 
 // forward carries packets on all ways until stop has been closed on its other
-// end. The calling goroutine is locked to its thread. One thread does it all, and reads first what its last write has brought
-// about: where the machine is idle it is woken but once for each bundle.
+// end. The calling goroutine is locked to its thread. One thread does it all,
+// and reads first what its last write has brought about: where the machine is
+// idle it is woken but once for each bundle.
 func forward(ways []*way, stop int) error {
 	restore, err := beExact()
 	if err != nil {
@@ -145,7 +151,7 @@ func (w *way) send(now time.Duration, b bundle) {
 	var due time.Duration // of the last of them
 	flush := func(end int) {
 		if first < end {
-			b.write(w.queue.put(due, b.length(first, end)), first, end)
+			b.write(w.queue.put(due, end-first, b.length(first, end)), first, end)
 		}
 	}
 	for i := range b.segments {
@@ -181,10 +187,13 @@ func (w *way) deliver(start time.Time) (int, error) {
 		if _, err := unix.Write(w.to, p.data); err != nil {
 			return n, fmt.Errorf("write a packet: %w", err)
 		}
+		if now-p.due > tooLate {
+			w.late.Add(int64(p.packets))
+		}
 		w.queue.drop()
 	}
 }
 
 func (w *way) counts() Counts {
-	return Counts{Packets: w.packets.Load(), Overflows: w.overflows.Load(), Losses: w.losses.Load()}
+	return Counts{Packets: w.packets.Load(), Overflows: w.overflows.Load(), Losses: w.losses.Load(), Late: w.late.Load()}
 }

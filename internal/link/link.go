@@ -52,6 +52,17 @@ func New(s Shape) (*Link, error) {
 	return l, nil
 }
 
+// Sent returns what became of the packets that both sides have sent so far.
+func (l *Link) Sent() Counts {
+	near, far := l.Near.Sent(), l.Far.Sent()
+	return Counts{
+		Packets:   near.Packets + far.Packets,
+		Overflows: near.Overflows + far.Overflows,
+		Losses:    near.Losses + far.Losses,
+		Late:      near.Late + far.Late,
+	}
+}
+
 // Close takes the link away. Processes on its sides go on, with no way to each
 // other; a namespace ends with the last of them. Its error is also the one
 // that has made the link stop carrying packets before, if any.

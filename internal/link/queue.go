@@ -8,20 +8,21 @@ import "time"
 // number is nothing to the allocator.
 const slabSize = 1 << 20
 
-// A slab holds packets that follow each other in a queue.
+// A slab holds parcels that follow each other in a queue.
 type slab struct {
 	data    []byte
-	packets int // that are still in the queue
+	parcels int // that are still in the queue
 }
 
-// A parcel is a packet on its way.
+// A parcel is packets on their way that arrive together.
 type parcel struct {
-	due  time.Duration
-	data []byte
-	in   *slab
+	due     time.Duration
+	packets int
+	data    []byte
+	in      *slab
 }
 
-// A queue has the packets that are on their way, in the order in which they
+// A queue has the parcels that are on their way, in the order in which they
 // arrive.
 type queue struct {
 	parcels []parcel // those before head are gone
@@ -30,14 +31,14 @@ type queue struct {
 	spare   []*slab
 }
 
-// put adds a packet of n bytes, which is due no earlier than those before it,
+// put adds a parcel of n bytes, which is due no earlier than those before it,
 // and returns the place for them.
-func (q *queue) put(due time.Duration, n int) []byte {
+func (q *queue) put(due time.Duration, packets, n int) []byte {
 	s := q.slabFor(n)
 	start := len(s.data)
 	s.data = s.data[:start+n]
-	s.packets++
-	p := parcel{due: due, data: s.data[start:], in: s}
+	s.parcels++
+	p := parcel{due: due, packets: packets, data: s.data[start:], in: s}
 	if q.head > 0 && len(q.parcels) == cap(q.parcels) {
 		kept := copy(q.parcels, q.parcels[q.head:])
 		q.parcels, q.head = q.parcels[:kept], 0
@@ -52,7 +53,7 @@ func (q *queue) slabFor(n int) *slab {
 		if len(s.data)+n <= cap(s.data) {
 			return s
 		}
-		if s.packets == 0 {
+		if s.parcels == 0 {
 			q.spare = append(q.spare, s)
 		}
 	}
@@ -65,7 +66,7 @@ func (q *queue) slabFor(n int) *slab {
 	return q.filling
 }
 
-// first returns the packet that arrives next, if there is one.
+// first returns the parcel that arrives next, if there is one.
 func (q *queue) first() (parcel, bool) {
 	if q.head == len(q.parcels) {
 		return parcel{}, false
@@ -73,7 +74,7 @@ func (q *queue) first() (parcel, bool) {
 	return q.parcels[q.head], true
 }
 
-// drop removes the packet that first returns, whose bytes are the queue's
+// drop removes the parcel that first returns, whose bytes are the queue's
 // again.
 func (q *queue) drop() {
 	s := q.parcels[q.head].in
@@ -82,7 +83,7 @@ func (q *queue) drop() {
 	if q.head == len(q.parcels) {
 		q.parcels, q.head = q.parcels[:0], 0
 	}
-	if s.packets--; s.packets == 0 && s != q.filling {
+	if s.parcels--; s.parcels == 0 && s != q.filling {
 		q.spare = append(q.spare, s)
 	}
 }
