@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -112,6 +113,24 @@ func (b *bed) startStore(ctx context.Context, path string, overTLS bool) error {
 		}
 		return conn.Close()
 	})
+}
+
+// has is an error unless the store has n objects of that size, under key(0) to
+// key(n-1).
+func (b *bed) has(n int, size int64) error {
+	for i := range n {
+		info, err := os.Stat(filepath.Join(b.buckets, bucket, key(i)))
+		if errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("object %s of %d is not in the store, though its push has succeeded", key(i), n)
+		}
+		if err != nil {
+			return err
+		}
+		if info.Size() != size {
+			return fmt.Errorf("object %s has %d bytes in the store, and its file has %d", key(i), info.Size(), size)
+		}
+	}
+	return nil
 }
 
 // empty removes what was pushed, all at once and past the store.

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -69,16 +70,34 @@ func (c *command) push(ctx context.Context, file string, _ int64, n int) error {
 
 func (c *command) run(ctx context.Context, file string, i int) error {
 	cmd := c.process(c.text, file, i)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
+	// A file, not a pipe, of whose end a process that goes on would keep us waiting.
+	out, err := os.CreateTemp(c.bed.dir, "peer-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(out.Name())
+	defer out.Close()
+	cmd.Stdout, cmd.Stderr = out, out
 	if err := c.bed.link.Near.Start(cmd); err != nil {
 		return err
 	}
 	defer context.AfterFunc(ctx, func() { killGroup(cmd) })()
 	if err := cmd.Wait(); err != nil {
-		return fmt.Errorf("%s: %w: %s", cmd.Args[2], err, bytes.TrimSpace(out.Bytes()))
+		return fmt.Errorf("%s: %w: %s", cmd.Args[2], errors.Join(context.Cause(ctx), err), lastWords(out))
 	}
 	return nil
+}
+
+// lastWords returns the end of what a file has.
+func lastWords(f *os.File) []byte {
+	const most = 2 << 10
+	words := make([]byte, most)
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return nil
+	}
+	n, _ := f.ReadAt(words, max(0, size-most)) // what there is will do
+	return bytes.TrimSpace(words[:n])
 }
 
 func (c *command) stop() error {

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/lsst-dm/s3daemon/internal/link"
 )
 
 // A pusher has files reach the store.
@@ -35,12 +37,13 @@ type job struct {
 	who    contestant
 	bed    *bed
 	pusher pusher
-	due    time.Time // the idle time is over
+	turns
 
 	complete time.Duration // what is taken off
 	times    []time.Duration
 	idle     time.Duration // the longest that there was
 	dropped  int64         // packets, while it was timed
+	late     float64       // the share of packets that left late, in the push that had most of them
 }
 
 // A contest runs the jobs of a host's settings.
@@ -48,45 +51,57 @@ type contest struct {
 	files    map[int64]string // by size
 	rounds   int
 	idle     time.Duration
-	progress io.Writer
+	progress *progress
 	verbose  bool
 }
 
-// run runs all jobs in turns, round by round. While one is idle others push,
-// each over the link of its own case; where two of them share it, that is
-// idle too from the point of view of their connections. The idle time is a
-// little longer than asked for where another job takes its time.
+// pushTimeout bounds how long what is pushed at once may take.
+const pushTimeout = 5 * time.Minute
+
+// run runs all jobs in turns. While one is idle others push, each over the link
+// of its own case; where two of them share it, that is idle too from the point
+// of view of their connections.
 func (c contest) run(ctx context.Context, jobs []*job) error {
-	var waiting []*job // idle, in the order in which they are due
-	for round := range c.rounds {
-		for i, j := range jobs {
-			// None is prepared again before it was measured, or while
-			// another is due.
-			for len(waiting) > 0 && (slices.Contains(waiting, j) || !time.Now().Before(waiting[0].due)) {
-				if err := c.measure(ctx, waiting[0]); err != nil {
-					return err
-				}
-				waiting = waiting[1:]
-			}
-			fmt.Fprintf(c.progress, "round %d of %d, %d of %d: %s, %s\n", round+1, c.rounds, i+1, len(jobs), j.id(), j.who.name)
-			if err := c.prepare(ctx, j); err != nil {
-				return j.wrap(err)
-			}
-			waiting = append(waiting, j)
-		}
+	for _, j := range jobs {
+		j.turns = j.expected()
 	}
-	for _, j := range waiting {
-		if err := c.measure(ctx, j); err != nil {
-			return err
-		}
-	}
-	return nil
+	r := rota{idle: c.idle, prepare: c.prepare, measure: c.measure}
+	return r.run(ctx, jobs, c.rounds)
 }
 
-func (j *job) wrap(err error) error { return fmt.Errorf("%s, %s: %w", j.id(), j.who.name, err) }
+// expected is what a job's first turn is expected to take, rather too much than
+// too little. What it does take is known from then on.
+func (j *job) expected() turns {
+	const start, complete, warm = time.Second, 5 * time.Second, 5 * time.Second
+	slower := time.Duration(2)
+	if j.who.path == "" {
+		slower = 12
+	}
+	t := turns{prepares: start, measures: slower * j.limit()}
+	for _, before := range j.Before {
+		t.prepares += slower * limit(j.RTT, before)
+	}
+	if j.Complete {
+		t.prepares += complete
+	}
+	if j.Fresh {
+		t.prepares += warm
+	}
+	return t
+}
+
+// wrap has an error say whose it is.
+func (j *job) wrap(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s, %s: %w", j.id(), j.who.name, err)
+}
 
 // prepare does what comes before the idle time.
-func (c contest) prepare(ctx context.Context, j *job) error {
+func (c contest) prepare(ctx context.Context, j *job) error { return j.wrap(c.prepareJob(ctx, j)) }
+
+func (c contest) prepareJob(ctx context.Context, j *job) error {
 	if j.Fresh && j.pusher != nil {
 		if err := j.stop(); err != nil {
 			return err
@@ -97,12 +112,11 @@ func (c contest) prepare(ctx context.Context, j *job) error {
 			return err
 		}
 	}
-	for range j.Repeat {
-		if err := c.push(ctx, j, j.Before); err != nil {
+	for _, before := range j.Before {
+		if _, err := c.push(ctx, j, before); err != nil {
 			return err
 		}
 	}
-	j.due = time.Now().Add(c.idle)
 	return nil
 }
 
@@ -118,33 +132,42 @@ func (c contest) open(ctx context.Context, j *job) error {
 	return err
 }
 
-func (c contest) push(ctx context.Context, j *job, b burst) error {
-	if err := j.pusher.push(ctx, c.files[b.Size], b.Size, b.Files); err != nil {
-		return err
+// push pushes files, has the store be asked whether it got them, and returns
+// how long that has taken before.
+func (c contest) push(ctx context.Context, j *job, b burst) (took time.Duration, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, pushTimeout, fmt.Errorf("it has taken more than %v", pushTimeout))
+	defer cancel()
+	begin := time.Now()
+	err = j.pusher.push(ctx, c.files[b.Size], b.Size, b.Files)
+	took = time.Since(begin)
+	if err == nil {
+		err = j.bed.has(b.Files, b.Size)
 	}
-	return j.bed.empty()
+	return took, errors.Join(err, j.bed.empty())
 }
 
-// measure waits until the job is due and times it.
+// measure times a job.
 func (c contest) measure(ctx context.Context, j *job) error {
-	select {
-	case <-time.After(time.Until(j.due)):
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 	j.idle = max(j.idle, c.idle+time.Since(j.due))
-	before := j.bed.link.Near.Sent()
-	begin := time.Now()
-	err := j.pusher.push(ctx, c.files[j.Measured.Size], j.Measured.Size, j.Measured.Files)
-	took := time.Since(begin) - j.complete
-	if err = errors.Join(err, j.bed.empty()); err != nil {
+	before := j.bed.link.Sent()
+	took, err := c.push(ctx, j, j.Measured)
+	if err != nil {
 		return j.wrap(err)
 	}
-	after := j.bed.link.Near.Sent()
+	took -= j.complete
 	j.times = append(j.times, took)
-	j.dropped += after.Overflows - before.Overflows + after.Losses - before.Losses
-	fmt.Fprintf(c.progress, "  %s, %s: %.3f s, %.2f of the limit\n", j.id(), j.who.name, took.Seconds(), took.Seconds()/j.limit().Seconds())
+	j.count(before, j.bed.link.Sent())
+	c.progress.timed()
+	fmt.Fprintf(c.progress, "%s, %s: %.3f s, %.2f of the limit\n", j.id(), j.who.name, took.Seconds(), took.Seconds()/j.limit().Seconds())
 	return c.explain(ctx, j)
+}
+
+// count keeps account of what the link has done to the packets of one push.
+func (j *job) count(before, after link.Counts) {
+	j.dropped += after.Overflows - before.Overflows + after.Losses - before.Losses
+	if n := after.Packets - before.Packets; n > 0 {
+		j.late = max(j.late, float64(after.Late-before.Late)/float64(n))
+	}
 }
 
 // explain prints what a daemon says of its connections, if that is wanted.

@@ -3,10 +3,11 @@
 package main
 
 import (
-	"errors"
+	"context"
 	"fmt"
 	"os"
 	"strings"
+	"time"
 )
 
 // hostVariables are those of the kernel that no network namespace has for
@@ -22,35 +23,17 @@ const (
 	sendBufferFile = "/proc/sys/net/core/wmem_max"
 )
 
-// set sets the variables and returns a function that sets them back.
-func (h hostVariables) set() (restore func() error, err error) {
-	return setFiles([][2]string{{allowedFile, h.allowed}, {sendBufferFile, h.sendBuffer}})
-}
-
-// setFiles writes values into files, but for empty ones.
-func setFiles(values [][2]string) (restore func() error, err error) {
-	var saved [][2]string
-	restore = func() error {
-		var err error
-		for _, v := range saved {
-			err = errors.Join(err, os.WriteFile(v[0], []byte(v[1]), 0))
-		}
-		return err
-	}
-	for _, v := range values {
+// set sets the variables, until the record is closed.
+func (h hostVariables) set(r *record) error {
+	for _, v := range [][2]string{{allowedFile, h.allowed}, {sendBufferFile, h.sendBuffer}} {
 		if v[1] == "" {
 			continue
 		}
-		old, err := os.ReadFile(v[0])
-		if err == nil {
-			saved = append(saved, [2]string{v[0], string(old)})
-			err = os.WriteFile(v[0], []byte(v[1]), 0)
-		}
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("set a variable of the host: %w", err), restore())
+		if err := r.set(v[0], v[1]); err != nil {
+			return err
 		}
 	}
-	return restore, nil
+	return nil
 }
 
 // needCongestionControls is an error where the kernel has not those that the
@@ -66,4 +49,35 @@ func needCongestionControls() error {
 		}
 	}
 	return nil
+}
+
+// busyShare is how much of the processors' time was taken in the next second.
+func busyShare(ctx context.Context) (float64, error) {
+	busy, all, err := processorTime()
+	if err != nil {
+		return 0, err
+	}
+	if err := sleepUntil(ctx, time.Now().Add(time.Second)); err != nil {
+		return 0, err
+	}
+	busyThen, allThen, err := processorTime()
+	return (busyThen - busy) / max(allThen-all, 1), err
+}
+
+// processorTime returns how long the processors have been busy so far, and how
+// long there were any.
+func processorTime() (busy, all float64, err error) {
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, 0, err
+	}
+	// user, nice, system, idle, waiting for a disk (idle too), two kinds of interrupts, others' on this machine
+	var t [8]float64
+	if _, err := fmt.Sscanf(string(text), "cpu %f %f %f %f %f %f %f %f", &t[0], &t[1], &t[2], &t[3], &t[4], &t[5], &t[6], &t[7]); err != nil {
+		return 0, 0, fmt.Errorf("read /proc/stat: %w", err)
+	}
+	for _, x := range t {
+		all += x
+	}
+	return all - t[3] - t[4], all, nil
 }

@@ -3,14 +3,15 @@
 // Wan measures how near to the limit of a long link the daemon comes, and
 // whatever else a user pushes with.
 //
-//	make bench-wan                               # within five minutes
-//	make bench-wan-full                          # the table, within an hour
+//	make bench-wan                               # some four minutes
+//	make bench-wan-full                          # the table, some fifty minutes
 //	go run ./bench/wan -run 200ms/single -n 3    # some cases
 //	go run ./bench/wan -peer 'aws s3 cp --endpoint-url {endpoint} {file} s3://{bucket}/{key}'
 //
 // The link is emulated between two network namespaces; the store on its far
 // side is a versitygw. README.md says what the cases are and how to read the
-// table. It needs Linux, root, and the source tree for the working directory.
+// table. It needs Linux, root, and the source tree for the working directory
+// where it is not given the binaries.
 package main
 
 import (
@@ -104,7 +105,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("wan", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.BoolVar(&o.full, "full", false, "all cases, with the idle time and the rounds of the table")
+	flags.BoolVar(&o.full, "full", false, "all cases, with the idle time and the rounds of the table: some fifty minutes, else four")
 	flags.IntVar(&o.rounds, "n", 0, "`rounds`: how often each case is timed (5 with -full, else 2)")
 	flags.DurationVar(&o.idle, "idle", 0, "idle `time` before that (30s with -full, else 3s)")
 	pattern := flags.String("run", "", "the cases that match this `regexp`, such as 200ms/single")
@@ -183,7 +184,13 @@ func (o options) contestants() []contestant {
 		name: "net/http",
 		open: func(_ context.Context, _ bench, on *bed) (pusher, error) { return newPlainPool(on) },
 		in: func(b bench) bool {
-			return b.Of != thePlain && (o.full || o.pattern != nil || slices.Contains(netHTTPInQuick, b.id()))
+			switch {
+			case o.pattern != nil:
+				return b.Of != thePlain
+			case o.full:
+				return b.withNetHTTP()
+			}
+			return slices.Contains(netHTTPInQuick, b.id())
 		},
 	})
 	if o.peer != "" {
@@ -198,54 +205,69 @@ func (o options) contestants() []contestant {
 	return all
 }
 
-// makeDir makes a directory of this run, which the daemon, that has no
-// privileges, can read.
-func makeDir(in string) (string, error) {
-	dir, err := os.MkdirTemp(in, "s3daemon-wan-")
-	if err != nil {
-		return "", fmt.Errorf("make a directory: %w", err)
-	}
-	return dir, os.Chmod(dir, 0o755)
-}
-
 // bench builds what is to be measured, and measures it.
-func (o options) bench(ctx context.Context, cases []bench, progress io.Writer) (r *report, err error) {
+func (o options) bench(ctx context.Context, cases []bench, progressTo io.Writer) (r *report, err error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("only root can make network namespaces")
 	}
 	if err := needCongestionControls(); err != nil {
 		return nil, err
 	}
-	dir, err := makeDir("/dev/shm") // in memory
+	changed, err := openRecord(recordPath, progressTo)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	defer func() { err = errors.Join(err, changed.close()) }()
+	busy, err := busyShare(ctx)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := changed.makeDir("/dev/shm") // in memory
+	if err != nil {
+		return nil, err
+	}
 	if err := o.build(ctx, dir); err != nil {
 		return nil, err
 	}
 	// The daemon reads nothing under /dev. The pages of these files are in
 	// memory as well, since they were just written.
-	fileDir, err := makeDir("")
+	fileDir, err := changed.makeDir("")
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(fileDir)) }()
 	files, err := makeFiles(fileDir, cases)
 	if err != nil {
 		return nil, fmt.Errorf("make the files to push: %w", err)
 	}
-	c := contest{files: files, rounds: o.rounds, idle: o.idle, progress: progress, verbose: o.verbose}
+	c := contest{files: files, rounds: o.rounds, idle: o.idle, progress: o.newProgress(cases, progressTo), verbose: o.verbose}
 	var jobs []*job
 	for _, host := range hostsOf(cases) {
 		now := slices.DeleteFunc(slices.Clone(cases), func(b bench) bool { return b.host() != host })
-		done, err := o.runOn(ctx, host, c, now, dir)
+		if err := host.set(changed); err != nil {
+			return nil, err
+		}
+		done, err := o.runOn(ctx, c, now, dir)
 		if err != nil {
 			return nil, err
 		}
 		jobs = append(jobs, done...)
 	}
-	return newReport(o, cases, jobs), nil
+	r = newReport(o, cases, jobs)
+	r.Busy = busy
+	return r, nil
+}
+
+// newProgress returns the progress of a run of these cases.
+func (o options) newProgress(cases []bench, out io.Writer) *progress {
+	p := &progress{out: out, begin: time.Now()}
+	for _, b := range cases {
+		for _, who := range o.contestants() {
+			if who.in(b) {
+				p.total += o.rounds
+			}
+		}
+	}
+	return p
 }
 
 // hostsOf returns the settings of the host that the cases want.
@@ -259,13 +281,8 @@ func hostsOf(cases []bench) []hostVariables {
 	return all
 }
 
-// runOn runs the cases that want these settings of the host.
-func (o options) runOn(ctx context.Context, host hostVariables, c contest, cases []bench, dir string) (jobs []*job, err error) {
-	restore, err := host.set()
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, restore()) }()
+// runOn runs cases that want the same settings of the host, which it has.
+func (o options) runOn(ctx context.Context, c contest, cases []bench, dir string) (jobs []*job, err error) {
 	beds := map[bedKey]*bed{}
 	defer func() {
 		for _, j := range jobs {
@@ -295,10 +312,13 @@ func (o options) runOn(ctx context.Context, host hostVariables, c contest, cases
 // build builds the binaries that no flag names, from the module that the
 // working directory is in.
 func (o *options) build(ctx context.Context, dir string) error {
+	if o.daemon != "" && o.store != "" {
+		return nil
+	}
 	const module = "github.com/lsst-dm/s3daemon"
 	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", module).Output()
 	if err != nil {
-		return fmt.Errorf("find the source tree: %w", err)
+		return fmt.Errorf("there is no source tree to build from (%w): run it in that, or name -daemon and -store", err)
 	}
 	root := strings.TrimSpace(string(out))
 	build := func(path *string, name, module, pkg string) error {
@@ -324,7 +344,8 @@ func makeFiles(dir string, cases []bench) (map[int64]string, error) {
 	random := rand.NewChaCha8([32]byte([]byte("the same bytes in each benchmark")))
 	files := map[int64]string{}
 	for _, b := range cases {
-		for _, size := range []int64{b.Before.Size, b.Measured.Size} {
+		for _, pushed := range append(slices.Clone(b.Before), b.Measured) {
+			size := pushed.Size
 			if files[size] != "" {
 				continue
 			}

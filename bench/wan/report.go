@@ -15,6 +15,7 @@ import (
 type report struct {
 	Rounds int     `json:"rounds"`
 	Idle   float64 `json:"idle_seconds"`
+	Busy   float64 `json:"busy_at_start"` // share of the processors
 	Rows   []row   `json:"cases"`
 }
 
@@ -22,9 +23,8 @@ type report struct {
 type row struct {
 	Case    string   `json:"case"`
 	Limit   float64  `json:"limit_seconds"`
-	Results []result `json:"results"`        // ours first
-	Ratio   float64  `json:"ratio_to_limit"` // of our median
-	Bound   float64  `json:"bound"`
+	Results []result `json:"results"`         // ours first
+	Bound   float64  `json:"bound,omitempty"` // 0: there is none
 	Of      string   `json:"bound_of"`
 	Value   float64  `json:"value,omitempty"` // to be compared with the bound; 0: what it is of was not measured
 }
@@ -33,13 +33,22 @@ type row struct {
 type result struct {
 	Who      string    `json:"who"`
 	Median   float64   `json:"median"`
+	Ratio    float64   `json:"ratio_to_limit"` // of the median
 	Min      float64   `json:"min"`
 	Max      float64   `json:"max"`
 	All      []float64 `json:"all"`
 	Complete float64   `json:"complete,omitempty"` // of the store, taken off
 	Idle     float64   `json:"longest_idle"`
 	Dropped  int64     `json:"packets_dropped"` // in all
+	Late     float64   `json:"packets_late"`    // share of all, in the push that had most of them
 }
+
+// mostLate and mostBusy are shares of the packets and of the processors beyond
+// which there is nothing to judge by: a real link does not wait for a processor.
+const (
+	mostLate = 0.01
+	mostBusy = 0.2
+)
 
 // newReport puts together what the jobs have found out, in the order of the
 // cases.
@@ -52,7 +61,6 @@ func newReport(o options, cases []bench, jobs []*job) *report {
 				w.Results = append(w.Results, newResult(j))
 			}
 		}
-		w.Ratio = w.Results[0].Median / w.Limit
 		r.Rows = append(r.Rows, w)
 	}
 	for i, b := range cases {
@@ -70,12 +78,14 @@ func newResult(j *job) result {
 	return result{
 		Who:      j.who.name,
 		Median:   median(sorted),
+		Ratio:    median(sorted) / j.limit().Seconds(),
 		Min:      sorted[0],
 		Max:      sorted[len(sorted)-1],
 		All:      all,
 		Complete: j.complete.Seconds(),
 		Idle:     j.idle.Seconds(),
 		Dropped:  j.dropped,
+		Late:     j.late,
 	}
 }
 
@@ -93,7 +103,7 @@ func (r *report) judge(w *row, b bench) {
 	ours := w.Results[0].Median
 	switch b.Of {
 	case theLimit:
-		w.Of, w.Value = "limit", w.Ratio
+		w.Of, w.Value = "limit", w.Results[0].Ratio
 	case thePlain:
 		w.Of = "plain"
 		for _, plain := range r.Rows {
@@ -118,7 +128,7 @@ func (w row) of(who string) (result, bool) {
 	return w.Results[i], true
 }
 
-func (w row) met() bool { return w.Value <= w.Bound }
+func (w row) met() bool { return w.Bound == 0 || w.Value <= w.Bound }
 
 // missed counts the bounds that were not met.
 func (r *report) missed() int {
@@ -146,37 +156,67 @@ func (r *report) others() []string {
 
 // print prints the table.
 func (r *report) print(out io.Writer) {
-	fmt.Fprintf(out, "Medians of %d, with the least and the most, in seconds, after %v idle.\n\n", r.Rounds, time.Duration(r.Idle*float64(time.Second)))
+	fmt.Fprintf(out, "Medians of %d, with the least and the most, in seconds, after %v idle, and their ratios to the limit.\n\n",
+		r.Rounds, time.Duration(r.Idle*float64(time.Second)))
 	tw := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	others := r.others()
-	fmt.Fprintln(tw, strings.Join(append([]string{"case", "limit", "ours", "ratio", "at most", ""}, others...), "\t"))
+	head := []string{"case", "limit", "ours", "ratio", "at most", ""}
+	for _, who := range others {
+		head = append(head, who, "ratio")
+	}
+	fmt.Fprintln(tw, strings.Join(head, "\t"))
 	for _, w := range r.Rows {
-		cells := []string{w.Case, fmt.Sprintf("%.3f", w.Limit), w.Results[0].String(), fmt.Sprintf("%.2f", w.Ratio), w.bound(), w.verdict()}
+		cells := append([]string{w.Case, fmt.Sprintf("%.3f", w.Limit)}, w.Results[0].cells()...)
+		cells = append(cells, w.bound(), w.verdict())
 		for _, who := range others {
-			cell := ""
 			if res, ok := w.of(who); ok {
-				cell = res.String()
+				cells = append(cells, res.cells()...)
+			} else {
+				cells = append(cells, "", "")
 			}
-			cells = append(cells, cell)
 		}
 		fmt.Fprintln(tw, strings.Join(cells, "\t"))
 	}
 	tw.Flush()
-	fmt.Fprintf(out, "\nThe longest idle time was %.0f s.\n", r.longestIdle())
+	fmt.Fprintln(out)
+	for _, note := range r.notes() {
+		fmt.Fprintln(out, note)
+	}
 }
 
-func (r *report) longestIdle() float64 {
-	var longest float64
+// notes are what is to be known to who reads the table.
+func (r *report) notes() []string {
+	notes := []string{fmt.Sprintf("The longest idle time was %.1f s.", r.most(func(res result) float64 { return res.Idle }))}
 	for _, w := range r.Rows {
-		for _, res := range w.Results {
-			longest = max(longest, res.Idle)
+		if peer, ok := w.of("peer"); ok && w.Results[0].Complete > 0 && peer.Complete == 0 {
+			notes = append(notes, fmt.Sprintf("%s: the store's own time for CompleteMultipartUpload is taken off for daemons, not for the peer.", w.Case))
 		}
 	}
-	return longest
+	if late := r.most(func(res result) float64 { return res.Late }); late > mostLate {
+		notes = append(notes, fmt.Sprintf("The machine was too busy to judge by this: of one push %.0f %% of the packets were late.", 100*late))
+	}
+	if r.Busy > mostBusy {
+		notes = append(notes, fmt.Sprintf("The machine was too busy to judge by this: of its processors %.0f %% were taken before the start.", 100*r.Busy))
+	}
+	return notes
+}
+
+// most returns the largest that any result has of something.
+func (r *report) most(of func(result) float64) float64 {
+	var most float64
+	for _, w := range r.Rows {
+		for _, res := range w.Results {
+			most = max(most, of(res))
+		}
+	}
+	return most
 }
 
 func (w row) bound() string {
-	if w.Of == "limit" {
+	switch {
+	case w.Bound == 0:
+		return ""
+	case w.Of == "limit":
 		return fmt.Sprintf("%.2f", w.Bound)
 	}
 	return fmt.Sprintf("%.2f of %s", w.Bound, w.Of)
@@ -184,6 +224,8 @@ func (w row) bound() string {
 
 func (w row) verdict() string {
 	switch {
+	case w.Bound == 0:
+		return "not judged"
 	case w.Value == 0:
 		return "not compared"
 	case !w.met():
@@ -194,6 +236,7 @@ func (w row) verdict() string {
 	return "met"
 }
 
-func (r result) String() string {
-	return fmt.Sprintf("%.3f (%.3f to %.3f)", r.Median, r.Min, r.Max)
+// cells are what a result has in the table.
+func (r result) cells() []string {
+	return []string{fmt.Sprintf("%.3f (%.3f to %.3f)", r.Median, r.Min, r.Max), fmt.Sprintf("%.2f", r.Ratio)}
 }

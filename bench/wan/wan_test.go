@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,8 +14,10 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -47,7 +50,7 @@ func TestCases(t *testing.T) {
 		ids[b.id()] = b
 	}
 	for _, b := range all {
-		if b.Bound < 1 || b.SendBuffer == 0 || b.HostBuffer == 0 || b.Measured.Files == 0 || (b.Repeat > 0) == b.Fresh {
+		if b.Bound != 0 && b.Bound < 1 || b.SendBuffer == 0 || b.HostBuffer == 0 || b.Measured.Files == 0 || (len(b.Before) > 0) == b.Fresh {
 			t.Errorf("%s is not whole: %+v", b.id(), b)
 		}
 		if b.TLS != (b.Of == thePlain) || b.NoBBR != (b.Of == netHTTP) {
@@ -57,7 +60,7 @@ func TestCases(t *testing.T) {
 			continue
 		}
 		plain := ids[b.plainID()]
-		if plain.Name == "" || plain.TLS || plain.Measured != b.Measured || plain.Before != b.Before || plain.Loss != b.Loss {
+		if plain.Name == "" || plain.TLS || plain.Measured != b.Measured || !slices.Equal(plain.Before, b.Before) || plain.Loss != b.Loss {
 			t.Errorf("%s has no such case without TLS", b.id())
 		}
 	}
@@ -73,7 +76,7 @@ func TestCases(t *testing.T) {
 		want int
 	}{
 		{options{full: true}, len(all)},
-		{options{}, len(longCases) + len(inQuick)},
+		{options{}, len(longCases) - 1 + len(inQuick)}, // one has no bound
 		{options{pattern: regexp.MustCompile(`^20ms/single$`)}, 1},
 		{options{full: true, pattern: regexp.MustCompile(`nothing`)}, 0},
 	} {
@@ -94,14 +97,17 @@ func TestReport(t *testing.T) {
 	of := func(b bench, who string, times ...time.Duration) *job {
 		return &job{bench: b, who: contestant{name: who}, times: times, idle: 31 * time.Second}
 	}
+	told := short
+	told.Name, told.Bound = "c", 0
 	const ms = time.Millisecond
-	r := newReport(options{rounds: 3, idle: 30 * time.Second}, []bench{short, over, refused, alone}, []*job{
+	r := newReport(options{rounds: 3, idle: 30 * time.Second}, []bench{short, over, refused, alone, told}, []*job{
 		of(refused, "ours", 2000*ms), // the host's settings put it first
 		of(refused, "net/http", 1900*ms),
 		of(short, "ours", 1150*ms, 1900*ms, 1100*ms),
 		of(short, "peer", 3*time.Second, 5*time.Second),
 		of(over, "ours", 1250*ms),
 		of(alone, "ours", 1250*ms),
+		of(told, "ours", 9000*ms),
 	})
 	for i, want := range []struct {
 		ratio, value float64
@@ -111,10 +117,11 @@ func TestReport(t *testing.T) {
 		{1.25, 1.25 / 1.15, "met (1.09)"},
 		{2, 2 / 1.9, "missed (1.05)"},
 		{1.25, 0, "not compared"},
+		{9, 9, "not judged"},
 	} {
 		w := r.Rows[i]
-		if math.Abs(w.Ratio-want.ratio) > 1e-9 || math.Abs(w.Value-want.value) > 1e-9 || w.verdict() != want.verdict {
-			t.Errorf("%s: ratio %v, value %v, %s", w.Case, w.Ratio, w.Value, w.verdict())
+		if math.Abs(w.Results[0].Ratio-want.ratio) > 1e-9 || math.Abs(w.Value-want.value) > 1e-9 || w.verdict() != want.verdict {
+			t.Errorf("%s: ratio %v, value %v, %s", w.Case, w.Results[0].Ratio, w.Value, w.verdict())
 		}
 	}
 	if r.missed() != 1 {
@@ -122,7 +129,7 @@ func TestReport(t *testing.T) {
 	}
 	var text bytes.Buffer
 	r.print(&text)
-	for _, want := range []string{"1.150 (1.100 to 1.900)", "4.000 (3.000 to 5.000)", "1.00 of net/http", "longest idle time was 31 s", "after 30s idle"} {
+	for _, want := range []string{"1.150 (1.100 to 1.900)", "4.000 (3.000 to 5.000)  4.00", "1.00 of net/http", "longest idle time was 31.0 s", "after 30s idle"} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("the text has no %q:\n%s", want, &text)
 		}
@@ -133,38 +140,82 @@ func TestReport(t *testing.T) {
 	}
 }
 
-func TestSetFiles(t *testing.T) {
-	file := func(name, content string) string {
-		t.Helper()
-		path := filepath.Join(t.TempDir(), name)
-		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
+// TestNotes checks what is told of a table that does not speak for itself.
+func TestNotes(t *testing.T) {
+	for _, tt := range []struct {
+		busy, late, complete float64
+		want                 string
+	}{
+		{mostBusy, mostLate, 0, ""},
+		{mostBusy, mostLate, 0.5, "taken off for daemons, not for the peer"},
+		{0.75, mostLate, 0, "of its processors 75 % were taken"},
+		{mostBusy, 0.25, 0, "of one push 25 % of the packets were late"},
+	} {
+		r := report{Busy: tt.busy, Rows: []row{{Results: []result{{Who: "ours", Complete: tt.complete}, {Who: "peer", Late: tt.late}}}}}
+		notes := r.notes()[1:]
+		if tt.want == "" && len(notes) > 0 || tt.want != "" && (len(notes) != 1 || !strings.Contains(notes[0], tt.want)) {
+			t.Errorf("%+v: %q", tt, notes)
 		}
-		return path
 	}
-	a, b := file("a", "1\n"), file("b", "2\n")
-	content := func() string {
-		t.Helper()
-		x, errX := os.ReadFile(a)
-		y, errY := os.ReadFile(b)
-		if err := errors.Join(errX, errY); err != nil {
-			t.Fatal(err)
-		}
-		return string(x) + string(y)
-	}
-	restore, err := setFiles([][2]string{{a, "3"}, {b, ""}})
-	if err != nil {
+}
+
+// A pusherFunc is a pusher that has nothing to stop.
+type pusherFunc func(ctx context.Context, file string, size int64, n int) error
+
+func (f pusherFunc) push(ctx context.Context, file string, size int64, n int) error {
+	return f(ctx, file, size, n)
+}
+
+func (pusherFunc) stop() error { return nil }
+
+// TestPushThatHangs checks that it ends all the same, and says why.
+func TestPushThatHangs(t *testing.T) {
+	b := &bed{buckets: t.TempDir()}
+	if err := os.Mkdir(filepath.Join(b.buckets, bucket), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if got := content(); got != "32\n" {
-		t.Errorf("set to %q", got)
+	synctest.Test(t, func(t *testing.T) {
+		j := &job{bed: b, pusher: pusherFunc(func(ctx context.Context, _ string, _ int64, n int) error {
+			return atOnce(ctx, n, func(ctx context.Context, _ int) error {
+				<-ctx.Done()
+				return ctx.Err()
+			})
+		})}
+		if _, err := (contest{}).push(t.Context(), j, twenty); err == nil || !strings.Contains(err.Error(), "more than 5m0s") {
+			t.Error(err)
+		}
+	})
+}
+
+// TestDelivered checks that a push which says that it has succeeded is not
+// believed.
+func TestDelivered(t *testing.T) {
+	b := &bed{buckets: t.TempDir()}
+	dir := filepath.Join(b.buckets, bucket)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
 	}
-	if err := restore(); err != nil || content() != "1\n2\n" {
-		t.Errorf("restored to %q: %v", content(), err)
+	put := func(sizes ...int) pusher {
+		return pusherFunc(func(context.Context, string, int64, int) error {
+			var err error
+			for i, size := range sizes {
+				err = errors.Join(err, os.WriteFile(filepath.Join(dir, key(i)), make([]byte, size), 0o600))
+			}
+			return err
+		})
 	}
-	_, err = setFiles([][2]string{{a, "3"}, {filepath.Join(t.TempDir(), "none"), "4"}})
-	if !errors.Is(err, fs.ErrNotExist) || content() != "1\n2\n" {
-		t.Errorf("%v, and it is %q", err, content())
+	for _, tt := range []struct {
+		pusher pusher
+		want   string // of the error; empty: there is none
+	}{
+		{put(5, 5), ""},
+		{put(5), "object 0001 of 2 is not in the store"}, // nor what was pushed before
+		{put(5, 4), "object 0001 has 4 bytes"},
+	} {
+		_, err := contest{}.push(t.Context(), &job{bed: b, pusher: tt.pusher}, burst{2, 5})
+		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%v, not %q", err, tt.want)
+		}
 	}
 }
 
@@ -191,18 +242,21 @@ func TestWholeRun(t *testing.T) {
 	if os.Geteuid() != 0 || err != nil || !strings.Contains(string(allowed), "cubic") {
 		t.Skip("it needs root, and a host that allows cubic")
 	}
-	dir, err := makeDir("/dev/shm")
-	if err != nil {
-		t.Skip(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	fileDir, err := makeDir("")
+	changed, err := openRecord(filepath.Join(t.TempDir(), "record"), io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(fileDir) })
+	defer changed.close() //nolint:errcheck // TestRecord looks at it
+	dir, err := changed.makeDir("/dev/shm")
+	if err != nil {
+		t.Skip(err)
+	}
+	fileDir, err := changed.makeDir("")
+	if err != nil {
+		t.Fatal(err)
+	}
 	plain := bench{
-		Name: "tiny", Before: burst{1, 200_000}, Repeat: 1, Measured: burst{3, 500_000},
+		Name: "tiny", Before: []burst{{1, 200_000}}, Measured: burst{3, 500_000},
 		RTT: 10 * time.Millisecond, SendBuffer: 4 << 20, Bound: 1000,
 	}
 	over := plain
@@ -211,7 +265,9 @@ func TestWholeRun(t *testing.T) {
 	parts.Name, parts.Measured, parts.Complete = "parts", burst{1, 40 << 20}, true
 	cases := []bench{plain, over, parts}
 
-	o := options{full: true, rounds: 2, idle: time.Millisecond, peer: "test -s {file} && echo {bucket} {key} {endpoint} >> " + dir + "/peer"}
+	// The peer puts files where the store has them.
+	peer := "echo {bucket} {key} {endpoint} >> " + dir + "/peer; for to in " + dir + "/bed-*/buckets/{bucket}; do cp {file} $to/{key}; done"
+	o := options{pattern: regexp.MustCompile(""), rounds: 2, idle: time.Millisecond, peer: peer}
 	if err := o.build(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}
@@ -220,14 +276,17 @@ func TestWholeRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var progress bytes.Buffer
-	c := contest{files: files, rounds: o.rounds, idle: o.idle, progress: &progress, verbose: true}
-	jobs, err := o.runOn(t.Context(), hostVariables{}, c, cases, dir)
+	var told bytes.Buffer
+	c := contest{files: files, rounds: o.rounds, idle: o.idle, progress: o.newProgress(cases, &told), verbose: true}
+	jobs, err := o.runOn(t.Context(), c, cases, dir)
 	if errors.Is(err, unix.ENODEV) || errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) && strings.Contains(err.Error(), "tun") {
 		t.Skipf("no link can be made here: %v", err)
 	}
 	if err != nil {
-		t.Fatalf("%v\n%s", err, &progress)
+		t.Fatalf("%v\n%s", err, &told)
+	}
+	if !strings.Contains(told.String(), "22 of 22, 0s left: ") {
+		t.Errorf("it was told:\n%s", &told)
 	}
 	r := newReport(o, cases, jobs)
 	for i, want := range [][]string{{"ours", "before", "net/http", "peer"}, {"ours", "before", "peer"}, {"ours", "before", "net/http", "peer"}} {
@@ -253,6 +312,10 @@ func TestWholeRun(t *testing.T) {
 	lines, err := os.ReadFile(filepath.Join(dir, "peer"))
 	if got := strings.Count(string(lines), "wan 0000 http"); err != nil || got != 12 || strings.Count(string(lines), "\n") != 20 {
 		t.Errorf("the peer was run for:\n%s%v", lines, err)
+	}
+	o.peer = "true"
+	if _, err := o.runOn(t.Context(), c, cases[:1], dir); err == nil || !strings.Contains(err.Error(), "10ms/tiny, peer: object 0000 of 1 is not in the store") {
+		t.Errorf("of a peer that does nothing: %v", err)
 	}
 	left, err := filepath.Glob(filepath.Join(dir, "bed-*"))
 	if err != nil || len(left) > 0 {
