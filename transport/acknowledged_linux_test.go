@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 	"io"
@@ -218,5 +219,41 @@ func TestAllAcknowledged(t *testing.T) {
 		if _, err := put(tr, With(t.Context(), x), s.URL, size, zeros(size)); err != nil || x.Acknowledged() != size {
 			t.Errorf("%v: %d bytes of %d", err, x.Acknowledged(), size)
 		}
+	}
+}
+
+// TestDiscard: nor does what it had not sent of a request that was cancelled, if that
+// was asked for.
+func TestDiscard(t *testing.T) {
+	const size = 64 << 20
+	over, arrived := make(chan struct{}), make(chan int64, 1)
+	s := serve(t, func(w http.ResponseWriter, req *http.Request) {
+		<-over
+		n, _ := io.Copy(io.Discard, req.Body)
+		arrived <- n
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	tr, x := newTransport(t, usual((&net.Dialer{}).DialContext)), new(Exchange)
+	x.Discard() // there is nothing yet
+	ended := make(chan error, 1)
+	go func() {
+		_, err := put(tr, With(ctx, x), s.URL, size, zeros(size))
+		ended <- err
+	}()
+	until(t, "the kernel has more than it could send", func() bool {
+		way := x.transit.Load()
+		return way != nil && way.body.read.Load() > way.acknowledged()+1<<20
+	})
+	x.Discard()
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+	acked := x.Acknowledged()
+	close(over)
+	const meanwhile = 256 << 10 // what was on its way
+	if n := <-arrived; n > acked+meanwhile {
+		t.Errorf("%d bytes arrived, and %d had been acknowledged", n, acked)
 	}
 }

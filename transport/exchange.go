@@ -77,6 +77,15 @@ func (x *Exchange) Acknowledged() int64 {
 	return 0
 }
 
+// Discard has the kernel forget what it has taken of the request's body and not
+// sent, if the connection is closed: for one who is about to cancel a request of
+// which nothing more is to arrive. It does nothing to a body that leaves in one packet.
+func (x *Exchange) Discard() {
+	if t := x.transit.Load(); t != nil && !t.done.Load() {
+		discard(t.conn)
+	}
+}
+
 // transit is a body on its way over a connection.
 type transit struct {
 	conn net.Conn
