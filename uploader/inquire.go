@@ -1,6 +1,7 @@
 package uploader
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -199,6 +200,7 @@ func (u *Uploader) describe(r *journal.Record) push.Receipt {
 		receipt.State, receipt.StartedAt = push.Running, t.startedAt
 		if d := t.delivery; d != nil {
 			receipt.SentBytes = d.sent.bytes()
+			receipt.Parts = cmp.Or(d.planned(), receipt.Parts)
 			receipt.Attempts = max(1, t.attempts+d.mostAttempts())
 		}
 	case backoff:

@@ -26,6 +26,21 @@ type sentPart struct {
 	told  bool // the store told its CRC64NVME: some want the completion to name it then
 }
 
+// expect begins with so many parts, of which the store has none.
+func (d *delivery) expect(parts int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.parts = make([]sentPart, parts)
+}
+
+// planned returns in how many parts the file goes; 0 where it goes as a whole, or that
+// is not known yet.
+func (d *delivery) planned() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.parts)
+}
+
 // keepPart notes that the store has the part of that number, from 1, and has it
 // put on disk.
 func (d *delivery) keepPart(number int32, p sentPart) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -48,6 +49,32 @@ func TestSmallFileInParts(t *testing.T) {
 	}
 	if left := r.recorded(t); len(left) > 0 {
 		t.Errorf("the journal has %+v", left[0])
+	}
+}
+
+// TestPartsOfARunningPush: while it runs a push tells in how many parts it goes, as it
+// does in the end.
+func TestPartsOfARunningPush(t *testing.T) {
+	r := newRig(t)
+	r.long()
+	held, letGo := make(chan struct{}, 2), make(chan struct{})
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		if strings.HasPrefix(operationOf(req), "UploadPart") {
+			held <- struct{}{}
+			<-letGo
+		}
+		next.ServeHTTP(w, req)
+	})
+	path, _ := r.file(t, "f", 2*leastPart+1)
+	id := r.later(t, push.Request{File: path, Destination: "s3://bucket/k"})
+	<-held
+	receipt, err := r.Get(t.Context(), id, 0)
+	if err != nil || receipt.State != push.Running || receipt.Parts != 2 {
+		t.Errorf("%v, receipt %+v", err, receipt)
+	}
+	close(letGo)
+	if receipt := r.ended(t, id, push.Done); receipt.Parts != 2 {
+		t.Errorf("receipt %+v", receipt)
 	}
 }
 

@@ -238,7 +238,7 @@ func (d *delivery) recall(up *journal.Upload) error {
 		return unreadable(err)
 	}
 	d.upload, d.partSize = up, up.PartSize
-	d.parts = make([]sentPart, partsOf(up.Size, up.PartSize))
+	d.expect(partsOf(up.Size, up.PartSize))
 	for i := range parts {
 		if p := &parts[i]; p.Number >= 1 && int(p.Number) <= len(d.parts) && p.Size == d.sizeOfPart(int(p.Number)) {
 			d.parts[p.Number-1] = sentPartOf(p)
@@ -249,9 +249,11 @@ func (d *delivery) recall(up *journal.Upload) error {
 
 // forget prepares for a new upload, or for none: the part size is 0 then.
 func (d *delivery) forget() {
-	d.upload, d.partSize, d.parts = nil, d.cut(), nil
-	if d.partSize > 0 {
-		d.parts = make([]sentPart, partsOf(d.file.Size(), d.partSize))
+	d.upload, d.partSize = nil, d.cut()
+	if d.partSize == 0 {
+		d.expect(0)
+	} else {
+		d.expect(partsOf(d.file.Size(), d.partSize))
 	}
 }
 
