@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -37,14 +38,14 @@ func TestWarmUp(t *testing.T) {
 			sent = said.Bytes
 		}
 	}
-	if least := d.metric("s3daemon_slots") * (256 << 10); sent < least {
+	if least := d.metric("s3daemon_slots") * (16 << 10); sent < least {
 		t.Errorf("%v bytes were sent, want %v at least", sent, least)
 	}
 	checkNothingOfWarmUp(t, bucket)
 }
 
-// A push that comes while the connections are warmed, and finds no slot, is not held
-// up by that.
+// A push that comes while the connections are warmed, and finds no slot, has one in a
+// moment.
 func TestWarmUpMakesWay(t *testing.T) {
 	p := newFaultProxy(t)
 	bucket, file := newBucket(t), sparseFile(t, "file", 1<<20)
@@ -59,6 +60,48 @@ func TestWarmUpMakesWay(t *testing.T) {
 		t.Error("it says that it is warm")
 	}
 	untilNoUploads(t, bucket)
+}
+
+// On a slow link a push has it for itself soon after its start, though the connections
+// were just being warmed and it needs none of theirs.
+func TestWarmUpLeavesTheLink(t *testing.T) {
+	const size, rate = 1 << 20, 2 << 20
+	p := storeProxy(t)
+	p.limit(rate)
+	p.holdAfter(100_000)
+	bucket, file := newBucket(t), makeFile(t, "file", size)
+	d := startDaemon(t, warming(bucket, "S3_ENDPOINT_URL="+p.url())...)
+	waitFor(t, "the connections to send", func() bool { return p.nowHeld() > 1 })
+	id, before := d.pushAsync(t, file, "s3://"+bucket+"/key").ID, p.bytesSent()
+	waitFor(t, "the push to start", func() bool { return d.pushOf(t, id).State == "running" })
+	p.release()
+	d.doneOf(t, id)
+	// What a step has on its way is a second's at most.
+	if passed := p.bytesSent() - before; passed > size+rate {
+		t.Errorf("%d bytes went over the link until one of %d had", passed, size)
+	}
+	d.logged(t, 1, "the warm-up has made way for pushes")
+	untilNoUploads(t, bucket)
+}
+
+// A daemon that is stopped while it warms its connections leaves nothing to the next.
+func TestWarmUpStopped(t *testing.T) {
+	p := newFaultProxy(t)
+	for _, operation := range []string{"CreateMultipartUpload", "UploadPart"} {
+		bucket, g := newBucket(t), newGate()
+		p.follow(only(operation, always(fault{after: g.wait})))
+		d := startDaemon(t, warming(bucket, "S3_ENDPOINT_URL="+p.url())...)
+		waitFor(t, "the store to be at it", func() bool { return p.nowHeld() > 0 })
+		d.signal(syscall.SIGTERM)
+		refusesConnections(t, d)
+		g.open()
+		if code := d.wait(); code != 0 {
+			t.Errorf("the daemon ended with %d", code)
+		}
+		if left, err := listUploads(bucket); err != nil || len(left) > 0 {
+			t.Errorf("%s: the store has %d uploads, %v", operation, len(left), err)
+		}
+	}
 }
 
 // Of a warm-up in the midst of which the daemon is killed nothing is left by the

@@ -14,10 +14,11 @@ func (u *Uploader) Close() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.draining = true
+	u.endWarmUpLocked(errLeaving)
 }
 
 // Drain refuses new pushes and waits until those that run have ended, and with
-// Config.DrainQueue those that are queued too. When the context ends first, what
+// Config.DrainQueue those that are queued too, and a warm-up has cleared up. When the context ends first, what
 // runs is cut off. Whatever has not ended stays in the journal; callers who wait
 // for it are told so. Drain returns how many pushes stay.
 //
@@ -100,7 +101,7 @@ func (u *Uploader) leave(e *entry, t *task) {
 
 // idleLocked tells Drain when there is nothing left to wait for.
 func (u *Uploader) idleLocked() {
-	if u.idle == nil || u.entering+u.ending+u.queue.running[single]+u.queue.running[part] > 0 || !u.left && u.queue.size > 0 {
+	if u.idle == nil || u.warming != nil || u.entering+u.ending+u.queue.running[single]+u.queue.running[part] > 0 || !u.left && u.queue.size > 0 {
 		return
 	}
 	select {

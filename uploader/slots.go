@@ -2,7 +2,6 @@ package uploader
 
 import (
 	"context"
-	"slices"
 	"sync"
 )
 
@@ -20,7 +19,7 @@ const (
 type slots struct {
 	mu    sync.Mutex
 	queue slotQueue // guarded by mu, as all below
-	loans []*loan   // those of the singles' that may be called in
+	lent  int       // those of the singles' that are borrowed
 }
 
 func newSlots(limit int) *slots { return &slots{queue: newSlotQueue(limit)} }
@@ -32,11 +31,7 @@ func (s *slots) acquire(ctx context.Context, who *turn, k kind) error {
 	s.mu.Lock()
 	s.queue.add(t)
 	s.grantLocked()
-	called := s.callInLocked(t)
 	s.mu.Unlock()
-	if called != nil {
-		called.wanted()
-	}
 
 	select {
 	case <-t.granted:
@@ -67,54 +62,36 @@ func (s *slots) inUse() int {
 	return s.queue.singles + s.queue.parts
 }
 
-// room returns how many more parts would have a slot at once.
+// room returns how many more parts would have a slot at once, or in a moment, once
+// what is borrowed has been given back.
 func (s *slots) room() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	q := &s.queue
-	wanted := q.singles + q.parts + len(q.waiting[single]) + len(q.waiting[part]) - len(s.loans)
+	wanted := q.singles + q.parts + len(q.waiting[single]) + len(q.waiting[part]) - s.lent
 	return max(0, q.limit-q.reserved-wanted)
 }
 
-// loan is a slot for what can wait.
-type loan struct{ wanted func() }
-
-// borrow returns a slot that nobody waits for; nil if there is none. As soon as
-// somebody does, wanted is called, and the slot is to be given back then.
-func (s *slots) borrow(wanted func()) *loan {
+// borrow takes a slot that nobody waits for, if there is one, for what can wait.
+func (s *slots) borrow() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	q := &s.queue
 	if q.singles+q.parts >= q.limit || len(q.waiting[single])+len(q.waiting[part]) > 0 {
-		return nil
+		return false
 	}
 	q.singles++
-	l := &loan{wanted}
-	s.loans = append(s.loans, l)
-	return l
+	s.lent++
+	return true
 }
 
-// giveBack ends a loan.
-func (s *slots) giveBack(l *loan) {
+// giveBack gives back a slot that was borrowed.
+func (s *slots) giveBack() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if i := slices.Index(s.loans, l); i >= 0 { // it was not called in
-		s.loans = slices.Delete(s.loans, i, i+1)
-	}
+	s.lent--
 	s.queue.done(nil, single)
 	s.grantLocked()
-}
-
-// callInLocked returns a loan that a request needs that has just come; nil if it has
-// no need of any.
-func (s *slots) callInLocked(t *ticket) *loan {
-	n, q := len(s.loans), &s.queue
-	if n == 0 || isClosed(t.granted) || q.singles+q.parts < q.limit {
-		return nil
-	}
-	l := s.loans[n-1]
-	s.loans = slices.Delete(s.loans, n-1, n)
-	return l
 }
 
 func (s *slots) grantLocked() {

@@ -92,6 +92,7 @@ type Uploader struct {
 	slots        *slots
 	plan         plan
 	path         func(bucket string) transport.Path
+	bandwidth    *transport.Bandwidth // nil: no limit
 	warmup       push.Destination
 	retry        retryPolicy
 	queueLimit   int
@@ -126,10 +127,11 @@ type Uploader struct {
 	puttingBack map[uint64]bool      // objects with a push that is being put back: whether a newer one came meanwhile
 	rate        rate
 	timer       *time.Timer
-	entering    int   // pushes that are being accepted
-	kept        int   // files that are open for pushes that have not begun to run
-	ending      int   // pushes whose end is being put on disk
-	unwritten   error // why the last push could not be put on disk; nil if it could
+	entering    int                     // pushes that are being accepted
+	kept        int                     // files that are open for pushes that have not begun to run
+	ending      int                     // pushes whose end is being put on disk
+	unwritten   error                   // why the last push could not be put on disk; nil if it could
+	warming     context.CancelCauseFunc // ends the warm-up; nil while there is none
 	draining    bool
 	left        bool          // nothing starts any more
 	closed      bool          // workers end
@@ -152,7 +154,7 @@ func newUploader(ctx context.Context, cfg Config) (*Uploader, error) {
 	u := &Uploader{
 		limit: cfg.MaxConnections, slots: newSlots(cfg.MaxConnections), plan: plan{whole: wholeSize, minPart: minPartSize, split: leastPart},
 		retry: newRetryPolicy(cfg.Attempts, cfg.GiveUpAfter), queueLimit: cfg.QueueLimit, syncFiles: cfg.SyncFiles, retryChanged: cfg.RetryChanged, drainQueue: cfg.DrainQueue,
-		warmup: cfg.Warmup, checksum: cfg.Checksum, conditions: newConditions(cfg.MaxConnections),
+		bandwidth: cfg.Bandwidth, warmup: cfg.Warmup, checksum: cfg.Checksum, conditions: newConditions(cfg.MaxConnections),
 		journal: cfg.Journal, log: cfg.Log, seed: maphash.MakeSeed(), leaving: make(chan struct{}), cooled: make(chan struct{}, 1), asking: make(chan struct{}, mostAsking),
 		queue: newQueue(cfg.MaxConnections), live: make(map[push.ID]*entry), labels: make(map[string]*label), puttingBack: make(map[uint64]bool), lately: make(map[uint64]time.Time),
 	}

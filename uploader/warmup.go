@@ -4,30 +4,33 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"io"
-	"sync"
-	"sync/atomic"
+	"fmt"
+	"math"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/lsst-dm/s3daemon/journal"
 	"github.com/lsst-dm/s3daemon/push"
-	"github.com/lsst-dm/s3daemon/transport"
 )
 
 // A connection that has sent nothing yet begins slowly, however long it has been
 // open: only bytes tell it what the way to the store carries. A warm-up sends some,
 // as parts of an upload that is then given up. So nothing is left, not even in a
 // bucket that keeps versions. The upload is in the journal as one that no push goes
-// on with: the janitor aborts it, after a crash too, and touches no object.
+// on with: where the warm-up could not abort it, the janitor does, after a crash too,
+// and touches no object.
 //
 // First all connections but one send at the same time, since a burst finds each of
 // them with its share of the link. Then the one that is left sends alone: it is to
 // remember the whole link, for a file that comes alone.
+//
+// It begins with little, and takes no longer on a slow link than on a fast one, since
+// there is less to learn there. A push that starts ends it.
 
 const (
-	firstWarmth = 256 << 10 // bytes that a connection sends in the first step; twice as many in each that follows
+	firstWarmth = 16 << 10 // bytes that a connection sends in the first step, as many as go at once anyway
+	growsBy     = 4        // times as many in the next step, at most
 	mostSteps   = 6
 	mostAlone   = 256 << 20 // bytes that the last connection sends
 	// stillGrows is by how much faster than the one before a step must be for
@@ -37,29 +40,51 @@ const (
 	// some that bring no more do connections see that the link is full. Those that have
 	// not would begin the next burst at several times their share.
 	longEnough = 5
+	// stepTakes is how long a step lasts at most, unless twice as many round trips as
+	// are long enough are longer. One that lasted so long is the last.
+	stepTakes = time.Second
+	// warmUpTakes is how long all of it lasts at most, unless mostTrips are longer.
+	warmUpTakes = 10 * time.Second
+	mostTrips   = 60
+	// abortTakes is how long a warm-up waits until its upload has been given up.
+	abortTakes = 5 * time.Second
 )
 
 // round is one step of a warm-up.
 type round struct {
 	rate  float64 // bytes a second, of all connections together
-	trips float64 // round trips that the sending took
+	took  time.Duration
+	trips float64 // round trips that are
 }
 
 // warmer reports whether another step is to follow.
 func warmer(steps []round) bool {
 	n := len(steps)
-	switch {
-	case n < 2:
+	if n == 0 {
 		return true
-	case n == mostSteps:
-		return false
 	}
-	last, before := steps[n-1], steps[n-2]
-	return last.rate >= stillGrows*before.rate || last.trips < longEnough
+	last := steps[n-1]
+	switch {
+	case n == mostSteps, last.took >= stepTakes && last.trips >= 2*longEnough:
+		return false
+	case n == 1:
+		return true
+	}
+	return last.rate >= stillGrows*steps[n-2].rate || last.trips < longEnough
 }
 
-// errPushesFirst ends a warm-up: what it does is done by the pushes that have come.
-var errPushesFirst = errors.New("pushes came")
+// nextWarmth returns how many bytes a connection sends in the step after one of that
+// size: more, but at the rate that is its own no more than a step's time is for.
+func nextWarmth(size int64, rate float64, rtt time.Duration) int64 {
+	most := rate * max(stepTakes, 2*longEnough*rtt).Seconds()
+	return int64(max(firstWarmth, min(growsBy*float64(size), most)))
+}
+
+// What ends a warm-up early.
+var (
+	errPushesFirst = errors.New("pushes came") // which do what is left of it
+	errTooSlow     = errors.New("it took too long")
+)
 
 // warmth is a warm-up.
 type warmth struct {
@@ -68,6 +93,7 @@ type warmth struct {
 	content   filler
 	parts     int32 // that were begun
 	sent      int64 // bytes
+	fastest   float64
 }
 
 // keepWarm warms the connections at the start, and after each outage, which ends
@@ -94,29 +120,53 @@ func (u *Uploader) cool() {
 
 // warmUp warms the connections, once. That it fails is no more than a pity.
 func (u *Uploader) warmUp(where push.Destination) {
-	ctx, cancel := context.WithCancel(u.stopped)
-	defer cancel()
-	go func() {
-		select {
-		case <-u.leaving:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
+	ctx := u.beginWarmUp()
+	defer u.warmUpIsOver()
 	begun := time.Now()
 	w := &warmth{delivery: &delivery{up: u, dest: where, id: newWarmthID()}}
-	shared, err := w.run(ctx)
+	err := w.run(ctx)
 	log := u.log.With("destination", where.String(), "seconds", time.Since(begun).Seconds(), "bytes", w.sent)
 	switch {
 	case err == nil:
 		u.warm.Store(true)
-		log.Info(w.success(), "mbit_per_second", int(shared*8/1e6))
-	case u.leaves() || u.stopped.Err() != nil:
+		log.Info(w.success(), "mbit_per_second", int(w.fastest*8/1e6))
+	case errors.Is(err, errLeaving) || u.stopped.Err() != nil:
 	case errors.Is(err, errPushesFirst):
 		log.Info("the warm-up has made way for pushes")
 	default:
 		log.Warn("the connections could not be warmed: the first files will take longer", "error", inBrief(err))
 	}
+}
+
+// beginWarmUp returns the context of a warm-up, which says why it is to end: at once
+// where there are pushes, or the daemon stops.
+func (u *Uploader) beginWarmUp() context.Context {
+	ctx, end := context.WithCancelCause(u.stopped)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.warming = end
+	switch {
+	case u.draining:
+		end(errLeaving)
+	case u.queue.pressing() > 0:
+		end(errPushesFirst)
+	}
+	return ctx
+}
+
+// endWarmUpLocked ends the warm-up, if there is one.
+func (u *Uploader) endWarmUpLocked(why error) {
+	if u.warming != nil {
+		u.warming(why)
+	}
+}
+
+func (u *Uploader) warmUpIsOver() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.warming(nil)
+	u.warming = nil
+	u.idleLocked()
 }
 
 // success says what has been reached.
@@ -136,9 +186,8 @@ func newWarmthID() push.ID {
 	return push.NewID(time.Now(), 0, random)
 }
 
-// run begins an upload, sends, and leaves the upload to the janitor. It returns the
-// rate that the connections together came to.
-func (w *warmth) run(ctx context.Context) (shared float64, err error) {
+// run begins an upload, sends, and gives the upload up.
+func (w *warmth) run(ctx context.Context) error {
 	w.upload = &journal.Upload{Push: w.id, BegunAt: w.nextBegunAt(), Store: w.up.name, Bucket: w.dest.Bucket, Key: w.dest.Key}
 	w.up.conditions.probes.Store(nameOf(w.upload), nil)
 	defer w.up.janitor.wake()
@@ -146,131 +195,78 @@ func (w *warmth) run(ctx context.Context) (shared float64, err error) {
 	in := &s3.CreateMultipartUploadInput{Bucket: &w.dest.Bucket, Key: &w.dest.Key}
 	out, err := w.beginUpload(ctx, w.upload, in, nil)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	w.upload.ID = *out.UploadId
-	if err := w.up.keepUpload(ctx, w.upload); err != nil {
-		return 0, err
+	defer w.giveUp()
+	if err := w.up.keepUpload(w.up.stopped, w.upload); err != nil {
+		return err
 	}
+	ctx, over := context.WithTimeoutCause(ctx, max(warmUpTakes, mostTrips*w.rtt()), fmt.Errorf("%w on this link", errTooSlow))
+	defer over()
+	return w.send(ctx)
+}
+
+// giveUp aborts the upload, of which the journal has no need then. Where that cannot
+// be done in a moment it is left to the janitor.
+func (w *warmth) giveUp() {
+	ctx, cancel := context.WithTimeout(w.up.stopped, abortTakes)
+	defer cancel()
+	if w.abort(ctx, w.upload.ID, w.id) == nil {
+		w.up.journal.DropUpload(w.upload, nil)
+	}
+}
+
+func (w *warmth) rtt() time.Duration { return w.up.path(w.dest.Bucket).RTT }
+
+// send has the connections share the link, and then one have it alone. That one may
+// be cut off in the end, if the time is over: the others are warm.
+func (w *warmth) send(ctx context.Context) error {
 	w.content = make(filler, fillerSize)
 	rand.Read(w.content)
-	if shared, err = w.shareLink(ctx); err == nil && w.up.limit > 1 {
-		_, err = w.step(ctx, 1, w.fills(shared), -1)
+	if err := w.shareLink(ctx); err != nil || w.up.limit == 1 {
+		return err
 	}
-	return shared, err
+	_, err := w.step(ctx, 1, w.fills(w.fastest), -1)
+	if errors.Is(err, errTooSlow) {
+		return nil
+	}
+	return err
 }
 
 // fills returns how many bytes a connection that knows nothing has to send until it
 // has met the limit of a link of that rate: what this holds, and as much again while
 // it gets there, and then some round trips by which it sees that there is no more.
 func (w *warmth) fills(rate float64) int64 {
-	holds := int64(rate * w.up.path(w.dest.Bucket).RTT.Seconds())
+	holds := int64(rate * w.rtt().Seconds())
 	return min(max(4*holds, firstWarmth), mostAlone)
 }
 
 // shareLink has all connections but one send at the same time, more and more, until
-// they have met the limit of the link. It returns how fast they became.
-func (w *warmth) shareLink(ctx context.Context) (fastest float64, err error) {
+// they have met the limit of the link. Where that is the bandwidth that is allowed, and
+// the share of each goes in one round trip however cold it is, there is nothing to learn.
+func (w *warmth) shareLink(ctx context.Context) error {
+	n := max(1, w.up.limit-1)
+	allowed := w.allowed()
+	if allowed*w.rtt().Seconds() <= float64(n)*firstWarmth {
+		w.fastest = allowed
+		return nil
+	}
 	var steps []round
-	for size := int64(firstWarmth); warmer(steps); size *= 2 {
-		one, err := w.step(ctx, max(1, w.up.limit-1), size, 0)
+	for size := int64(firstWarmth); warmer(steps); size = nextWarmth(size, w.fastest/float64(n), w.rtt()) {
+		one, err := w.step(ctx, n, size, 0)
 		if err != nil {
-			return 0, err
+			return err
 		}
-		steps, fastest = append(steps, one), max(fastest, one.rate)
+		steps, w.fastest = append(steps, one), max(w.fastest, min(one.rate, allowed))
 	}
-	return fastest, nil
+	return nil
 }
 
-// step has so many connections send that many bytes each, the warmest or those that
-// will do. None begins before all
-// requests have theirs: else the first would be done with it, and the next take the
-// same.
-func (w *warmth) step(ctx context.Context, connections int, size int64, enough float64) (round, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var connected, ended sync.WaitGroup
-	connected.Add(connections)
-	begin := make(chan struct{})
-	var way atomic.Bool // was made for pushes
-	for range connections {
-		w.parts++
-		number := w.parts
-		ended.Go(func() {
-			arrived := sync.OnceFunc(connected.Done)
-			defer arrived()
-			switch err := w.sendPart(ctx, number, size, &transport.Exchange{Connected: arrived, Enough: enough}, begin); {
-			case errors.Is(err, errPushesFirst): // the others have their time: a connection is closed that is cut off
-				way.Store(true)
-			case err != nil:
-				cancel(err)
-			}
-		})
+// allowed returns how many bytes a second may be sent.
+func (w *warmth) allowed() float64 {
+	if w.up.bandwidth == nil || w.up.bandwidth.Get() == 0 {
+		return math.Inf(1)
 	}
-	connected.Wait()
-	begun := time.Now()
-	close(begin)
-	ended.Wait()
-	switch err := context.Cause(ctx); {
-	case err != nil:
-		return round{}, err
-	case way.Load():
-		return round{}, errPushesFirst
-	}
-	w.sent += int64(connections) * size
-	rtt := w.up.path(w.dest.Bucket).RTT
-	took := max(time.Since(begun)-rtt, time.Millisecond) // but for the answer
-	return round{rate: float64(connections) * float64(size) / took.Seconds(), trips: took.Seconds() / max(rtt, time.Microsecond).Seconds()}, nil
-}
-
-// sendPart sends a part on a connection of its own, with a slot that a push may
-// have at any time.
-func (w *warmth) sendPart(ctx context.Context, number int32, size int64, x *transport.Exchange, begin <-chan struct{}) (err error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	slot := w.up.slots.borrow(func() { cancel(errPushesFirst) })
-	if slot == nil {
-		return errPushesFirst
-	}
-	defer w.up.slots.giveBack(slot)
-	begun := time.Now()
-	_, err = w.up.client.UploadPart(transport.With(ctx, x), &s3.UploadPartInput{
-		Bucket: &w.dest.Bucket, Key: &w.dest.Key, UploadId: &w.upload.ID, PartNumber: &number,
-		ContentLength: &size, Body: &gatedBody{io.NewSectionReader(w.content, 0, size), ctx, begin},
-	}, new(payload).sign)
-	w.up.metrics.request("UploadPart", err, time.Since(begun))
-	if cause := context.Cause(ctx); cause != nil {
-		err = cause
-	}
-	return err
-}
-
-// gatedBody is a body of which nothing is read before a channel is closed.
-type gatedBody struct {
-	*io.SectionReader
-	ctx   context.Context
-	begin <-chan struct{}
-}
-
-func (b *gatedBody) Read(p []byte) (int, error) {
-	select {
-	case <-b.begin:
-		return b.SectionReader.Read(p)
-	case <-b.ctx.Done():
-		return 0, context.Cause(b.ctx)
-	}
-}
-
-// fillerSize is how many bytes of a warm-up differ: more than what compresses on
-// the way looks back for.
-const fillerSize = 1 << 20
-
-// filler is content without end, the same again and again.
-type filler []byte
-
-func (f filler) ReadAt(p []byte, off int64) (n int, err error) {
-	for n < len(p) {
-		n += copy(p[n:], f[(off+int64(n))%int64(len(f)):])
-	}
-	return n, nil
+	return float64(w.up.bandwidth.Get()) / 8
 }

@@ -38,6 +38,7 @@ func (u *Uploader) work(k kind) {
 			u.turn[k].Wait()
 			continue
 		}
+		u.endWarmUpLocked(errPushesFirst)
 		t := u.taskLocked(e)
 		t.startedAt = now.UTC()
 		ctx, cancel := context.WithCancelCause(u.stopped)
