@@ -57,6 +57,21 @@ func (o outlook) share() float64 {
 	return seen / float64(max(1, o.beside))
 }
 
+// warmed returns what will be known where each of the connections has sent as much
+// as it can.
+func (o outlook) warmed() outlook {
+	rate := min(o.most(), o.share())
+	if math.IsInf(rate, 1) {
+		return o
+	}
+	all := make([]float64, len(o.path.Rates))
+	for i := range all {
+		all[i] = max(rate, o.path.Rates[i])
+	}
+	o.path.Rates = all
+	return o
+}
+
 // whole returns how long a file takes in one request.
 func (o outlook) whole(size int64) float64 {
 	return o.rtt() + o.send(size, o.path.Rates[0], o.share())

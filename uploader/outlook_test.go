@@ -50,7 +50,10 @@ func TestCut(t *testing.T) {
 		{"and it is slow", file, transport.Path{RTT: 200 * ms, Rates: rates(25, 60), Window: wide, Rate: 60e6 / 8}, 1, 22, 1},
 		{"the send buffer holds little", file, transport.Path{RTT: 200 * ms, Rates: rates(25, 120), Window: stock, Rate: 16e6}, 1, 22, 3},
 		{"and the link is known to carry no more", file, transport.Path{RTT: 200 * ms, Rates: rates(25, 60), Window: stock, Rate: 7.5e6}, 1, 22, 1},
-		{"all are cold", file, transport.Path{RTT: 200 * ms, Rates: rates(25, .6), Window: stock}, 1, 22, 1},
+		{"all are cold, and will carry little each", file, transport.Path{RTT: 200 * ms, Rates: rates(25, .6), Window: stock}, 1, 22, 3},
+		{"and one is warm by now", file, transport.Path{RTT: 200 * ms, Rates: append(rates(1, 120), rates(24, .6)...), Window: stock}, 1, 22, 1},
+		{"all are cold, and will carry much", file, transport.Path{RTT: 200 * ms, Rates: rates(25, .6), Window: wide}, 1, 22, 1},
+		{"all are cold, and the link is slow", file, transport.Path{RTT: 200 * ms, Rates: rates(25, .6), Window: wide, Rate: 2e6}, 1, 22, 1},
 		{"the store is near", file, transport.Path{RTT: time.Millisecond, Rates: rates(25, 900), Window: stock, Rate: gbit}, 1, 22, 1},
 		{"the store is near, and the link was shared", file, transport.Path{RTT: 20 * ms, Rates: rates(25, 60), Window: stock, Rate: gbit}, 1, 22, 3},
 	} {

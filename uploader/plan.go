@@ -60,10 +60,27 @@ const (
 // cut returns the size of the parts by which a file arrives sooner that could go as
 // a whole; 0 where it does not. They are of one size, so that their number, which
 // an ETag has, tells how the file was cut.
+//
+// Where a file would arrive sooner once the connections are warm, it is cut as soon
+// as that costs it nothing, which is while none is: else one would carry each file,
+// and the others never become warm.
 func (p plan) cut(size int64, o outlook) (partSize int64) {
 	if p.split == 0 || !o.known() {
 		return 0
 	}
+	if partSize = p.faster(size, o); partSize > 0 {
+		return partSize
+	}
+	partSize = p.faster(size, o.warmed())
+	if partSize > 0 && o.inParts(partSize, partsOf(size, partSize)) > o.whole(size) {
+		return 0
+	}
+	return partSize
+}
+
+// faster returns the size of the parts by which a file arrives sooner than as a
+// whole, so much that it is worth it; 0 where there is none.
+func (p plan) faster(size int64, o outlook) (partSize int64) {
 	whole := o.whole(size)
 	best := min((1-worthShare)*whole, whole-worthTime)
 	for n := 2; n <= min(o.slots, len(o.path.Rates)); n++ {
