@@ -47,11 +47,11 @@ func (o outlook) most() float64 {
 }
 
 // share is this push's share of the link. It is without bounds where nothing shows
-// what the link carries: one connection alone that was as fast as its buffer allows
-// does not.
+// what the link carries: little files do not, nor does one connection alone that was
+// as fast as its buffer allows.
 func (o outlook) share() float64 {
 	seen, most := max(o.path.Rate, o.path.Rates[0]), o.most()
-	if o.path.Rate == 0 || seen > 0.8*most && seen < 1.25*most {
+	if o.path.Rate*o.rtt() <= coldWindow || seen > 0.8*most && seen < 1.25*most {
 		return math.Inf(1)
 	}
 	return seen / float64(max(1, o.beside))

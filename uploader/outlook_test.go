@@ -51,6 +51,7 @@ func TestCut(t *testing.T) {
 		{"the send buffer holds little", file, transport.Path{RTT: 200 * ms, Rates: rates(25, 120), Window: stock, Rate: 16e6}, 1, 22, 3},
 		{"and the link is known to carry no more", file, transport.Path{RTT: 200 * ms, Rates: rates(25, 60), Window: stock, Rate: 7.5e6}, 1, 22, 1},
 		{"all are cold, and will carry little each", file, transport.Path{RTT: 200 * ms, Rates: rates(25, .6), Window: stock}, 1, 22, 3},
+		{"and little files have gone", file, transport.Path{RTT: 200 * ms, Rates: rates(25, .6), Window: stock, Rate: 1e5}, 1, 22, 3},
 		{"and one is warm by now", file, transport.Path{RTT: 200 * ms, Rates: append(rates(1, 120), rates(24, .6)...), Window: stock}, 1, 22, 1},
 		{"all are cold, and will carry much", file, transport.Path{RTT: 200 * ms, Rates: rates(25, .6), Window: wide}, 1, 22, 1},
 		{"all are cold, and the link is slow", file, transport.Path{RTT: 200 * ms, Rates: rates(25, .6), Window: wide, Rate: 2e6}, 1, 22, 1},
