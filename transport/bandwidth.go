@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,7 +23,10 @@ const (
 // in bits per second: of what is written to them, TLS included and the headers
 // of packets not. It may be changed at any time, by any goroutine, and then
 // holds at once, also for what waits.
-type Bandwidth struct{ now atomic.Pointer[allowance] }
+type Bandwidth struct {
+	setting sync.Mutex // held while the limit is changed
+	now     atomic.Pointer[allowance]
+}
 
 // allowance is a limit that does not change.
 type allowance struct {
@@ -30,6 +34,8 @@ type allowance struct {
 	tokens  *rate.Limiter // of bytes
 	turn    int           // bytes that are granted at a time, at most
 	changed chan struct{} // closed when another has taken its place
+
+	promised atomic.Int64 // bytes that have been taken from tokens for who still waits
 }
 
 // NewBandwidth makes a limit; 0 is none.
@@ -48,11 +54,33 @@ func newAllowance(bits int64) *allowance {
 	}
 }
 
-// Set changes the limit; 0 is none.
+// Set changes the limit; 0 is none. It gives nothing that may leave at once: of that
+// there is as large a share as there was.
 func (b *Bandwidth) Set(bitsPerSecond int64) {
-	if old := b.now.Swap(newAllowance(bitsPerSecond)); old != nil {
-		close(old.changed)
+	b.setting.Lock()
+	defer b.setting.Unlock()
+	old := b.now.Load()
+	if old.bits == bitsPerSecond {
+		return
 	}
+	next := newAllowance(bitsPerSecond)
+	if old.bits != 0 {
+		next.spend(1 - old.left())
+	}
+	b.now.Store(next)
+	close(old.changed)
+}
+
+// left returns which share of what may leave at once is left. Who waits for some asks
+// for it again where the limit changes, so what he was promised is there still.
+func (a *allowance) left() float64 {
+	burst := float64(a.tokens.Burst())
+	return min(max(0, a.tokens.Tokens()+float64(a.promised.Load())), burst) / burst
+}
+
+// spend takes a share of that.
+func (a *allowance) spend(share float64) {
+	a.tokens.AllowN(time.Now(), int(share*float64(a.tokens.Burst())))
 }
 
 // Get returns the limit; 0 is none.
@@ -68,7 +96,9 @@ func (b *Bandwidth) take(most int, p *patience) int {
 			return most
 		}
 		n := min(most, now.turn)
+		now.promised.Add(int64(n))
 		if p.wait(now.tokens.ReserveN(time.Now(), n).Delay(), now.changed) {
+			now.promised.Add(-int64(n))
 			return n
 		}
 	}

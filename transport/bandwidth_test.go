@@ -185,3 +185,37 @@ func TestWaitingEnds(t *testing.T) {
 		})
 	}
 }
+
+// TestBandwidthSetAgain: to set a limit again and again lets no more through, be it
+// the same or another.
+func TestBandwidthSetAgain(t *testing.T) {
+	const bits = 8e6
+	for _, other := range []int64{bits, bits + 8} {
+		synctest.Test(t, func(t *testing.T) {
+			var arrived atomic.Int64
+			b := NewBandwidth(bits)
+			defer flood(b, 10, &arrived)()
+			during(time.Second, &arrived)
+			before := arrived.Load()
+			for range 500 {
+				time.Sleep(time.Millisecond)
+				b.Set(other)
+				time.Sleep(time.Millisecond)
+				b.Set(bits)
+			}
+			if n := arrived.Load() - before; n < bits/8*9/10 || n > bits/8*11/10 {
+				t.Errorf("by %d as well: %d bytes in a second, of %d", other, n, int64(bits/8))
+			}
+		})
+	}
+}
+
+// TestBandwidthAfterAPause: what may leave at once is there still when the limit is
+// changed where none has left for a while.
+func TestBandwidthAfterAPause(t *testing.T) {
+	b := NewBandwidth(8e6)
+	b.Set(80e6)
+	if n := b.now.Load().tokens.Tokens(); n < 80e6/8*atOnce.Seconds() {
+		t.Errorf("%.0f bytes", n)
+	}
+}
