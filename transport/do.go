@@ -270,7 +270,9 @@ func (c *call) unheard() bool {
 // so that the store cannot have acted on it: nothing of it was acknowledged, and
 // some of it had not been sent, or the other end had said that it ends the
 // connection. That nothing was acknowledged is not enough where the end was a reset,
-// which overtakes what it would have acknowledged.
+// which overtakes what it would have acknowledged. Nor is that something could not be
+// written once the request was: with TLS that is how we say that we end a connection
+// which has broken.
 func (c *call) untaken(err error) bool {
 	out := c.member.outlet
 	if out.written.Load() == c.before {
@@ -280,7 +282,7 @@ func (c *call) untaken(err error) bool {
 	if !known || !c.unheard() {
 		return false
 	}
-	return c.written.Load() == nil || out.failed.Load() || info.Unsent > 0 || out.over.Load() || errors.Is(err, io.EOF)
+	return c.written.Load() == nil || info.Unsent > 0 || out.over.Load() || errors.Is(err, io.EOF)
 }
 
 // answer is an answer's body, of which there may be only so much left. Closing

@@ -72,11 +72,7 @@ func newEnding(t *testing.T, secure bool, answer http.HandlerFunc) *ending {
 			delete(e.open, conn)
 		}
 	}
-	if secure {
-		e.StartTLS()
-	} else {
-		e.Start()
-	}
+	begin(e.Server, secure)
 	t.Cleanup(e.Close)
 	return e
 }
@@ -106,12 +102,22 @@ func (e *ending) end(reset bool) {
 	}
 }
 
-func (e *ending) roots() *x509.CertPool {
-	if e.Certificate() == nil {
+// begin starts a server, with TLS or without.
+func begin(s *httptest.Server, secure bool) {
+	if secure {
+		s.StartTLS()
+	} else {
+		s.Start()
+	}
+}
+
+// rootsOf returns what is to be trusted so that the server is.
+func rootsOf(s *httptest.Server) *x509.CertPool {
+	if s.Certificate() == nil {
 		return nil
 	}
 	pool := x509.NewCertPool()
-	pool.AddCert(e.Certificate())
+	pool.AddCert(s.Certificate())
 	return pool
 }
 
@@ -131,7 +137,7 @@ func TestAllGone(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			may := make(chan struct{})
 			s := newEnding(t, tc.secure, func(_ http.ResponseWriter, req *http.Request) { <-may })
-			tr := overSockets(t, 10*time.Second, func(cfg *Config) { cfg.Connections, cfg.Roots = connections, s.roots() })
+			tr := overSockets(t, 10*time.Second, func(cfg *Config) { cfg.Connections, cfg.Roots = connections, rootsOf(s.Server) })
 			var from atomic.Bool
 			var ended atomic.Int64
 			dial := tr.maker.http.DialContext
@@ -186,33 +192,40 @@ func TestAllGone(t *testing.T) {
 func TestTaken(t *testing.T) {
 	const much = 1 << 20
 	for _, tc := range []struct {
-		name  string
-		reset bool
-		read  int64 // of the second request, before the connection ends
-		size  int64
+		name          string
+		secure, reset bool
+		read          int64 // of the second request, before the connection ends
+		size          int64
 	}{
-		{"all was read, and the end is said", false, much, much},
-		{"all was read, and reset", true, much, much},
-		{"a small one was read, and the end is said", false, 100, 100},
-		{"a small one was read, and reset", true, 100, 100},
-		{"half of it, and reset", true, much / 2, 64 * much}, // it was none that was gone
+		{"all was read, and the end is said", false, false, much, much},
+		{"all was read, and reset", false, true, much, much},
+		{"a small one was read, and the end is said", false, false, 100, 100},
+		{"a small one was read, and reset", false, true, 100, 100},
+		{"half of it, and reset", false, true, much / 2, 64 * much}, // it was none that was gone
+		{"with TLS, all was read, and the end is said", true, false, much, much},
+		{"with TLS, all was read, and reset", true, true, much, much},
+		{"with TLS, a small one was read, and the end is said", true, false, 100, 100},
+		{"with TLS, a small one was read, and reset", true, true, 100, 100},
+		{"with TLS, half of it, and reset", true, true, much / 2, 64 * much},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			second := false
-			s := serve(t, func(w http.ResponseWriter, req *http.Request) {
+			s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 				if !second {
 					second = true
 					io.Copy(io.Discard, req.Body)
 					return
 				}
 				io.CopyN(io.Discard, req.Body, tc.read)
-				conn := hijack(t, w)
+				raw := withoutTLS(hijack(t, w)).(*net.TCPConn)
 				if tc.reset {
-					conn.(*net.TCPConn).SetLinger(0)
+					raw.SetLinger(0)
 				}
-				conn.Close()
-			})
-			tr := overSockets(t, 10*time.Second)
+				raw.Close()
+			}))
+			begin(s, tc.secure)
+			t.Cleanup(s.Close)
+			tr := overSockets(t, 10*time.Second, func(cfg *Config) { cfg.Roots = rootsOf(s) })
 			if _, err := put(tr, t.Context(), s.URL, 100, zeros(100)); err != nil {
 				t.Fatal(err)
 			}

@@ -83,16 +83,12 @@ func (m *maker) make(ctx context.Context, to host) (*member, error) {
 type outlet struct {
 	net.Conn
 	written atomic.Int64
-	failed  atomic.Bool // not all was taken
 	over    atomic.Bool // the other end has said that nothing more comes
 }
 
 func (o *outlet) Write(p []byte) (int, error) {
 	n, err := o.Conn.Write(p)
 	o.written.Add(int64(n))
-	if err != nil {
-		o.failed.Store(true)
-	}
 	return n, err
 }
 
