@@ -26,9 +26,14 @@ type volley struct {
 	begun    time.Time     // when it was
 }
 
+// connectsIn is for how long a step waits for its connections, beside some round trips:
+// a store may take fewer.
+const connectsIn = time.Second
+
 // step has so many connections send that many bytes each, the warmest or those that
 // will do. None begins before all requests have theirs: else the first would be done
-// with it, and the next take the same.
+// with it, and the next take the same. Where there are not so many, they share what
+// there is to send.
 func (w *warmth) step(ctx context.Context, connections int, size int64, enough float64) (round, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -59,8 +64,10 @@ func (w *warmth) step(ctx context.Context, connections int, size int64, enough f
 	}
 	select {
 	case <-connected:
+	case <-time.After(connectsIn + 4*w.rtt()):
 	case <-ctx.Done(): // those that have one send, if that is soon done
 	}
+	w.had = connections - int(without.Load())
 	v.begun = time.Now()
 	close(v.begin)
 	ended.Wait()

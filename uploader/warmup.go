@@ -94,6 +94,7 @@ type warmth struct {
 	parts     int32 // that were begun
 	sent      int64 // bytes
 	fastest   float64
+	had       int // connections that the last step had, of those that it was to have
 }
 
 // keepWarm warms the connections at the start, and after each outage, which ends
@@ -199,6 +200,10 @@ func (w *warmth) run(ctx context.Context) error {
 	}
 	w.upload.ID = *out.UploadId
 	defer w.giveUp()
+	select {
+	case <-w.up.cooled: // what was lost before: this one warms what there is since
+	default:
+	}
 	if err := w.up.keepUpload(w.up.stopped, w.upload); err != nil {
 		return err
 	}
@@ -258,6 +263,7 @@ func (w *warmth) shareLink(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		n = max(1, w.had)
 		steps, w.fastest = append(steps, one), max(w.fastest, min(one.rate, allowed))
 	}
 	return nil

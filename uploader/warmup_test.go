@@ -388,6 +388,43 @@ func TestPoolThroughOutage(t *testing.T) {
 	until(t, "all are open again", ready)
 }
 
+// TestWarmUpWaitsForTheStore: where the store comes up after the daemon there is one
+// warm-up, and not a second for the outage that the first has waited out.
+func TestWarmUpWaitsForTheStore(t *testing.T) {
+	r := newRig(t)
+	var uploads atomic.Int32
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		if operationOf(req) == "CreateMultipartUpload" {
+			uploads.Add(1)
+		}
+		next.ServeHTTP(w, req)
+	})
+	var up atomic.Bool
+	r.Uploader = r.again(t, func(u *Uploader) {
+		connect, ask := u.endpoint.connect, u.endpoint.ask
+		u.endpoint.connect = func(ctx context.Context, network, address string) (net.Conn, error) {
+			if !up.Load() {
+				return nil, errRefused
+			}
+			return connect(ctx, network, address)
+		}
+		u.endpoint.ask = func(ctx context.Context) error {
+			if !up.Load() {
+				return errRefused
+			}
+			return ask(ctx)
+		}
+		u.warmup = warmPlace
+	})
+	until(t, "the store counts as away", func() bool { _, _, down := r.endpoint.down(); return down })
+	up.Store(true)
+	until(t, "they are warm", r.warm.Load)
+	until(t, "it is over", func() bool { r.mu.Lock(); defer r.mu.Unlock(); return r.warming == nil })
+	if n := len(r.cooled); n != 0 || uploads.Load() != 1 {
+		t.Errorf("%d warm-ups, and %d to come", uploads.Load(), n)
+	}
+}
+
 func TestBorrowedSlots(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSlots(2)
