@@ -36,8 +36,8 @@ const (
 // The request's body is closed, and the connection free for another request when
 // the answer's has been read to its end, or was closed.
 func (t *Transport) Do(req *http.Request) (*http.Response, error) {
-	c := t.begin(req.Context())
-	m, err := t.pool.acquire(c.ctx, hostOf(req.URL), c.x.enough(req.ContentLength))
+	c := t.begin(req.Context(), hostOf(req.URL))
+	m, err := t.pool.acquire(c.ctx, c.waiter, c.x.enough(req.ContentLength))
 	if err != nil {
 		if req.Body != nil {
 			req.Body.Close()
@@ -49,7 +49,7 @@ func (t *Transport) Do(req *http.Request) (*http.Response, error) {
 
 // refresh asks a small question on a connection, and gives it back.
 func (t *Transport) refresh(ctx context.Context, m *member, question func(context.Context, *url.URL) (*http.Request, error)) error {
-	c := t.begin(ctx)
+	c := t.begin(ctx, m.to)
 	req, err := question(c.ctx, m.to.url())
 	if err != nil {
 		t.pool.release(m, Info{})
@@ -67,11 +67,12 @@ func (t *Transport) refresh(ctx context.Context, m *member, question func(contex
 // call is a request under way.
 type call struct {
 	watch
-	pool  *pool
-	x     *Exchange // nil where nobody wants to know
-	ctx   context.Context
-	body  *countedBody // nil where it is in memory
-	wrote chan error   // how the sending ended
+	pool   *pool
+	waiter *waiter
+	x      *Exchange // nil where nobody wants to know
+	ctx    context.Context
+	body   *countedBody // nil where it is in memory
+	wrote  chan error   // how the sending ended
 
 	begun, connected time.Time
 	member           *member // nil before there is one
@@ -87,9 +88,10 @@ type head struct {
 	info Info // of the connection at that time: it sends no more for this request
 }
 
-func (t *Transport) begin(ctx context.Context) *call {
+func (t *Transport) begin(ctx context.Context, to host) *call {
 	ctx, cancel := context.WithCancelCause(ctx)
-	c := &call{pool: t.pool, x: exchangeOf(ctx), ctx: ctx, wrote: make(chan error, 1), begun: time.Now()}
+	c := &call{pool: t.pool, waiter: newWaiter(to), x: exchangeOf(ctx), ctx: ctx, wrote: make(chan error, 1), begun: time.Now()}
+	c.watch.queues = func() bool { return c.pool.queues(c.waiter) }
 	c.watch.begin(t.limits.of(c.x), cancel)
 	return c
 }
@@ -162,14 +164,28 @@ func (c *call) fail(err error) error {
 	err = c.why(err)
 	c.tell()
 	if c.member != nil {
-		if broken, ok := errors.AsType[*BrokenError](err); ok && broken.Reused {
-			c.pool.distrust(c.member, broken.Untaken || c.unheard())
+		if broken, ok := err.(*BrokenError); ok {
+			c.draw(broken)
 		}
 		c.release()
 	}
 	c.end()
 	return err
 }
+
+// draw draws from a connection that broke what it says of others.
+func (c *call) draw(broken *BrokenError) {
+	switch {
+	case broken.Reused:
+		c.pool.distrust(c.member, broken.Untaken || c.unheard())
+	case c.head.Load() == nil:
+		broken.Vouched = c.pool.turnedAway(c.member)
+		broken.Untaken = broken.Vouched && c.unwritten()
+	}
+}
+
+// unwritten reports whether nothing of the request was written.
+func (c *call) unwritten() bool { return c.member.outlet.written.Load() == c.before }
 
 // tell tells the exchange where the time went. What the kernel says of when it
 // sent last is when the last byte left, which was acknowledged a round trip later.
@@ -242,9 +258,9 @@ func (c *call) why(err error) error {
 		return err
 	case silent(err):
 		return &StallError{At: Sending, What: "nothing came back", Limit: c.stall, Err: err}
-	// Of a connection that had been idle, net/http says in words of its own that
-	// it was gone.
-	case broke(err), c.reusedInVain():
+	// Of a connection that had been idle, or ended before it could be used, net/http
+	// says in words of its own that it was gone.
+	case broke(err), c.reusedInVain(), c.member != nil && c.unwritten() && c.member.outlet.over.Load():
 		reused := c.reusedInVain()
 		return &BrokenError{Reused: reused, Idle: reused && c.member.rested > staleAfter, Untaken: reused && c.untaken(err), Err: err}
 	}
@@ -274,15 +290,14 @@ func (c *call) unheard() bool {
 // written once the request was: with TLS that is how we say that we end a connection
 // which has broken.
 func (c *call) untaken(err error) bool {
-	out := c.member.outlet
-	if out.written.Load() == c.before {
+	if c.unwritten() {
 		return true
 	}
 	info, known := infoOf(c.member.conn)
 	if !known || !c.unheard() {
 		return false
 	}
-	return c.written.Load() == nil || info.Unsent > 0 || out.over.Load() || errors.Is(err, io.EOF)
+	return c.written.Load() == nil || info.Unsent > 0 || c.member.outlet.over.Load() || errors.Is(err, io.EOF)
 }
 
 // answer is an answer's body, of which there may be only so much left. Closing

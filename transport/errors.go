@@ -13,6 +13,10 @@ import (
 // ErrNotRead marks a success that was said before the request had been sent.
 var ErrNotRead = errors.New("the store answered before it had read the whole request")
 
+// ErrNotTried is what an error of Config.Dial is, by errors.Is, where no connection was
+// tried: it says nothing of what the host would have done.
+var ErrNotTried = errors.New("no connection was tried")
+
 // errTooLong ends an answer that nobody could want.
 var errTooLong = fmt.Errorf("the store's answer has more than %d MiB", mostAnswer>>20)
 
@@ -42,6 +46,7 @@ type BrokenError struct {
 	Reused  bool // it had carried another request before, or been idle for a while, and brought nothing of an answer to this one
 	Idle    bool // and had been idle for a while: the store may have given it up, which says nothing of the store
 	Untaken bool // and was gone before the request came to it: the store cannot have acted on that
+	Vouched bool // it was new, and others to the host are sound: that it broke says nothing of the store
 	Err     error
 }
 
@@ -70,6 +75,16 @@ func silent(err error) bool {
 	return anyOf(err, syscall.ETIMEDOUT, syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.EHOSTDOWN, syscall.ENETDOWN)
 }
 
+// refused reports whether the other end ended a connection, or would not have it.
+func refused(err error) bool { return broke(err) || errors.Is(err, syscall.ECONNREFUSED) }
+
+// timedOut reports whether a connection could not be had because nothing came back.
+func timedOut(err error) bool {
+	late, ok := errors.AsType[net.Error](err)
+	_, stalled := errors.AsType[*StallError](err)
+	return stalled || ok && late.Timeout() || silent(err)
+}
+
 func anyOf(err error, these ...error) bool {
 	return slices.ContainsFunc(these, func(e error) bool { return errors.Is(err, e) })
 }
@@ -80,6 +95,10 @@ type dialError struct{ err error }
 
 func (e *dialError) Error() string { return e.err.Error() }
 func (e *dialError) Unwrap() error { return e.err }
+
+// reached reports whether the host was, by the failure to make a connection: it broke
+// in the handshake of TLS.
+func reached(err error) bool { return broke(err) && !dialled(err) }
 
 func dialled(err error) bool {
 	_, ok := errors.AsType[*dialError](err)

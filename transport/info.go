@@ -30,6 +30,7 @@ type Info struct {
 	ReceiverLimited time.Duration // and by the other end's window
 
 	SinceSent  time.Duration // since a byte of data was sent last
+	SinceHeard time.Duration // since anything came from the other end
 	SendBuffer int64         // bytes that may be queued, once the buffer has grown
 	Algorithm  string        // the congestion control
 }

@@ -57,6 +57,7 @@ func infoFrom(told *unix.TCPInfo) Info {
 		Unacked: int64(told.Unacked), Unsent: int64(told.Notsent_bytes),
 		Retransmits: uint64(told.Total_retrans),
 		Busy:        micros(told.Busy_time), BufferLimited: micros(told.Sndbuf_limited), ReceiverLimited: micros(told.Rwnd_limited),
-		SinceSent: time.Duration(told.Last_data_sent) * time.Millisecond,
+		SinceSent:  time.Duration(told.Last_data_sent) * time.Millisecond,
+		SinceHeard: time.Duration(min(told.Last_ack_recv, told.Last_data_recv)) * time.Millisecond,
 	}
 }

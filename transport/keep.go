@@ -1,7 +1,7 @@
 package transport
 
 import (
-	"slices"
+	"errors"
 	"time"
 )
 
@@ -70,22 +70,37 @@ func (e *endurance) refreshAfter(scout bool) time.Duration {
 	return e.limit * 3 / 4
 }
 
-// pause returns how long a place is left alone after a connection was begun there.
-func (e *endurance) pause() time.Duration {
-	if e.limit != 0 && e.limit < leastLimit {
+// pause returns how long a place is left alone after a connection was begun there,
+// and one was used there or not. Where they cannot be kept open it is no use to open
+// all of them again and again.
+func (e *endurance) pause(used bool) time.Duration {
+	switch {
+	case e.limit == 0, e.limit >= leastLimit && !e.vain:
+		return dialEvery
+	case used, e.limit >= rarelyEvery:
 		return rarelyEvery
 	}
-	return dialEvery
+	return scoutEvery
 }
 
 // retry says when a host is tried again that no connection could be made to.
 type retry struct {
 	pause time.Duration // 0: all is well
 	at    time.Time
+	full  bool // others are sound: it takes no more than those
 }
 
-// failed notes a failure. Those at the same time are one.
-func (r *retry) failed(now time.Time) {
+// expire forgets that a host takes no more where it has refused none for a while.
+func (r *retry) expire(now time.Time) {
+	if r.full && now.Sub(r.at) >= mostPause {
+		*r = retry{}
+	}
+}
+
+// failed notes a failure, while others are sound or not. Those at the same time are
+// one.
+func (r *retry) failed(full bool, now time.Time) {
+	r.full = full
 	if now.Before(r.at) {
 		return
 	}
@@ -101,7 +116,9 @@ func (p *pool) keep(to host) {
 	p.tendLocked(time.Now())
 }
 
-// rest has the pool close what is idle, and do nothing unasked until wake.
+// rest has the pool close what is idle, and what is free later, and do nothing unasked
+// until wake. A host that takes no more than those has room then for who asks whether
+// it is there.
 func (p *pool) rest() {
 	p.mu.Lock()
 	defer p.unlock()
@@ -115,7 +132,7 @@ func (p *pool) wake() {
 	defer p.unlock()
 	p.keeping.down = false
 	for _, e := range p.ends {
-		e.retry = retry{}
+		e.retry, e.endure.vain = retry{}, false
 	}
 	for i := range p.places {
 		p.places[i].begun = time.Time{}
@@ -128,7 +145,9 @@ func (p *pool) tend() {
 	p.mu.Lock()
 	defer p.unlock()
 	p.keeping.next = time.Time{}
-	p.tendLocked(time.Now())
+	now := time.Now()
+	p.tendLocked(now)
+	p.dialLocked(now)
 }
 
 // tendLocked does what is due, and has the timer fire when there is more to do.
@@ -136,6 +155,7 @@ func (p *pool) tendLocked(now time.Time) {
 	if p.closed || p.keeping.down {
 		return
 	}
+	p.triedLocked(now)
 	for to, e := range p.ends {
 		if e.kept {
 			p.fillLocked(to, e, now)
@@ -154,15 +174,16 @@ func (p *pool) tendLocked(now time.Time) {
 // fillLocked begins connections to a host in the places that are free. Where the
 // last could not be made, one tries whether they can be by now.
 func (p *pool) fillLocked(to host, e *end, now time.Time) {
+	e.retry.expire(now)
 	failing := e.retry.pause > 0
-	if failing && slices.ContainsFunc(p.places, func(at place) bool { return at.dial != nil && at.dial.to == to }) {
+	if failing && p.makingLocked(to) {
 		return // whose end comes here again
 	}
 	for i, at := range p.places {
 		if !at.free() {
 			continue
 		}
-		due := at.begun.Add(e.endure.pause())
+		due := at.begun.Add(e.endure.pause(at.used))
 		if at.begun.IsZero() {
 			due = now
 		}
@@ -217,6 +238,8 @@ func (p *pool) refreshLocked(m *member, now time.Time) {
 		p.keeping.refreshing--
 		if err == nil {
 			p.count.refreshed++
+		}
+		if broken, ok := errors.AsType[*BrokenError](err); err == nil || ok && !broken.Untaken {
 			e.endure.vain = m.state == left
 		}
 		p.tendLocked(time.Now())

@@ -96,8 +96,11 @@ func TestKept(t *testing.T) {
 		if _, err := put(tr, t.Context(), "http://store", 100, zeros(100)); err != nil {
 			t.Errorf("a request: %v", err)
 		}
+		if n := isOpen(tr); n != 0 {
+			t.Errorf("%d are open after a request where there is no way", n)
+		}
 		tr.Wake()
-		if n := tr.Totals(); isOpen(tr) != 5 || n.Dials != 10 || n.Lost != 0 {
+		if n := tr.Totals(); isOpen(tr) != 5 || n.Dials != 11 || n.Lost != 0 {
 			t.Errorf("%d are open once there is a way again: %+v", isOpen(tr), n)
 		}
 	})
@@ -347,7 +350,7 @@ func TestRestAndWake(t *testing.T) {
 		tr.pool.mu.Lock()
 		r := &tr.pool.ends[host{"http", "store:80"}].retry
 		for range 5 { // at the same time, which are one failure
-			r.failed(time.Now())
+			r.failed(false, time.Now())
 		}
 		if r.pause > 2*dialEvery {
 			t.Errorf("the next is to be after %v", r.pause)
@@ -467,9 +470,9 @@ func TestEndurance(t *testing.T) {
 	e := new(endurance)
 	step := func(what string, limit, refresh, pause time.Duration) {
 		t.Helper()
-		if e.limit != limit || e.refreshAfter(false) != refresh || e.pause() != pause {
+		if e.limit != limit || e.refreshAfter(false) != refresh || e.pause(true) != pause {
 			t.Errorf("%s: a limit of %v, refreshed after %v, replaced after %v; want %v, %v, %v",
-				what, e.limit, e.refreshAfter(false), e.pause(), limit, refresh, pause)
+				what, e.limit, e.refreshAfter(false), e.pause(true), limit, refresh, pause)
 		}
 	}
 	step("nothing is known", 0, 0, dialEvery)
@@ -488,6 +491,9 @@ func TestEndurance(t *testing.T) {
 	step("one was lost sooner", 40*time.Second, 30*time.Second, dialEvery)
 	e.lost(time.Second, now)
 	step("one was lost at once", time.Second, 0, rarelyEvery)
+	if e.pause(false) != scoutEvery {
+		t.Errorf("what nobody uses is replaced after %v", e.pause(false))
+	}
 	e.survived(2 * time.Hour)
 	step("none is lost", 0, 0, dialEvery)
 }

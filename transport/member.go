@@ -29,9 +29,10 @@ var usualPort = map[string]string{"http": "80", "https": "443"}
 type state int
 
 const (
-	busy state = iota // a request has it
-	idle              // it waits for one
-	left              // it is not in the pool any more
+	busy   state = iota // a request has it
+	idle                // it waits for one
+	trying              // it is to show that it stays, before a request has it
+	left                // it is not in the pool any more
 )
 
 // member is a connection of the pool.
@@ -56,6 +57,17 @@ type member struct {
 
 // alive reports whether it can carry a request, as far as is known here.
 func (m *member) alive() bool { return m.client.Available() > 0 }
+
+// sound reports whether it may be taken to be, since it has not ended.
+func (m *member) sound() bool {
+	return (m.state == busy || m.state == idle) && m.client.Err() == nil
+}
+
+// heard reports whether anything came from the other end since then.
+func (m *member) heard(since time.Time) bool {
+	info, ok := infoOf(m.conn)
+	return ok && info.SinceHeard < time.Since(since)
+}
 
 // choose returns which of the idle connections a request takes, nil where there
 // is none: the least warm of those that begin at a rate that will do, else the

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"errors"
 	"math"
 	"net/http"
 	"slices"
@@ -41,12 +42,15 @@ type place struct {
 	member *member
 	dial   *dial
 	begun  time.Time // when the last dial was
+	used   bool      // the last connection that was there carried a request
 }
 
 // dial is a connection in the making.
 type dial struct {
+	pool   *pool
 	to     host
 	who    *waiter // has its failure; nil where nobody waits for it
+	begun  time.Time
 	cancel context.CancelFunc
 }
 
@@ -92,10 +96,11 @@ func (p *pool) unlock() {
 	}
 }
 
+func newWaiter(to host) *waiter { return &waiter{to: to, ready: make(chan grant, 1)} }
+
 // acquire returns a connection for a request; see choose. It fails as the dial
 // does that was begun for it, or with the context's cause.
-func (p *pool) acquire(ctx context.Context, to host, enough float64) (*member, error) {
-	w := &waiter{to: to, ready: make(chan grant, 1)}
+func (p *pool) acquire(ctx context.Context, w *waiter, enough float64) (*member, error) {
 	p.enter(w, enough)
 	select {
 	case g := <-w.ready:
@@ -180,10 +185,18 @@ func (p *pool) leaveLocked(w *waiter) bool {
 	return true
 }
 
+// queues reports whether a request waits for a connection that is given back, and
+// for none that is being made.
+func (p *pool) queues(w *waiter) bool {
+	p.mu.Lock()
+	defer p.unlock()
+	return w.dial == nil && slices.Contains(p.waiting, w)
+}
+
 // dialLocked begins connections for the requests that wait without one.
 func (p *pool) dialLocked(now time.Time) {
 	for _, w := range p.waiting {
-		if w.dial != nil || p.adoptLocked(w) {
+		if w.dial != nil || p.fullLocked(w.to, now) || p.adoptLocked(w) {
 			continue
 		}
 		at, instead := p.roomLocked(w.to)
@@ -228,8 +241,9 @@ func (at place) free() bool { return at.member == nil && at.dial == nil }
 
 // beginLocked begins a connection, for a request or for nobody.
 func (p *pool) beginLocked(to host, at int, who *waiter, instead *member, now time.Time) {
-	ctx, cancel := context.WithCancel(context.Background())
-	d := &dial{to: to, who: who, cancel: cancel}
+	d := &dial{pool: p, to: to, who: who, begun: now}
+	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), dialKey{}, d))
+	d.cancel = cancel
 	if who != nil {
 		who.dial = d
 	}
@@ -263,19 +277,20 @@ func (p *pool) made(at int, m *member, err error) {
 	now := time.Now()
 	d := p.places[at].dial
 	p.places[at].dial = nil
+	vouched := err != nil && p.vouchedLocked(d, err)
 	if w := d.who; w != nil {
 		w.dial, d.who = nil, nil
-		if err != nil {
+		if err != nil && !vouched { // else it waits for one that is given back
 			p.leaveLocked(w)
 			w.ready <- grant{err: err}
 		}
 	}
 	if err != nil {
 		p.count.failures++
-		p.endLocked(d.to).retry.failed(now)
+		e := p.endLocked(d.to)
+		e.retry.failed(vouched || e.retry.full && errors.Is(err, ErrNotTried), now)
 		p.keeping.retire = now.Add(retireEvery)
 	} else {
-		p.endLocked(d.to).retry = retry{}
 		p.placeLocked(m, at, now)
 	}
 	p.dialLocked(now)
@@ -296,7 +311,12 @@ func (p *pool) placeLocked(m *member, at int, now time.Time) {
 		p.dropLocked(old)
 	}
 	p.places[at].member, m.place = m, at
-	p.restLocked(m, now)
+	if e := p.endLocked(m.to); !e.retry.full || p.keeping.down || !p.soundLocked(m.to, m) {
+		e.retry = retry{}
+		p.restLocked(m, now)
+	} else {
+		p.tryLocked(m, now)
+	}
 }
 
 // endLocked returns what is known of a host.
@@ -337,7 +357,7 @@ func (p *pool) release(m *member, info Info) {
 // which leaves the pool.
 func (p *pool) restLocked(m *member, now time.Time) bool {
 	i := slices.IndexFunc(p.waiting, func(w *waiter) bool { return w.to == m.to })
-	if p.once && i < 0 || !m.alive() {
+	if i < 0 && (p.once || p.keeping.down) || !m.alive() {
 		p.dropLocked(m)
 		return false
 	}
@@ -361,7 +381,7 @@ func (p *pool) restLocked(m *member, now time.Time) bool {
 func (p *pool) lost(m *member) {
 	p.mu.Lock()
 	defer p.unlock()
-	if m.state != idle { // its request finds out
+	if m.state != idle && m.state != trying { // its request finds out
 		return
 	}
 	now := time.Now()
@@ -372,10 +392,15 @@ func (p *pool) lost(m *member) {
 
 // lostLocked is what becomes of an idle connection that was closed by the other
 // end. How long it had been idle says something where no other was for longer: else
-// all are closed for another reason, as when the other end stops.
+// all are closed for another reason, as when the other end stops. One that was closed
+// before it could carry anything is as good as none.
 func (p *pool) lostLocked(m *member, now time.Time) {
 	p.count.lost++
-	p.learnLocked(m, now.Sub(m.since), now)
+	if m.state == trying || m.requests == 0 && now.Sub(m.made) < staleAfter {
+		p.turnedAwayLocked(m, now)
+	} else {
+		p.learnLocked(m, now.Sub(m.since), now)
+	}
 	p.dropLocked(m)
 }
 
@@ -424,7 +449,7 @@ func (p *pool) partLocked(m *member) {
 		e.scout = nil
 	}
 	m.state = left
-	p.places[m.place].member = nil
+	p.places[m.place].member, p.places[m.place].used = nil, m.requests > 0
 	if info, ok := infoOf(m.conn); ok {
 		m.info = info
 	}
@@ -451,8 +476,8 @@ func (p *pool) shut() {
 
 func (p *pool) dropIdleLocked() {
 	for _, at := range p.places {
-		if at.member != nil && at.member.state == idle {
-			p.dropLocked(at.member)
+		if m := at.member; m != nil && (m.state == idle || m.state == trying) {
+			p.dropLocked(m)
 		}
 	}
 }

@@ -8,16 +8,18 @@
 // having sent much on it. To a host that Keep names all are opened before they are
 // needed. One that the other end closes while it is idle is replaced, and how long
 // it had been idle is learned: from then on idle ones are refreshed before, by a
-// small question. A request with much to send takes the connection that remembers
-// the highest rate, or the lowest that will do (Exchange.Enough), any other the one
-// that remembers the lowest.
+// small question. Where a host takes no more than there are requests wait for those,
+// and now and then one more is tried. A request with much to send takes the connection
+// that remembers the highest rate, or the lowest that will do (Exchange.Enough), any
+// other the one that remembers the lowest.
 //
 // A request may take as long as it likes while it gets on; one that stands
 // still is ended, by a StallError:
 //
 //	connecting   no connection is had within four times Config.ConnectTimeout: once
 //	             for the wait for whoever connects just now, once for connecting,
-//	             once for a proxy's part, once for TLS
+//	             once for a proxy's part, once for TLS. The wait for one that another
+//	             request has is no part of that
 //	sending      bytes are under way, and the store acknowledged none of them for
 //	             Config.StallTimeout. Where none are under way it is our own disk
 //	             that is slow, which is no stall

@@ -49,6 +49,7 @@ const (
 // request that is quick costs one timer that never fires.
 type watch struct {
 	limits
+	queues func() bool // whether it waits for a connection that another request has
 	cancel context.CancelCauseFunc
 	timer  *time.Timer
 	phase  atomic.Int32
@@ -112,6 +113,10 @@ func (w *watch) look() {
 func (w *watch) judge(p Phase, now time.Time) error {
 	what, limit, at := noConnection, w.connect, p
 	switch p {
+	case Connecting:
+		if w.queues() { // which has limits of its own
+			w.since = now
+		}
 	case Sending, Awaiting:
 		out, _ := progressOf(*w.conn.Load())
 		switch {

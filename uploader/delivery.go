@@ -291,7 +291,7 @@ func (u *Uploader) lostConnection(err error) {
 	switch {
 	case stalledAt(err, transport.Connecting):
 		u.endpoint.lost(err)
-	case broke && !broken.Idle || stalledAt(err, transport.Sending):
+	case broke && !broken.Idle && !broken.Vouched || stalledAt(err, transport.Sending):
 		u.endpoint.suspect(err)
 	}
 }

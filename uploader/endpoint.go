@@ -39,6 +39,9 @@ type downError struct {
 func (e *downError) Error() string { return e.cause.Error() }
 func (e *downError) Unwrap() error { return e.cause }
 
+// Is has the pool know that the store was not even asked.
+func (e *downError) Is(target error) bool { return e.known && target == transport.ErrNotTried }
+
 // endpoint makes the connections to the store, and knows whether the store can
 // be reached. Once it cannot, because no connection can be made or those that
 // are made break, it is down: nothing is tried any more but one question a
@@ -57,8 +60,14 @@ type endpoint struct {
 	asking  sync.WaitGroup  // Add only with mu held and ctx not ended
 	trusted time.Time       // when a connection was made last
 	silent  time.Time       // when the store took a question and said nothing, the last time
-	leader  chan struct{}   // while somebody tries whether there is a way: closed when he knows
+	leader  *leader         // tries whether there is a way; nil where nobody does
 	outage  *outage         // nil while up
+}
+
+// leader is an attempt to make a connection that others wait for.
+type leader struct {
+	done chan struct{} // closed at its end
+	err  error         // what it means for them, free to read then; nil where they may try themselves
 }
 
 // outage is a time during which the store is not asked for pushes.
@@ -86,7 +95,10 @@ func (e *endpoint) dial(ctx context.Context, network, address string) (net.Conn,
 		}
 		if wait != nil {
 			select {
-			case <-wait:
+			case <-wait.done:
+				if wait.err != nil {
+					return nil, wait.err
+				}
 				continue
 			case <-ctx.Done():
 				return nil, ctx.Err()
@@ -103,7 +115,7 @@ func (e *endpoint) dial(ctx context.Context, network, address string) (net.Conn,
 
 // enter says how a dial may go on: at once, as the leader or not; after wait;
 // or not at all.
-func (e *endpoint) enter() (leading bool, wait <-chan struct{}, err error) {
+func (e *endpoint) enter() (leading bool, wait *leader, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	switch {
@@ -114,21 +126,27 @@ func (e *endpoint) enter() (leading bool, wait <-chan struct{}, err error) {
 	case e.leader != nil:
 		return false, e.leader, nil
 	}
-	e.leader = make(chan struct{})
+	e.leader = &leader{done: make(chan struct{})}
 	return true, nil, nil
 }
 
-// note keeps what came of a dial.
+// note keeps what came of a dial. Where the store has refused it and is there, since
+// others are sound, those that wait are refused as well: it takes no more just now.
 func (e *endpoint) note(ctx context.Context, leading bool, err error) {
+	failed := err != nil && ctx.Err() == nil // whoever gave up says nothing about the store
+	vouched := failed && transport.Vouched(ctx, err)
 	e.mu.Lock()
 	if leading {
-		close(e.leader)
+		if vouched {
+			e.leader.err = &downError{cause: err}
+		}
+		close(e.leader.done)
 		e.leader = nil
 	}
 	if err == nil {
 		e.trusted = time.Now()
 	}
-	fell := err != nil && ctx.Err() == nil && e.fallLocked(err, false) // whoever gave up says nothing about the store
+	fell := failed && !vouched && e.fallLocked(err, false)
 	e.mu.Unlock()
 	if fell {
 		e.changed()

@@ -351,7 +351,7 @@ func TestDrainInAnOutage(t *testing.T) {
 	for _, size := range []int{100, testPart + 1} {
 		for _, cancelled := range []bool{false, true} {
 			t.Run(fmt.Sprint(size, " cancelled ", cancelled), func(t *testing.T) {
-				r := newRig(t)
+				r := newRig(t, func(cfg *Config) { cfg.MaxConnections = 1 }) // which speaks for the store
 				if r.stays = 1; cancelled && size > testPart { // there was no request yet that makes an object
 					r.stays = 0
 				}
