@@ -86,14 +86,23 @@ func newPool(connections int, dial func(context.Context, host) (*member, error))
 	return p
 }
 
-// unlock gives mu back, and closes what was dropped.
+// unlock gives mu back, and has closed what was dropped: by the background, since over
+// TLS each says goodbye first, which a full buffer or a low bandwidth may hold up.
 func (p *pool) unlock() {
 	dropped := p.dropped
 	p.dropped = nil
-	p.mu.Unlock()
-	for _, m := range dropped {
-		m.client.Close() // which calls lost
+	end := func() {
+		for _, m := range dropped {
+			m.client.Close() // which calls lost
+		}
 	}
+	if len(dropped) == 0 || p.closed {
+		p.mu.Unlock()
+		end()
+		return
+	}
+	p.background.Go(end)
+	p.mu.Unlock()
 }
 
 func newWaiter(to host) *waiter { return &waiter{to: to, ready: make(chan grant, 1)} }
