@@ -352,7 +352,7 @@ func TestDrainInAnOutage(t *testing.T) {
 		for _, cancelled := range []bool{false, true} {
 			t.Run(fmt.Sprint(size, " cancelled ", cancelled), func(t *testing.T) {
 				r := newRig(t, func(cfg *Config) { cfg.MaxConnections = 1 }) // which speaks for the store
-				if r.stays = 1; cancelled && size > testPart { // there was no request yet that makes an object
+				if r.stays = 1; cancelled && size > testPart {               // there was no request yet that makes an object
 					r.stays = 0
 				}
 				r.endpoint.ask = func(context.Context) error { return errRefused }
