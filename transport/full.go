@@ -82,19 +82,25 @@ func (p *pool) tryLocked(m *member, now time.Time) {
 	p.armLocked(now.Add(staleAfter), now)
 }
 
-// triedLocked has those be used that have.
+// triedLocked has those be used that have, and those that are all there is.
 func (p *pool) triedLocked(now time.Time) {
 	for _, at := range p.places {
 		m := at.member
 		if m == nil || m.state != trying {
 			continue
 		}
-		if due := m.since.Add(staleAfter); now.Before(due) {
+		alone := p.waitsLocked(m.to) && !p.soundLocked(m.to, m)
+		if due := m.since.Add(staleAfter); now.Before(due) && !alone {
 			p.armLocked(due, now)
 			continue
 		}
 		p.restLocked(m, now)
 	}
+}
+
+// waitsLocked reports whether a request waits for a connection to a host.
+func (p *pool) waitsLocked(to host) bool {
+	return slices.ContainsFunc(p.waiting, func(w *waiter) bool { return w.to == to })
 }
 
 // turnedAway is told that a connection broke before anything had come on it, which is

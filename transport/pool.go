@@ -204,6 +204,7 @@ func (p *pool) queues(w *waiter) bool {
 
 // dialLocked begins connections for the requests that wait without one.
 func (p *pool) dialLocked(now time.Time) {
+	p.triedLocked(now)
 	for _, w := range p.waiting {
 		if w.dial != nil || p.fullLocked(w.to, now) || p.adoptLocked(w) {
 			continue

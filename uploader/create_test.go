@@ -811,7 +811,8 @@ func TestWhatIsInTheWay(t *testing.T) {
 		{"another, though a try was lost", "0123456789abcdef0123456789abcdef", true, 100, []string{"another object"}, "this push's own"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			r, lost := newRig(t), false
+			r := newRig(t)
+			var lost atomic.Bool
 			r.watch(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
 				name, _, _ := strings.Cut(operationOf(req), " ")
 				switch {
@@ -820,8 +821,7 @@ func TestWhatIsInTheWay(t *testing.T) {
 				case name == "HeadObject":
 					w.Header().Set("Etag", strconv.Quote(tc.etag))
 					w.Header().Set("Content-Length", strconv.Itoa(tc.size))
-				case name == "PutObject" && tc.lost && !lost:
-					lost = true
+				case name == "PutObject" && tc.lost && lost.CompareAndSwap(false, true):
 					io.Copy(io.Discard, req.Body)
 					panic(http.ErrAbortHandler)
 				default:

@@ -227,9 +227,12 @@ func TestQuestionInVainIsTheLast(t *testing.T) {
 	if _, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/before"}); err != nil { // so that a connection is open
 		t.Fatal(err)
 	}
-	var asked []string
+	var mu sync.Mutex
+	var asked []string // guarded by mu
 	r.spoil(func(w http.ResponseWriter, req *http.Request, _ http.Handler) {
+		mu.Lock()
 		asked = append(asked, operationOf(req))
+		mu.Unlock()
 		io.Copy(io.Discard, req.Body)
 		if operationOf(req) == putting {
 			breaksOff(w)
@@ -240,6 +243,8 @@ func TestQuestionInVainIsTheLast(t *testing.T) {
 	if receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"}); err == nil {
 		t.Errorf("%+v", receipt)
 	}
+	mu.Lock()
+	defer mu.Unlock()
 	if want := []string{putting, asking}; !slices.Equal(asked, want) {
 		t.Errorf("%q, want %q", asked, want)
 	}
