@@ -29,15 +29,19 @@ func TestWarmUp(t *testing.T) {
 	d := startDaemon(t, warming(bucket)...)
 	waitFor(t, "the daemon to say that it is warm", func() bool { return d.metric("s3daemon_pool_warm") == 1 })
 	var sent float64
-	for line := range bytes.Lines(d.out.bytes()) { // which says so, perhaps with a condition
-		var said struct {
-			Msg   string
-			Bytes float64
+	waitFor(t, "the log to have it", func() bool {
+		for line := range bytes.Lines(d.out.bytes()) { // which says so, perhaps with a condition
+			var said struct {
+				Msg   string
+				Bytes float64
+			}
+			if json.Unmarshal(line, &said) == nil && strings.HasPrefix(said.Msg, "the connections are warm") {
+				sent = said.Bytes
+				return true
+			}
 		}
-		if json.Unmarshal(line, &said) == nil && strings.HasPrefix(said.Msg, "the connections are warm") {
-			sent = said.Bytes
-		}
-	}
+		return false
+	})
 	if least := d.metric("s3daemon_slots") * (16 << 10); sent < least {
 		t.Errorf("%v bytes were sent, want %v at least", sent, least)
 	}

@@ -48,6 +48,9 @@ const (
 	mostTrips   = 60
 	// abortTakes is how long a warm-up waits until its upload has been given up.
 	abortTakes = 5 * time.Second
+	// Between two tries to do so it waits for so long, and twice as long each time.
+	firstAbortPause = 50 * time.Millisecond
+	lastAbortPause  = 800 * time.Millisecond
 )
 
 // round is one step of a warm-up.
@@ -212,13 +215,22 @@ func (w *warmth) run(ctx context.Context) error {
 	return w.send(ctx)
 }
 
-// giveUp aborts the upload, of which the journal has no need then. Where that cannot
-// be done in a moment it is left to the janitor.
+// giveUp aborts the upload, of which the journal has no need then. A store that is
+// still at work on a part that was cut off may refuse that for a moment. Where it
+// cannot be done soon it is left to the janitor.
 func (w *warmth) giveUp() {
 	ctx, cancel := context.WithTimeout(w.up.stopped, abortTakes)
 	defer cancel()
-	if w.abort(ctx, w.upload.ID, w.id) == nil {
-		w.up.journal.DropUpload(w.upload, nil)
+	for pause := firstAbortPause; pause <= lastAbortPause; pause *= 2 {
+		if w.abort(ctx, w.upload.ID, w.id) == nil {
+			w.up.journal.DropUpload(w.upload, nil)
+			return
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 
