@@ -36,8 +36,8 @@ func (d *delivery) PutObject(ctx context.Context, in *s3.PutObjectInput, opts ..
 		}
 		in.ChecksumCRC64NVME, in.ContentMD5 = p.crc64nvme(), p.contentMD5()
 		if small, ok := content.(*bytes.Reader); ok { // which leaves at once
-			if !c.commit() {
-				return context.Cause(ctx)
+			if err := c.commit(); err != nil {
+				return err
 			}
 			again := *small
 			in.Body = &again

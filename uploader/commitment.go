@@ -1,6 +1,7 @@
 package uploader
 
 import (
+	"context"
 	"io"
 	"sync/atomic"
 )
@@ -9,7 +10,10 @@ import (
 // request that makes an object may have left, the store may make it, whatever
 // becomes of the connection. So a cancellation ends an attempt before that
 // point, and waits for the answer after it.
-type commitment struct{ state atomic.Int32 }
+type commitment struct {
+	of    context.Context // has ended once the attempt is abandoned; the attempt's own may not have yet
+	state atomic.Int32
+}
 
 const (
 	open int32 = iota
@@ -17,9 +21,12 @@ const (
 	abandoned
 )
 
-// commit passes the point, or reports that the attempt has been abandoned.
-func (c *commitment) commit() bool {
-	return c.state.CompareAndSwap(open, committed) || c.reached()
+// commit passes the point, or returns why the attempt has been abandoned.
+func (c *commitment) commit() error {
+	if c.state.CompareAndSwap(open, committed) || c.reached() {
+		return nil
+	}
+	return context.Cause(c.of)
 }
 
 // abandon gives the attempt up, or reports that it is too late for that.
@@ -37,7 +44,7 @@ type lastByte struct {
 
 func (b *lastByte) Read(p []byte) (int, error) {
 	n, err := b.ReadSeeker.Read(p)
-	if b.left -= int64(n); b.left <= 0 && !b.commitment.commit() {
+	if b.left -= int64(n); b.left <= 0 && b.commitment.commit() != nil {
 		return 0, errCancelled
 	}
 	return n, err

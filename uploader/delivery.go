@@ -272,7 +272,7 @@ func (d *delivery) goesAgain(operation string, err error) bool {
 func (d *delivery) attempt(ctx context.Context, operation string, k kind, attempt func(context.Context, *commitment) error) error {
 	defer d.up.slots.release(&d.turn, k)
 	begun := time.Now()
-	c := new(commitment)
+	c := &commitment{of: ctx}
 	inner, end := d.bind(ctx, c)
 	defer end()
 	inner, ended := d.exchange(inner, operation)

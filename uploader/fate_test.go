@@ -429,6 +429,28 @@ func TestDrainWithQuestions(t *testing.T) {
 	}
 }
 
+// TestAbandonedAttempt: an attempt that is abandoned fails, also before its own
+// context has ended: what was never sent is no success.
+func TestAbandonedAttempt(t *testing.T) {
+	r := newRig(t)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	d := &delivery{up: r.Uploader}
+	if err := d.up.slots.acquire(ctx, &d.turn, single); err != nil {
+		t.Fatal(err)
+	}
+	err := d.attempt(ctx, putting, single, func(inner context.Context, c *commitment) error {
+		c.abandon() // as bind does once ctx ends, before it ends the attempt
+		cancel(errCancelled)
+		if inner.Err() != nil {
+			t.Error("the attempt's context has ended: this shows nothing")
+		}
+		return c.commit()
+	})
+	if err != errCancelled {
+		t.Errorf("it ended with %v", err)
+	}
+}
+
 // TestCancelAtAnyMoment cancels pushes at random moments of their attempts, at a
 // store that keeps what it does not answer. What is said to be cancelled is not
 // there, and nothing hangs.

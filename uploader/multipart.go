@@ -127,8 +127,8 @@ func (d *delivery) askForUpload(ctx context.Context, in *s3.CreateMultipartUploa
 		if d.recordIsOld() {
 			return errRecordOld
 		}
-		if !c.commit() { // to hear the id
-			return context.Cause(ctx)
+		if err := c.commit(); err != nil { // to hear the id
+			return err
 		}
 		out, err = d.up.client.CreateMultipartUpload(ctx, in, opts...)
 		switch {
@@ -220,8 +220,8 @@ func (d *delivery) complete(ctx context.Context, in *s3.CompleteMultipartUploadI
 		if d.recordIsOld() {
 			return errRecordOld
 		}
-		if !c.commit() {
-			return context.Cause(ctx)
+		if err := c.commit(); err != nil {
+			return err
 		}
 		out, err = d.up.client.CompleteMultipartUpload(ctx, in, opts...)
 		if err == nil && (aws.ToString(out.ETag) == "" && aws.ToString(out.Key) == "" || !d.named(out.Key)) {
