@@ -143,7 +143,7 @@ func TestBarrier(t *testing.T) {
 	p := newFaultProxy(t)
 	g := newGate()
 	p.follow(only("PutObject", always(fault{before: g.wait})))
-	d := startDaemon(t, "S3_ENDPOINT_URL="+p.url(), "S3DAEMON_MAX_CONNECTIONS=2")
+	d := startDaemon(t, "S3_ENDPOINT_URL="+p.url(), "S3DAEMON_MAX_CONNECTIONS=1") // so that the gate lets them pass in order
 	bucket, file := newBucket(t), makeFile(t, "file", 1000)
 	if err := d.tryBarrier("", patience); err != nil {
 		t.Errorf("with nothing to wait for: %v", err)
