@@ -105,7 +105,8 @@ func (p *pool) waitsLocked(to host) bool {
 
 // turnedAway is told that a connection broke before anything had come on it, which is
 // as good as none. It reports whether others are sound, or on their way. That these may
-// be new as well does no harm: each that breaks in its turn leaves fewer.
+// be new as well does no harm, as long as no more have been turned away since the last
+// answer than there are places: then the host turns all away.
 func (p *pool) turnedAway(m *member) bool {
 	p.mu.Lock()
 	defer p.unlock()
@@ -113,7 +114,9 @@ func (p *pool) turnedAway(m *member) bool {
 }
 
 func (p *pool) turnedAwayLocked(m *member, now time.Time) bool {
-	others := p.soundLocked(m.to, m) || p.makingLocked(m.to)
-	p.endLocked(m.to).retry.failed(others, now)
+	e := p.endLocked(m.to)
+	e.turned++
+	others := e.turned <= len(p.places) && (p.soundLocked(m.to, m) || p.makingLocked(m.to))
+	e.retry.failed(others, now)
 	return others
 }

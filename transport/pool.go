@@ -72,6 +72,7 @@ type end struct {
 	endure endurance
 	scout  *member // that shows whether one may be idle for longer; nil where none does
 	retry  retry
+	turned int           // connections that broke before anything had come on them, since the last answer
 	doubt  time.Time     // when one was found gone that had been idle; zero once one was sound since
 	trip   time.Duration // the round trip of the connection that was free last; 0: none is known
 }
@@ -352,6 +353,7 @@ func (p *pool) release(m *member, info Info) {
 		p.meter.saw(info.Delivered, now)
 	}
 	if m.alive() {
+		e.turned = 0
 		e.doubt = time.Time{}
 		e.endure.survived(m.rested)
 	}
