@@ -412,6 +412,9 @@ func (p *pool) lostLocked(m *member, now time.Time) {
 		p.turnedAwayLocked(m, now)
 	} else {
 		p.learnLocked(m, now.Sub(m.since), now)
+		if !p.soundLocked(m.to, m) { // of those that are made now none vouches for another
+			p.endLocked(m.to).turned = len(p.places)
+		}
 	}
 	p.dropLocked(m)
 }
