@@ -52,7 +52,7 @@ func (t *Transport) refresh(ctx context.Context, m *member, question func(contex
 	c := t.begin(ctx, m.to)
 	req, err := question(c.ctx, m.to.url())
 	if err != nil {
-		t.pool.release(m, Info{})
+		t.pool.release(m, nil)
 		return c.fail(err)
 	}
 	resp, err := c.on(m, req)
@@ -218,11 +218,7 @@ func (c *call) release() {
 		return
 	}
 	c.enter(over)
-	var info Info
-	if h := c.head.Load(); h != nil {
-		info = h.info
-	}
-	c.pool.release(c.member, info)
+	c.pool.release(c.member, c.head.Load())
 }
 
 // credible returns an error for an answer that is none to this request.

@@ -53,6 +53,18 @@ func (p *pool) soundLocked(to host, but *member) bool {
 	})
 }
 
+// lastLocked is told that a connection was lost that had lasted for a moment. Where no
+// other has, none of those that are made now vouches for another until one has an
+// answer: the host may be gone, and what takes them in its place turn all away.
+func (p *pool) lastLocked(m *member, now time.Time) {
+	for _, at := range p.places {
+		if o := at.member; o != nil && o != m && o.to == m.to && o.sound() && now.Sub(o.made) >= staleAfter {
+			return
+		}
+	}
+	p.endLocked(m.to).turned = len(p.places)
+}
+
 // fullLocked reports whether a request is to wait for a connection that is given back,
 // since the host takes no more of them just now.
 func (p *pool) fullLocked(to host, now time.Time) bool {

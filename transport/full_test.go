@@ -162,6 +162,61 @@ func TestNoneHasAnAnswer(t *testing.T) {
 	})
 }
 
+// TestAllAreTurnedAway: once the last sound connection is lost, those that the store
+// takes and resets in its place vouch for none of each other, until one has an answer.
+func TestAllAreTurnedAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const places = 5
+		var mu sync.Mutex
+		var open []net.Conn
+		gone := false
+		cfg := usual(func(ctx context.Context, network, address string) (net.Conn, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			if gone {
+				return cutBy(syscall.ECONNRESET)
+			}
+			near, err := piped(func(conn net.Conn, req *http.Request) { time.Sleep(time.Second); agree(conn, req) })(ctx, network, address)
+			open = append(open, near)
+			return near, err
+		})
+		cfg.Connections = places
+		tr := newTransport(t, cfg)
+		var all sync.WaitGroup
+		for range places {
+			all.Go(func() { put(tr, t.Context(), "http://store", 100, zeros(100)) })
+		}
+		all.Wait()
+		time.Sleep(time.Minute)
+		mu.Lock()
+		gone = true
+		for _, conn := range open {
+			conn.Close()
+		}
+		mu.Unlock()
+		synctest.Wait() // until that has been noticed
+		for range 3 * places {
+			all.Go(func() {
+				_, err := put(tr, t.Context(), "http://store", 100, zeros(100))
+				if broken, ok := errors.AsType[*BrokenError](err); ok && !broken.Reused && broken.Vouched {
+					t.Errorf("%#v", err)
+				}
+			})
+		}
+		all.Wait()
+		mu.Lock()
+		gone = false
+		mu.Unlock()
+		time.Sleep(time.Minute)
+		if _, err := put(tr, t.Context(), "http://store", 100, zeros(100)); err != nil {
+			t.Error(err)
+		}
+		if e := tr.pool.ends[host{"http", "store:80"}]; e == nil || e.turned != 0 {
+			t.Errorf("once one has an answer: %+v", e)
+		}
+	})
+}
+
 // TestRefusedInOutage: what the gate refuses is no sign that the store takes no more,
 // and its request hears of it at once.
 func TestRefusedInOutage(t *testing.T) {

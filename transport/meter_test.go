@@ -58,6 +58,6 @@ func TestPathOfSeveral(t *testing.T) {
 		if none := p.path(host{"http", "other:80"}); none.RTT != 0 || none.Window != 0 || none.Rates != nil {
 			t.Errorf("to another host: %+v", none)
 		}
-		p.release(p.places[1].member, Info{})
+		p.release(p.places[1].member, nil)
 	})
 }

@@ -176,7 +176,7 @@ func (p *pool) forget(w *waiter) {
 	p.unlock()
 	if !waited { // it was served at that moment
 		if g := <-w.ready; g.member != nil {
-			p.release(g.member, Info{})
+			p.release(g.member, nil)
 		}
 	}
 }
@@ -338,9 +338,9 @@ func (p *pool) endLocked(to host) *end {
 	return p.ends[to]
 }
 
-// release takes a connection back from its request, with what the kernel said of
-// it last, if it was asked.
-func (p *pool) release(m *member, info Info) {
+// release takes a connection back from its request, with the head of the answer, if
+// one came.
+func (p *pool) release(m *member, answer *head) {
 	p.mu.Lock()
 	defer p.unlock()
 	now := time.Now()
@@ -348,12 +348,14 @@ func (p *pool) release(m *member, info Info) {
 	if e.scout == m {
 		e.scout = nil
 	}
-	if info.Known {
-		m.info = info
-		p.meter.saw(info.Delivered, now)
+	if answer != nil {
+		e.turned = 0
+	}
+	if answer != nil && answer.info.Known {
+		m.info = answer.info
+		p.meter.saw(m.info.Delivered, now)
 	}
 	if m.alive() {
-		e.turned = 0
 		e.doubt = time.Time{}
 		e.endure.survived(m.rested)
 	}
@@ -412,9 +414,7 @@ func (p *pool) lostLocked(m *member, now time.Time) {
 		p.turnedAwayLocked(m, now)
 	} else {
 		p.learnLocked(m, now.Sub(m.since), now)
-		if !p.soundLocked(m.to, m) { // of those that are made now none vouches for another
-			p.endLocked(m.to).turned = len(p.places)
-		}
+		p.lastLocked(m, now)
 	}
 	p.dropLocked(m)
 }
@@ -428,6 +428,7 @@ func (p *pool) distrust(m *member, gone bool) {
 	now := time.Now()
 	e := p.endLocked(m.to)
 	before := e.doubt
+	p.lastLocked(m, now)
 	if gone {
 		p.count.lost++
 		before = later(before, m.since.Add(staleAfter))

@@ -516,7 +516,7 @@ func TestDistrust(t *testing.T) {
 		if limit := p.ends[broken.to].endure.limit; limit != broken.rested {
 			t.Errorf("learned was %v", limit)
 		}
-		p.release(broken, Info{})
+		p.release(broken, nil)
 		if e := p.ends[broken.to]; !e.doubt.IsZero() {
 			t.Errorf("one was sound, and still there is doubt of those before %v", e.doubt)
 		}
