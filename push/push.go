@@ -80,6 +80,7 @@ type Receipt struct {
 	SentBytes   int64     `json:"sent_bytes,omitempty"` // while it runs: what the store has acknowledged
 	RetryAt     time.Time `json:"retry_at,omitzero"`    // while it waits for another attempt: when that is due
 	// Problem says why it failed or was cancelled. Before the end it is what
-	// the last attempt failed with, and why there is another.
+	// the last attempt failed with, and why there is another, or why it waits
+	// where the store cannot be reached.
 	Problem *Problem `json:"problem,omitempty"`
 }

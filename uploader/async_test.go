@@ -469,8 +469,11 @@ func TestStoreComesBack(t *testing.T) {
 	if n, most := int(attempts.Load()), int(time.Since(begun).Seconds())+1+r.cfg.MaxConnections; n > most {
 		t.Errorf("%d attempts to connect, want one a second, %d", n, most)
 	}
-	if receipt, err := r.Get(t.Context(), ids[0], 0); err != nil || receipt.State.Ended() || receipt.Attempts > 1 {
-		t.Errorf("during the outage: %+v, %v", receipt, err)
+	for _, id := range ids {
+		receipt, err := r.Get(t.Context(), id, 0)
+		if err != nil || receipt.State != push.Queued || receipt.Attempts > 1 || receipt.Problem == nil || receipt.Problem.Code != push.StoreUnreachable {
+			t.Errorf("during the outage: %+v, %v", receipt, err)
+		}
 	}
 	open.Store(true)
 	again := 0

@@ -192,17 +192,21 @@ func TestCancelAborts(t *testing.T) {
 }
 
 // TestCancelNeverSent: where no connection could be made nothing was sent, and
-// nobody need be asked.
+// nobody need be asked. The one that is being made takes its time, so that the push
+// is there to wait for it.
 func TestCancelNeverSent(t *testing.T) {
-	r := newRig(t)
+	r := newRig(t, func(c *Config) { c.MaxConnections = 1 })
 	r.Uploader = r.again(t, func(u *Uploader) { // before the pool is opened
-		u.endpoint.connect = func(context.Context, string, string) (net.Conn, error) { return nil, errTimeout }
+		u.endpoint.connect = func(context.Context, string, string) (net.Conn, error) {
+			time.Sleep(100 * time.Millisecond)
+			return nil, errTimeout
+		}
 	})
 	path, _ := r.file(t, "f", 100)
 	id := r.later(t, push.Request{File: path, Destination: "s3://bucket/k"})
-	until(t, "down", func() bool {
+	until(t, "an attempt", func() bool {
 		receipt, _ := r.Get(t.Context(), id, 0)
-		return receipt.Problem != nil
+		return receipt.Attempts > 0 && receipt.State == push.Queued
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()

@@ -206,5 +206,8 @@ func (u *Uploader) describe(r *journal.Record) push.Receipt {
 	case backoff:
 		receipt.RetryAt = time.Unix(0, e.due).UTC()
 	}
+	if failure := u.away(); failure != nil && receipt.State == push.Queued && receipt.Problem == nil {
+		receipt.Problem = failure.Problem()
+	}
 	return receipt
 }

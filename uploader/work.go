@@ -387,12 +387,21 @@ func errWasCancelled() *push.Error {
 	return push.Errorf(push.WasCancelled, "the push was cancelled by a request to do so (DELETE)")
 }
 
+// away says why nothing is sent at present; nil while the store can be reached.
+func (u *Uploader) away() *push.Error {
+	_, cause, is := u.endpoint.down()
+	if !is {
+		return nil
+	}
+	return &push.Error{Code: push.StoreUnreachable, Err: cause,
+		Detail: fmt.Sprintf("the store at %s cannot be reached: %s", u.name, push.OneLine(rootText(cause)))}
+}
+
 // unreachable says why a caller does not wait any longer for a store that
 // cannot be asked.
 func (u *Uploader) unreachable(e *entry, t *task) *push.Error {
-	if _, cause, is := u.endpoint.down(); is {
-		return &push.Error{Code: push.StoreUnreachable, Err: cause,
-			Detail: fmt.Sprintf("the store at %s cannot be reached: %s", u.name, push.OneLine(rootText(cause)))}
+	if failure := u.away(); failure != nil {
+		return failure
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
