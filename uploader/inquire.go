@@ -206,7 +206,7 @@ func (u *Uploader) describe(r *journal.Record) push.Receipt {
 	case backoff:
 		receipt.RetryAt = time.Unix(0, e.due).UTC()
 	}
-	if failure := u.away(); failure != nil && receipt.State == push.Queued && receipt.Problem == nil {
+	if failure := u.away(); failure != nil && receipt.Problem == nil {
 		receipt.Problem = failure.Problem()
 	}
 	return receipt
