@@ -80,7 +80,7 @@ func (d *Dialer) Dial(ctx context.Context, network, address string) (net.Conn, e
 		to, left = d.addresses.take(left)
 		made, err := d.connect(limited, network, to, len(left))
 		if err == nil {
-			known := traits{algorithm: algorithmOf(made), sendBuffer: d.tcp.SendBuffer}
+			known := traits{algorithm: algorithmOf(made), sendBuffer: d.tcp.SendBuffer, restarts: d.tcp.restarts}
 			return newConn(made, known, d.cfg.Bandwidth, func() { d.addresses.giveBack(to) }), nil
 		}
 		d.addresses.giveBack(to)

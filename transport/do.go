@@ -67,12 +67,14 @@ func (t *Transport) refresh(ctx context.Context, m *member, question func(contex
 // call is a request under way.
 type call struct {
 	watch
-	pool   *pool
-	waiter *waiter
-	x      *Exchange // nil where nobody wants to know
-	ctx    context.Context
-	body   *countedBody // nil where it is in memory
-	wrote  chan error   // how the sending ended
+	pool    *pool
+	traffic *traffic
+	turn    *turn // nil where it waits for none
+	waiter  *waiter
+	x       *Exchange // nil where nobody wants to know
+	ctx     context.Context
+	body    *countedBody // nil where it is in memory
+	wrote   chan error   // how the sending ended
 
 	begun, connected time.Time
 	member           *member // nil before there is one
@@ -90,7 +92,7 @@ type head struct {
 
 func (t *Transport) begin(ctx context.Context, to host) *call {
 	ctx, cancel := context.WithCancelCause(ctx)
-	c := &call{pool: t.pool, waiter: newWaiter(to), x: exchangeOf(ctx), ctx: ctx, wrote: make(chan error, 1), begun: time.Now()}
+	c := &call{pool: t.pool, traffic: t.traffic, waiter: newWaiter(to), x: exchangeOf(ctx), ctx: ctx, wrote: make(chan error, 1), begun: time.Now()}
 	c.watch.queues = func() bool { return c.pool.queues(c.waiter) }
 	c.watch.begin(t.limits.of(c.x), cancel)
 	return c
@@ -102,6 +104,9 @@ func (c *call) on(m *member, req *http.Request) (*http.Response, error) {
 		c.body = &countedBody{ReadCloser: req.Body}
 	}
 	c.got(m, req)
+	if err := c.await(req); err != nil {
+		return nil, c.fail(err)
+	}
 	inner := req.WithContext(httptrace.WithClientTrace(c.ctx, &httptrace.ClientTrace{
 		WroteRequest:         func(info httptrace.WroteRequestInfo) { c.sent(info.Err) },
 		GotFirstResponseByte: c.answers,
@@ -139,6 +144,18 @@ func (c *call) got(m *member, req *http.Request) {
 	if c.x != nil && c.x.Connected != nil {
 		c.x.Connected()
 	}
+}
+
+// await waits for the request's turn. It closes the body where that does not come.
+func (c *call) await(req *http.Request) (err error) {
+	if c.x != nil && c.x.Unshared {
+		return nil
+	}
+	c.turn, err = c.traffic.enter(c.ctx, c.member, c.body, req.ContentLength)
+	if err != nil && req.Body != nil {
+		req.Body.Close()
+	}
+	return err
 }
 
 // sent is told that the request has been written, or why not. Its last bytes may
@@ -218,6 +235,7 @@ func (c *call) release() {
 		return
 	}
 	c.enter(over)
+	c.traffic.leave(c.turn)
 	c.pool.release(c.member, c.head.Load())
 }
 

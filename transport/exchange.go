@@ -24,6 +24,10 @@ type Exchange struct {
 	// or the warmest if there is none. 0: the warmest; negative: any, the least warm.
 	Enough float64
 
+	// Unshared has the request's body not take turns with others: it is there to find
+	// out what the link carries.
+	Unshared bool
+
 	// Connected, if it is not nil, is called when the request has its connection.
 	Connected func()
 

@@ -18,12 +18,18 @@ type Info struct {
 	// it keeps while it is idle, or a multiple of it as long as it has not met the
 	// path's limit; else the rate that was measured last.
 	Rate      float64
+	Anew      float64 // what it would send in its first round trip if bbr were begun anew, in bytes a second; 0 where it cannot be
+	Starting  bool    // bbr is twice as fast each round trip, until it meets a limit
+	Pacing    float64 // the most that it sends at now, in bytes a second; infinite where nothing holds it to a rate
 	Delivered float64 // rate that was measured last, in bytes a second
 
 	Acked   int64 // bytes that the other end has acknowledged since the connection was made
+	Arrived int64 // packets that it has got, those too that came before others that were lost
+	Segment int64 // bytes of payload in one
 	Unacked int64 // packets that it has not acknowledged yet
 	Unsent  int64 // bytes that were written and have not left yet
 
+	Recovering      bool          // packets were lost, and are sent again
 	Retransmits     uint64        // packets that were sent again
 	Busy            time.Duration // it had something to send
 	BufferLimited   time.Duration // of that, it was held up by the send buffer
@@ -50,4 +56,5 @@ func infoOf(c net.Conn) (Info, bool) {
 type traits struct {
 	algorithm  string // its congestion control; empty where it was not asked for
 	sendBuffer int64  // bytes that it has, or may grow to
+	restarts   bool   // its congestion control can be begun anew
 }

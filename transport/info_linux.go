@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"math"
 	"net"
 	"time"
 
@@ -20,26 +21,30 @@ func kernelInfo(c net.Conn, known traits) (info Info, ok bool) {
 			return
 		}
 		if of, err := unix.GetsockoptTCPCCBBRInfo(fd, unix.IPPROTO_TCP, unix.TCP_CC_INFO); err == nil {
-			if rate := bbrRate(of); rate > 0 {
+			rate, starting := bbrRate(of)
+			if info.Starting = starting; rate > 0 {
 				info.Rate = rate
+			}
+			if known.restarts && info.RTT > 0 {
+				info.Anew = float64(info.Window) / info.RTT.Seconds()
 			}
 		}
 	})
 	return info, ok
 }
 
-// bbrRate is the rate that bbr begins with after a pause, in bytes a second. As
-// long as it has not seen the path full, which is as long as it was given too
-// little to send for that, it sends by its gain faster than it has measured;
-// thereafter its gain is about one, and one again after a pause.
-func bbrRate(of *unix.TCPBBRInfo) float64 {
+// bbrRate is the rate that bbr begins with after a pause, in bytes a second, and
+// whether it is starting. As long as it has not seen the path full, which is as long as
+// it was given too little to send for that, it sends by its gain faster than it has
+// measured; thereafter its gain is about one, and one again after a pause.
+func bbrRate(of *unix.TCPBBRInfo) (rate float64, starting bool) {
 	const unit = 256 // of the gain
-	const starting = 2 * unit
-	rate := float64(uint64(of.Bw_hi)<<32 | uint64(of.Bw_lo))
-	if of.Pacing_gain > starting {
-		return rate * float64(of.Pacing_gain) / unit
+	const starts = 2 * unit
+	rate = float64(uint64(of.Bw_hi)<<32 | uint64(of.Bw_lo))
+	if of.Pacing_gain > starts {
+		return rate * float64(of.Pacing_gain) / unit, true
 	}
-	return rate
+	return rate, false
 }
 
 func infoFrom(told *unix.TCPInfo) Info {
@@ -48,12 +53,17 @@ func infoFrom(told *unix.TCPInfo) Info {
 	if minRTT == ^uint32(0) { // none was measured
 		minRTT = 0
 	}
+	pacing := math.Inf(1)
+	if told.Pacing_rate != ^uint64(0) {
+		pacing = float64(told.Pacing_rate)
+	}
 	return Info{
-		Known: true,
-		RTT:   micros(uint64(told.Rtt)), MinRTT: micros(uint64(minRTT)),
+		Known: true, Pacing: pacing,
+		RTT: micros(uint64(told.Rtt)), MinRTT: micros(uint64(minRTT)),
 		Window: int64(told.Snd_cwnd) * int64(told.Snd_mss),
 		Rate:   float64(told.Delivery_rate), Delivered: float64(told.Delivery_rate),
 		Acked:   max(0, int64(told.Bytes_acked)-1), // which counts the connection's own beginning
+		Arrived: int64(told.Delivered), Segment: int64(told.Snd_mss), Recovering: told.Ca_state > 2,
 		Unacked: int64(told.Unacked), Unsent: int64(told.Notsent_bytes),
 		Retransmits: uint64(told.Total_retrans),
 		Busy:        micros(told.Busy_time), BufferLimited: micros(told.Sndbuf_limited), ReceiverLimited: micros(told.Rwnd_limited),

@@ -89,8 +89,8 @@ func TestBBRRate(t *testing.T) {
 		{5 << 32, 256, 5 << 32},
 	} {
 		of := &unix.TCPBBRInfo{Bw_lo: uint32(tc.bandwidth), Bw_hi: uint32(tc.bandwidth >> 32), Pacing_gain: tc.gain}
-		if got := bbrRate(of); got != tc.want {
-			t.Errorf("%+v: %v, want %v", tc, got, tc.want)
+		if got, starting := bbrRate(of); got != tc.want || starting != (tc.gain > 512) {
+			t.Errorf("%+v: %v, %v, want %v", tc, got, starting, tc.want)
 		}
 	}
 }

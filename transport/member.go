@@ -105,11 +105,12 @@ func choose(places []place, to host, enough float64) *member {
 const initialWindow = 10 * 1448
 
 // carries returns the bytes a second that a connection begins with that has been
-// idle for so long. With bbr it is what it remembers. Other algorithms lose half of
+// idle for so long. With bbr it is what it remembers, or what it would begin anew at;
+// see traffic. Other algorithms lose half of
 // the window in each time-out, about, of being idle, down to what a new one has.
 func carries(i Info, rested time.Duration) float64 {
 	if i.Algorithm == bbr && i.Rate > 0 {
-		return i.Rate
+		return max(i.Rate, i.Anew)
 	}
 	trip := roundTrip(i)
 	if trip == 0 {

@@ -10,12 +10,13 @@ const (
 )
 
 // meter finds the most that all connections together deliver. It looks while some
-// are busy.
+// are busy. It counts packets: of bytes many would be acknowledged at once where one
+// before them was lost, as if the link had carried them in that moment.
 type meter struct {
 	timer *time.Timer
 	on    bool
 	since time.Time // of what is added up
-	acked int64     // by then, of all connections ever
+	had   int64     // packets that had arrived by then, of all connections ever
 
 	best   [2]float64 // bytes a second, now and before the turn
 	turned time.Time
@@ -36,7 +37,7 @@ func (m *meter) rate() float64 { return max(m.best[0], m.best[1]) }
 func (p *pool) meterLocked(now time.Time) {
 	if m := &p.meter; !m.on && !p.closed {
 		m.on, m.since = true, now
-		m.acked = p.sumLocked().Acked
+		m.had = p.sumLocked().Arrived
 		m.timer.Reset(meterEvery)
 	}
 }
@@ -46,17 +47,25 @@ func (p *pool) measure() {
 	p.mu.Lock()
 	defer p.unlock()
 	m, now := &p.meter, time.Now()
-	acked := p.sumLocked().Acked
+	all := p.sumLocked()
 	if took := now.Sub(m.since); took >= meterEvery/2 {
-		m.saw(float64(acked-m.acked)/took.Seconds(), now)
+		m.saw(float64((all.Arrived-m.had)*all.Segment)/took.Seconds(), now)
 	}
-	m.since, m.acked, m.on = now, acked, false
+	m.since, m.had, m.on = now, all.Arrived, false
 	for _, at := range p.places {
 		m.on = m.on || at.member != nil && at.member.state == busy
 	}
 	if m.on && !p.closed {
 		m.timer.Reset(meterEvery)
 	}
+}
+
+// seen returns what was seen of all connections.
+func (p *pool) seen() seen {
+	p.mu.Lock()
+	defer p.unlock()
+	all := p.sumLocked()
+	return seen{most: p.meter.rate(), arrived: all.Arrived * all.Segment, resent: int64(all.Retransmits) * all.Segment}
 }
 
 // sumLocked returns what all connections ever have done together.
@@ -85,7 +94,7 @@ func (m *member) now() Info {
 // sum adds up what connections have done.
 func sum(a, b Info) Info {
 	return Info{
-		Acked: a.Acked + b.Acked, Retransmits: a.Retransmits + b.Retransmits, Busy: a.Busy + b.Busy,
+		Acked: a.Acked + b.Acked, Arrived: a.Arrived + b.Arrived, Segment: max(a.Segment, b.Segment), Retransmits: a.Retransmits + b.Retransmits, Busy: a.Busy + b.Busy,
 		BufferLimited: a.BufferLimited + b.BufferLimited, ReceiverLimited: a.ReceiverLimited + b.ReceiverLimited,
 	}
 }

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"cmp"
+	"context"
 	"net/url"
 	"slices"
 	"time"
@@ -14,26 +15,45 @@ type Path struct {
 	RTT time.Duration
 	// Rates has what each idle connection would begin to send at, in bytes a
 	// second, the highest first: what it remembers of having sent, or where it has
-	// been idle for so long that its window was forgotten, what it begins with.
+	// been idle for so long that its window was forgotten, what it begins with. Those
+	// that are being made are among them.
 	Rates []float64
+	// Doubles reports whether one that carries more than a few packets is twice as fast
+	// each round trip until it meets a limit; else it takes its time where it remembers
+	// a rate.
+	Doubles bool
 	// Window is how many bytes of payload one connection may have under way, by the
 	// room that its send buffer has; 0 where that is not known.
 	Window int64
 	// Rate is the most, in bytes a second, that all connections together were seen to
-	// deliver lately; 0 where nothing is known.
+	// deliver lately, or that one remembers; 0 where nothing is known.
 	Rate float64
 }
 
 // Path returns what is known of the way to a host.
 func (t *Transport) Path(base *url.URL) Path { return t.pool.path(hostOf(base)) }
 
+// Reach waits until there is, or was, a connection to the host, so that something is
+// known of the way to it, or until none can be made.
+func (t *Transport) Reach(ctx context.Context, base *url.URL) {
+	if t.Path(base).RTT > 0 {
+		return
+	}
+	if m, err := t.pool.acquire(ctx, newWaiter(hostOf(base)), -1); err == nil {
+		t.pool.release(m, nil)
+	}
+}
+
 func (p *pool) path(to host) Path {
 	p.mu.Lock()
 	defer p.unlock()
 	now := time.Now()
-	path := Path{Rate: p.meter.rate()}
+	path, making := Path{Rate: p.meter.rate()}, 0
 	for _, at := range p.places {
 		m := at.member
+		if d := at.dial; m == nil && d != nil && d.to == to && d.who == nil {
+			making++
+		}
 		if m == nil || m.to != to {
 			continue
 		}
@@ -41,12 +61,19 @@ func (p *pool) path(to host) Path {
 			path.RTT = trip
 		}
 		path.Window = max(path.Window, m.info.SendBuffer)
+		path.Rate = max(path.Rate, m.info.Rate)
+		path.Doubles = path.Doubles || m.info.Anew > 0
 		if m.state == idle {
 			path.Rates = append(path.Rates, carries(m.info, now.Sub(m.since)))
 		}
 	}
 	if path.RTT == 0 {
 		path.RTT = p.endLocked(to).trip
+	}
+	for range making {
+		if path.RTT > 0 {
+			path.Rates = append(path.Rates, initialWindow/path.RTT.Seconds())
+		}
 	}
 	slices.SortFunc(path.Rates, func(a, b float64) int { return cmp.Compare(b, a) })
 	return path

@@ -353,7 +353,6 @@ func (p *pool) release(m *member, answer *head) {
 	}
 	if answer != nil && answer.info.Known {
 		m.info = answer.info
-		p.meter.saw(m.info.Delivered, now)
 	}
 	if m.alive() {
 		e.doubt = time.Time{}

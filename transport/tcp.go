@@ -11,6 +11,8 @@ type TCP struct {
 	Hint       string // where another was asked for: what to run on the host, as root, to have that
 	SendBuffer int64  // bytes that one connection may have written and not acknowledged
 	Forced     bool   // it is larger than the host gives to everybody, by the right to administer its network
+
+	restarts bool // bbr can be begun anew; see restart
 }
 
 const (

@@ -28,6 +28,7 @@ func tryOut(algorithm string) (TCP, sendBuffer) {
 		t.Hint = hintFor(algorithm, strings.TrimSpace(string(allowed)), refused)
 	}
 	t.Algorithm, _ = unix.GetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION)
+	t.restarts = t.Algorithm == bbr && restartFD(fd)
 	buffer := buffersOf(fd).choose()
 	t.SendBuffer, t.Forced = buffer.reach, buffer.force
 	return t, buffer
@@ -87,6 +88,28 @@ func prepare(raw syscall.RawConn, algorithm string, buffer sendBuffer) {
 // of that name; the connection has the host's default then.
 func setCongestion(fd int, algorithm string) error {
 	return unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, algorithm)
+}
+
+// restart has bbr forget what the connection has carried, and not its window, and
+// begin anew from that: twice as fast each round trip. It reports false where that
+// cannot be.
+func restart(conn net.Conn) (done bool) {
+	control(conn, func(fd int) { done = restartFD(fd) })
+	return done
+}
+
+// restartFD takes another congestion control for a moment, which every kernel has,
+// though a host may not allow it.
+func restartFD(fd int) bool { return setCongestion(fd, "reno") == nil && setCongestion(fd, bbr) == nil }
+
+// limitRate tells the kernel the most that a connection sends, in bytes a second;
+// infinite is no limit.
+func limitRate(conn net.Conn, limit float64) {
+	most := ^uint64(0)
+	if limit < 1<<60 {
+		most = uint64(limit)
+	}
+	control(conn, func(fd int) { _ = unix.SetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_MAX_PACING_RATE, most) })
 }
 
 // limitSilence has the kernel end the connection when what was sent has not

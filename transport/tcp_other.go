@@ -14,6 +14,10 @@ func prepare(syscall.RawConn, string, sendBuffer) {}
 
 func kernelInfo(net.Conn, traits) (Info, bool) { return Info{}, false }
 
+func restart(net.Conn) bool { return false }
+
+func limitRate(net.Conn, float64) {}
+
 func limitSilence(net.Conn, time.Duration) {}
 
 func algorithmOf(net.Conn) string { return "" }

@@ -69,9 +69,10 @@ type Config struct {
 // Transport is the HTTP client that the SDK asks for, without the redirects
 // and cookies of http.Client: a redirect is an answer that the caller sees.
 type Transport struct {
-	maker  *maker
-	pool   *pool
-	limits limits
+	maker   *maker
+	pool    *pool
+	traffic *traffic
+	limits  limits
 }
 
 // New makes a Transport, which opens no connection yet.
@@ -81,6 +82,7 @@ func New(cfg Config) *Transport {
 	}}
 	t.pool = newPool(cfg.Connections, t.maker.make)
 	t.pool.once = cfg.Once
+	t.traffic = newTraffic(t.pool.seen)
 	if cfg.Refresh != nil {
 		t.pool.ask = func(ctx context.Context, m *member) error { return t.refresh(ctx, m, cfg.Refresh) }
 	}

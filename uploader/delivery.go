@@ -87,6 +87,9 @@ const hasTheChoice = 256 << 10
 // up to then.
 func (d *delivery) run(ctx context.Context) (outcome, error) {
 	if d.file.Size() > hasTheChoice {
+		if split := d.up.plan.split; split > 0 && d.file.Size() >= 2*split {
+			d.up.reach(ctx, d.dest.Bucket)
+		}
 		d.outlook = d.up.outlook(d.dest.Bucket)
 		d.enough = d.outlook.apiece(1)
 	}

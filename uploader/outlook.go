@@ -26,7 +26,7 @@ const (
 	// connection that remembers nothing: twice as many go in the next.
 	coldWindow = 128 << 10
 	// probes is how many round trips one takes that remembers a rate until it is
-	// twice as fast. Of eight of them bbr tries in one whether a quarter more gets
+	// twice as fast, where bbr cannot be begun anew. Of eight of them bbr tries in one whether a quarter more gets
 	// through.
 	probes = 20
 )
@@ -50,7 +50,7 @@ func (o outlook) most() float64 {
 // what the link carries: little files do not, nor does one connection alone that was
 // as fast as its buffer allows.
 func (o outlook) share() float64 {
-	seen, most := max(o.path.Rate, o.path.Rates[0]), o.most()
+	seen, most := o.path.Rate, o.most()
 	if o.path.Rate*o.rtt() <= coldWindow || seen > 0.8*most && seen < 1.25*most {
 		return math.Inf(1)
 	}
@@ -115,7 +115,7 @@ func (o outlook) fill(partSize int64) int {
 // sent so many bytes, where it gets no faster than another.
 func (o outlook) send(size int64, from, to float64) float64 {
 	bytes, doubling := float64(size), o.rtt()
-	if from*o.rtt() > coldWindow {
+	if from*o.rtt() > coldWindow && !o.path.Doubles {
 		doubling *= probes
 	}
 	to = min(to, o.most())

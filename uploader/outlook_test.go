@@ -40,6 +40,7 @@ func TestCut(t *testing.T) {
 		{"no connection is idle", file, transport.Path{RTT: 200 * ms, Window: wide, Rate: gbit}, 1, 22, 1},
 		{"one is as fast as the link", file, transport.Path{RTT: 200 * ms, Rates: alone, Window: wide, Rate: gbit}, 1, 22, 1},
 		{"all remember their share of a burst", file, transport.Path{RTT: 200 * ms, Rates: rates(25, 60), Window: wide, Rate: gbit}, 1, 22, 3},
+		{"and get faster each round trip", file, transport.Path{RTT: 200 * ms, Rates: rates(25, 60), Doubles: true, Window: wide, Rate: gbit}, 1, 22, 1},
 		{"and a file is as large as one request may be", wholeSize, transport.Path{RTT: 200 * ms, Rates: rates(25, 60), Window: wide, Rate: gbit}, 1, 22, 6},
 		{"and it is small", 10 << 20, transport.Path{RTT: 200 * ms, Rates: rates(25, 60), Window: wide, Rate: gbit}, 1, 22, 1},
 		{"and no slot is free", file, transport.Path{RTT: 200 * ms, Rates: rates(25, 60), Window: wide, Rate: gbit}, 1, 1, 1},

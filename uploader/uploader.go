@@ -353,6 +353,19 @@ func (u *Uploader) pathTo(bucket string) transport.Path {
 	return u.wire.Path(host)
 }
 
+// firstReach is how long a file may wait for what it needs anyway, a connection, to be
+// cut by what that tells of the way.
+const firstReach = 2 * time.Second
+
+// reach waits until something is known of the way to a bucket.
+func (u *Uploader) reach(ctx context.Context, bucket string) {
+	ctx, done := context.WithTimeout(ctx, firstReach)
+	defer done()
+	if host, err := u.hostOf(bucket); err == nil {
+		u.wire.Reach(ctx, host)
+	}
+}
+
 // question is a request to which any answer will do.
 func question(ctx context.Context, store *url.URL) (*http.Request, error) {
 	return http.NewRequestWithContext(ctx, http.MethodHead, store.String(), nil)

@@ -56,7 +56,7 @@ func (w *warmth) step(ctx context.Context, connections int, size int64, enough f
 				}
 			})
 			defer arrived()
-			p.exchange = transport.Exchange{Enough: enough, Connected: func() { p.connected.Store(true); arrived() }}
+			p.exchange = transport.Exchange{Enough: enough, Unshared: true, Connected: func() { p.connected.Store(true); arrived() }}
 			if err := w.sendPart(ctx, p); err != nil {
 				cancel(err)
 			}
