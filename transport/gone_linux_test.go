@@ -150,7 +150,7 @@ func TestAllGone(t *testing.T) {
 			}
 			base, _ := url.Parse(s.URL)
 			tr.Keep(base)
-			until(t, "all to be open", func() bool { return s.count() == connections && len(tr.Path(base).Rates) == connections })
+			until(t, "all to be open", func() bool { return s.count() == connections && len(tr.Connections()) == connections })
 			if tc.used {
 				var wg sync.WaitGroup
 				for range connections {

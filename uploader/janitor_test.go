@@ -486,8 +486,8 @@ func TestJanitorSearchesOnAfterAStart(t *testing.T) {
 func TestJanitorStopsSearching(t *testing.T) {
 	r := newRig(t)
 	r.janitor.begun = time.Now().Add(-time.Hour)
+	lost := r.begin(t, "k") // first: the janitor may look at once
 	o := r.orphan(t, "k", "", func(up *journal.Upload) { up.BegunAt = time.Now().Add(-creationTakes) })
-	lost := r.begin(t, "k")
 	r.janitor.wake()
 	until(t, "the end of the search", func() bool { return !r.inJournal(t, o) })
 	if left := r.uploadsLeft(t); len(left) > 0 {

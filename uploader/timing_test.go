@@ -167,10 +167,11 @@ func TestTimingSaysWhatWasSlow(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, func(c *Config) { c.MaxConnections = 1 })
-			r.plan.whole = 8 << 20 // more than the other end takes while nobody reads
+			const size = 40 << 20 // more than the other end takes while nobody reads
+			r.plan.whole = size
 			first.Store(true)
 			r.spoil(tt.spoil)
-			path, _ := r.file(t, "f", 8<<20)
+			path, _ := r.file(t, "f", size)
 			receipt, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
 			if err != nil {
 				t.Fatal(err)
