@@ -13,6 +13,9 @@
 // that remembers the highest rate, or the lowest that will do (Exchange.Enough), any
 // other the one that remembers the lowest.
 //
+// On a long way those with much to send take turns: as many as fill the link send at a
+// time, each no faster than its share of it; see traffic.
+//
 // A request may take as long as it likes while it gets on; one that stands
 // still is ended, by a StallError:
 //
