@@ -151,7 +151,9 @@ func (c *call) await(req *http.Request) (err error) {
 	if c.x != nil && c.x.Unshared {
 		return nil
 	}
+	begun := time.Now()
 	c.turn, err = c.traffic.enter(c.ctx, c.member, c.body, req.ContentLength)
+	c.pool.kept(c.member, time.Since(begun))
 	if err != nil && req.Body != nil {
 		req.Body.Close()
 	}

@@ -65,7 +65,7 @@ func (p *pool) seen() seen {
 	p.mu.Lock()
 	defer p.unlock()
 	all := p.sumLocked()
-	return seen{most: p.meter.rate(), arrived: all.Arrived * all.Segment, resent: int64(all.Retransmits) * all.Segment}
+	return seen{most: p.meter.rate(), arrived: all.Arrived, resent: int64(all.Retransmits), segment: all.Segment}
 }
 
 // sumLocked returns what all connections ever have done together.

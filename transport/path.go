@@ -39,8 +39,30 @@ func (t *Transport) Reach(ctx context.Context, base *url.URL) {
 	if t.Path(base).RTT > 0 {
 		return
 	}
+	if t.pool.unwilling() {
+		return
+	}
 	if m, err := t.pool.acquire(ctx, newWaiter(hostOf(base)), -1); err == nil {
-		t.pool.release(m, nil)
+		t.pool.putBack(m)
+	}
+}
+
+// unwilling reports whether what is made for one would be kept for no other.
+func (p *pool) unwilling() bool {
+	p.mu.Lock()
+	defer p.unlock()
+	return p.once || p.keeping.down
+}
+
+// putBack takes a connection back that was not used, as if it had not been taken.
+func (p *pool) putBack(m *member) {
+	p.mu.Lock()
+	defer p.unlock()
+	m.requests--
+	now := time.Now()
+	if !p.restLocked(m, now) || len(p.waiting) > 0 {
+		p.dialLocked(now)
+		p.tendLocked(now)
 	}
 }
 

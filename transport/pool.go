@@ -163,6 +163,17 @@ func (p *pool) useLocked(m *member, now time.Time) {
 	p.meterLocked(now)
 }
 
+// kept notes that a connection was idle for a while more, though a request has it.
+func (p *pool) kept(m *member, idle time.Duration) {
+	if idle <= staleAfter {
+		return
+	}
+	p.mu.Lock()
+	defer p.unlock()
+	m.waited = true
+	m.rested += idle
+}
+
 // forget takes out a request that waits no more. The connection that is being made
 // for it goes on, unless it would be for nobody.
 func (p *pool) forget(w *waiter) {
@@ -469,6 +480,7 @@ func (p *pool) partLocked(m *member) {
 		m.info = info
 	}
 	p.departed = sum(p.departed, m.info)
+	p.departed.Segment = 0 // of those that are there it is the largest
 }
 
 // shut ends what is done unasked, and closes what no request needs. From then on

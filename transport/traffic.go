@@ -13,9 +13,11 @@ import (
 // This file has what the requests do for each other that send over a long link at the
 // same time. Left alone each takes what its connection remembers: together that is
 // more than the link carries, much of it is lost, and whose connection remembers little
-// is late. So they take turns: as many send as fill the link, each no faster than its
-// share of it, and when the last byte of one has left the next begins, while that one
-// waits for its answer.
+// is late. So they take turns: each look lets in whom there is room for, which makes
+// them begin one after the other and not in step, none sends faster than its share, and
+// when the last byte of one has left its share is the others', while it waits for its
+// answer. The shares are what keeps to the link; whose turn it is only says when one
+// begins, so it never waits for long.
 
 const (
 	// leastTurnSize is the size from which on a body waits for its turn, in bytes.
@@ -30,7 +32,13 @@ const (
 	highGain = 2.885
 	// looksATrip is how often in a round trip it is looked who has sent everything.
 	looksATrip = 16
-	leastLook  = 2 * time.Millisecond
+	leastLook  = 4 * time.Millisecond
+	// A turn comes in any case after some round trips, and a moment.
+	turnTrips  = 8
+	turnMoment = time.Second
+	// mostRenewals is how often a connection begins anew in one turn: what is slow after
+	// that has a limit of its own.
+	mostRenewals = 2
 )
 
 // traffic is the requests that send over long links, and those that wait to.
@@ -52,11 +60,13 @@ type turn struct {
 	size  int64
 	ready chan struct{} // closed when it may send
 
-	remembers float64 // what its connection did when it came, in bytes a second
+	came      time.Time
+	remembers float64 // what its connection carried when it came, in bytes a second
 	info      Info
 	begun     time.Time // to send
 	renewed   time.Time // when its connection began anew last
-	limit     float64   // that its connection was told, in bytes a second; infinite at first
+	renewals  int
+	limit     float64 // that its connection was told, in bytes a second; infinite at first
 }
 
 func newTraffic(seen func() seen) *traffic {
@@ -75,7 +85,10 @@ func (t *traffic) enter(ctx context.Context, m *member, body *countedBody, size 
 	if !known || info.Algorithm != bbr || roundTrip(info) < leastTurnTrip {
 		return nil, nil
 	}
-	one := &turn{m: m, body: body, size: size, ready: make(chan struct{}), remembers: info.Rate, info: info, limit: math.Inf(1)}
+	one := &turn{m: m, body: body, size: size, ready: make(chan struct{}), came: time.Now(), remembers: info.Rate, info: info, limit: math.Inf(1)}
+	if info.Starting { // which is faster than it ever was
+		one.remembers /= highGain
+	}
 	t.mu.Lock()
 	t.waiting = append(t.waiting, one)
 	t.lookLocked(time.Now())
@@ -96,16 +109,20 @@ func (t *traffic) leave(one *turn) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	now := time.Now()
 	if info, ok := t.infoOf(one.m.conn); ok && !one.begun.IsZero() {
 		one.info = info
-		t.flow.heard(one.longer())
+		t.hearLocked(one)
 	}
 	is := func(other *turn) bool { return other == one }
 	t.waiting = slices.DeleteFunc(t.waiting, is)
 	t.sending = slices.DeleteFunc(t.sending, is)
 	one.slow(math.Inf(1))
-	t.lookLocked(time.Now())
+	t.lookLocked(now)
 }
+
+// shut ends what is done when nobody sends any more.
+func (t *traffic) shut() { t.timer.Stop() }
 
 func (t *traffic) look() {
 	t.mu.Lock()
@@ -128,8 +145,12 @@ func (t *traffic) lookLocked(now time.Time) {
 		return
 	}
 	total := t.flowLocked(now)
-	for len(t.waiting) > 0 && (len(t.sending) == 0 || total < t.flow.allowed) {
+	for len(t.waiting) > 0 {
 		one := t.waiting[0]
+		overdue := now.Sub(one.came) >= turnMoment+turnTrips*roundTrip(one.info)
+		if len(t.sending) > 0 && total >= t.flow.allowed && !overdue {
+			break
+		}
 		t.waiting = t.waiting[1:]
 		t.sending = append(t.sending, one)
 		one.begun = now
@@ -153,7 +174,7 @@ func (t *traffic) shareLocked(now time.Time) {
 	}
 	for i, share := range shares(t.flow.allowed, uses) {
 		one := t.sending[i]
-		if !t.flow.full && !one.info.Starting && now.Sub(one.begun) > 2*roundTrip(one.info) {
+		if !t.flow.full && !one.info.Starting && one.renewals < mostRenewals && now.Sub(one.begun) > 2*roundTrip(one.info) {
 			one.hasten(share, now)
 		}
 		one.slow(share)
@@ -177,34 +198,37 @@ func shares(all float64, uses []float64) []float64 {
 
 // flowLocked looks at how much may be sent, and returns how much those that send do.
 func (t *traffic) flowLocked(now time.Time) (total float64) {
-	if t.flow.over(now) {
-		t.flow = newFlow(t.seen(), now)
+	if t.flow.idle(now) {
+		t.flow.resume(t.seen(), now)
 	}
-	remembered := 0.0
-	for _, one := range t.waiting {
-		remembered += one.remembers
+	all, best := 0.0, 0.0
+	for _, one := range append(slices.Clone(t.waiting), t.sending...) {
+		all, best = all+one.remembers, max(best, one.remembers)
 	}
 	for _, one := range t.sending {
-		remembered += one.remembers
 		total += one.rate()
 	}
-	t.flow.promise(remembered)
+	t.flow.promise(all, best)
 	if len(t.sending) == 0 || now.Sub(t.flow.since) < roundTrip(t.sending[0].info)*5/4 {
 		return total
 	}
 	for _, one := range t.sending {
 		if now.Sub(one.begun) >= roundTrip(one.info)*5/4 {
-			t.flow.heard(one.longer())
+			t.hearLocked(one)
 		}
 	}
 	t.flow.see(total, t.seen(), now)
 	return total
 }
 
-// longer reports whether the way is longer by a queue before the link.
-func (one *turn) longer() bool {
+// hearLocked notes how long the way is for one that has sent for a while. Who has heard
+// nothing for long says nothing of it.
+func (t *traffic) hearLocked(one *turn) {
 	least := roundTrip(one.info)
-	return one.info.RTT > least+max(queuedTime, time.Duration(queuedShare*float64(least)))
+	if one.info.SinceHeard > 2*one.info.RTT+turnMoment/4 {
+		return
+	}
+	t.flow.heard(one.info.RTT > least+max(queuedTime, time.Duration(queuedShare*float64(least))))
 }
 
 // rate is what the connection sends at now.
@@ -216,14 +240,16 @@ func (one *turn) rate() float64 { return min(one.info.Pacing, one.limit) }
 func (one *turn) hasten(share float64, now time.Time) {
 	i := &one.info
 	most := min(share, highGain*i.Anew, float64(i.SendBuffer)/roundTrip(*i).Seconds())
-	if math.IsInf(share, 1) || i.Recovering || i.Window <= initialWindow || i.Rate > slowStart*most || now.Sub(one.renewed) < 2*roundTrip(*i) || !restart(one.m.conn) {
+	if i.Anew == 0 || math.IsInf(share, 1) || i.Recovering || i.Window <= initialWindow || i.Rate > slowStart*most || now.Sub(one.renewed) < 2*roundTrip(*i) || !restart(one.m.conn) {
 		return
 	}
 	one.renewed, i.Pacing = now, highGain*i.Anew
+	one.renewals++
 }
 
 // slow tells the connection how fast it may send, where that has changed.
 func (one *turn) slow(limit float64) {
+	limit = max(limit, initialWindow/roundTrip(one.info).Seconds())
 	if limit == one.limit || limit > 0.95*one.limit && limit < 1.05*one.limit {
 		return
 	}
@@ -238,6 +264,10 @@ const (
 	// and retreat how much less, at most, once it does.
 	growth  = 1.25
 	retreat = 0.7
+	// leastOfMost is which part of what was seen lately is allowed in any case, and
+	// mostOfMost how much more of what connections remember together is believed.
+	leastOfMost = 0.25
+	mostOfMost  = 1.5
 	// A queue before the link makes the way longer by more than this share of it, and
 	// this time.
 	queuedShare = 0.05
@@ -270,17 +300,9 @@ type flow struct {
 // seen is what was seen of all connections together.
 type seen struct {
 	most    float64 // that they delivered lately, in bytes a second; 0 where nothing is known
-	arrived int64   // bytes, ever
-	resent  int64   // bytes, ever
-}
-
-// newFlow has one begin with what was seen before.
-func newFlow(s seen, now time.Time) flow {
-	f := flow{allowed: headroom * s.most, since: now, seen: s, first: true}
-	if s.most == 0 {
-		f.allowed = math.Inf(1)
-	}
-	return f
+	arrived int64   // packets, ever
+	resent  int64   // packets, ever
+	segment int64   // bytes in one
 }
 
 // pause notes that nobody sends.
@@ -290,18 +312,26 @@ func (f *flow) pause(now time.Time) {
 	}
 }
 
-// over reports whether there is none, or nobody has sent for so long that it may be
-// another by now. It is not paused any more.
-func (f *flow) over(now time.Time) bool {
-	paused := f.paused
-	f.paused = time.Time{}
-	return f.since.IsZero() || !paused.IsZero() && now.Sub(paused) > forgotten
+// idle reports whether there was none, or nobody sent.
+func (f *flow) idle(now time.Time) bool { return f.since.IsZero() || !f.paused.IsZero() }
+
+// resume has one begin with what was seen before; or go on, unless nobody has sent for
+// so long that it may be another by now.
+func (f *flow) resume(s seen, now time.Time) {
+	if f.since.IsZero() || now.Sub(f.paused) > forgotten {
+		*f = flow{allowed: headroom * s.most}
+		if s.most == 0 {
+			f.allowed = math.Inf(1)
+		}
+	}
+	f.since, f.seen, f.first, f.paused = now, s, true, time.Time{}
 }
 
-// promise notes what the connections remember that share it.
-func (f *flow) promise(remembered float64) {
+// promise notes what the connections remember that share it, together and the best of
+// them. Several that had the link each for itself remember it several times.
+func (f *flow) promise(all, best float64) {
 	if !f.met {
-		f.allowed = max(f.allowed, headroom*remembered)
+		f.allowed = max(f.allowed, headroom*max(best, min(all, mostOfMost*f.seen.most)))
 	}
 }
 
@@ -315,16 +345,20 @@ func (f *flow) heard(longer bool) {
 
 // see looks at it: how fast those that send do, and what was seen.
 func (f *flow) see(total float64, s seen, now time.Time) {
-	arrived, resent := float64(s.arrived-f.seen.arrived), float64(s.resent-f.seen.resent)
+	arrived, resent := float64((s.arrived-f.seen.arrived)*s.segment), float64((s.resent-f.seen.resent)*s.segment)
 	rate := arrived / now.Sub(f.since).Seconds()
 	if f.first {
 		rate = s.most
 	}
 	queue, lossy := 2*f.longer > f.trips, resent > mostResent*arrived
 	switch {
+	case math.IsInf(f.allowed, 1):
+		if queue || lossy {
+			f.met, f.allowed = true, headroom*max(rate, s.most)
+		}
 	case queue:
-		f.met, f.allowed = true, max(min(rate, f.allowed), retreat*f.allowed)
-	case !lossy && total > slowStart*f.allowed:
+		f.met, f.allowed = true, max(min(rate, f.allowed), retreat*f.allowed, leastOfMost*s.most)
+	case !lossy && f.trips > 0 && total > slowStart*f.allowed:
 		f.allowed *= growth
 	}
 	f.full = queue || lossy

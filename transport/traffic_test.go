@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -39,7 +40,7 @@ type sender struct {
 	body *countedBody
 	turn *turn
 	err  error
-	in   bool
+	in   atomic.Bool
 }
 
 // send has a request of a megabyte ask for its turn on a connection that sends at
@@ -50,7 +51,7 @@ func (l *lane) send(ctx context.Context, rate float64) *sender {
 	s.says(Info{Known: true, Algorithm: bbr, RTT: 200 * time.Millisecond, MinRTT: 200 * time.Millisecond, Pacing: rate, Unsent: 1})
 	go func() {
 		s.turn, s.err = l.enter(ctx, &member{conn: conn}, s.body, 1e6)
-		s.in = s.err == nil
+		s.in.Store(s.err == nil)
 	}()
 	synctest.Wait()
 	return s
@@ -83,10 +84,10 @@ func TestTurns(t *testing.T) {
 		}
 		count := func() (n int) {
 			for i, s := range all {
-				if s.in && i > 0 && !all[i-1].in {
+				if s.in.Load() && i > 0 && !all[i-1].in.Load() {
 					t.Errorf("%d sends before %d", i, i-1)
 				}
-				if s.in {
+				if s.in.Load() {
 					n++
 				}
 			}
@@ -125,7 +126,7 @@ func TestNoTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLane(1e6)
 		first := l.send(t.Context(), 100e6)
-		if second := l.send(t.Context(), 100e6); !first.in || second.in {
+		if second := l.send(t.Context(), 100e6); !first.in.Load() || second.in.Load() {
 			t.Fatal("the second does not wait")
 		}
 		conn, _ := net.Pipe()
@@ -150,10 +151,34 @@ func TestNoTurn(t *testing.T) {
 		}
 		unknown := newLane(0)
 		for range 10 {
-			if s := unknown.send(t.Context(), 100e6); !s.in || !math.IsInf(s.turn.limit, 1) {
+			if s := unknown.send(t.Context(), 100e6); !s.in.Load() || !math.IsInf(s.turn.limit, 1) {
 				t.Error("one waits, or is limited, though nothing is known")
 			}
 		}
+	})
+}
+
+// TestTurnComes: whoever waits begins in the end, though another holds the link, and
+// what has not heard anything for long says nothing of it.
+func TestTurnComes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLane(100e6)
+		first := l.send(t.Context(), 1e9)
+		second := l.send(t.Context(), 1e9)
+		hung := Info{Known: true, Algorithm: bbr, RTT: 300 * time.Millisecond, MinRTT: 200 * time.Millisecond, Pacing: 1e9, SinceHeard: time.Hour}
+		first.says(hung)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if second.in.Load() {
+			t.Fatal("the second does not wait")
+		}
+		time.Sleep(turnMoment + turnTrips*200*time.Millisecond)
+		synctest.Wait()
+		if !second.in.Load() || l.flow.full {
+			t.Errorf("the second sends: %v; full: %v", second.in.Load(), l.flow.full)
+		}
+		l.leave(first.turn)
+		l.leave(second.turn)
 	})
 }
 
@@ -169,12 +194,12 @@ func TestTurnGivenUp(t *testing.T) {
 		because := errors.New("because")
 		cancel(because)
 		synctest.Wait()
-		if given.err != because || given.in {
+		if given.err != because || given.in.Load() {
 			t.Errorf("given up: %v", given.err)
 		}
 		l.leave(first.turn)
 		synctest.Wait()
-		if !last.in {
+		if !last.in.Load() {
 			t.Error("the last waits for one that is gone")
 		}
 	})
@@ -224,8 +249,9 @@ func TestDivided(t *testing.T) {
 func TestFlow(t *testing.T) {
 	const trip = 250 * time.Millisecond
 	now := time.Unix(1e9, 0)
-	f := newFlow(seen{most: 100}, now)
-	f.promise(80)
+	var f flow
+	f.resume(seen{most: 100, segment: 1}, now)
+	f.promise(80, 80)
 	for i, step := range []struct {
 		longer  bool
 		total   float64
@@ -251,7 +277,7 @@ func TestFlow(t *testing.T) {
 			t.Errorf("step %d: full is %v", i, f.full)
 		}
 	}
-	if f.promise(1000); f.allowed != 105 {
+	if f.promise(1000, 1000); f.allowed != 105 {
 		t.Errorf("after a queue what is remembered counts still: %v", f.allowed)
 	}
 }
@@ -260,23 +286,47 @@ func TestFlow(t *testing.T) {
 // first round trip nothing arrives, which says nothing.
 func TestFlowBegins(t *testing.T) {
 	now := time.Unix(1e9, 0)
-	if f := newFlow(seen{}, now); !math.IsInf(f.allowed, 1) {
+	var f flow
+	if f.resume(seen{segment: 1}, now); !math.IsInf(f.allowed, 1) {
 		t.Errorf("where nothing is known %v are allowed", f.allowed)
 	}
-	f := newFlow(seen{most: 100}, now)
-	if f.promise(200); f.allowed != 210 {
-		t.Errorf("of 200 that are remembered %v are allowed", f.allowed)
+	f.heard(false)
+	if f.see(100, f.seen, now.Add(time.Second)); !math.IsInf(f.allowed, 1) {
+		t.Errorf("and no queue is seen: %v", f.allowed)
 	}
 	f.heard(true)
-	if f.see(210, f.seen, now.Add(time.Second)); f.allowed != 147 {
+	if f.see(100, seen{most: 50, arrived: 100, segment: 1}, now.Add(2*time.Second)); f.allowed != 105 {
+		t.Errorf("and one is: %v", f.allowed)
+	}
+
+	f = flow{}
+	f.resume(seen{most: 100, segment: 1}, now)
+	if f.promise(800, 120); f.allowed != headroom*150 {
+		t.Errorf("of 800 that are remembered, 120 by one, %v are allowed", f.allowed)
+	}
+	if f.promise(800, 200); f.allowed != headroom*200 {
+		t.Errorf("of 200 that one remembers %v are allowed", f.allowed)
+	}
+	f.heard(true)
+	if f.see(210, f.seen, now.Add(time.Second)); f.allowed != 0.7*210 {
 		t.Errorf("after a first queue %v are allowed", f.allowed)
 	}
 	f.pause(now)
-	if f.over(now.Add(forgotten)) || !f.paused.IsZero() {
-		t.Error("it is over, or paused")
+	if !f.idle(now) {
+		t.Error("it is not paused")
+	}
+	if f.resume(f.seen, now.Add(forgotten)); f.idle(now) || f.allowed != 0.7*210 {
+		t.Errorf("it goes on with %v", f.allowed)
+	}
+	for i := range 100 {
+		f.heard(true)
+		f.see(1, f.seen, now.Add(time.Duration(i+2)*time.Second))
+	}
+	if f.allowed != leastOfMost*100 {
+		t.Errorf("with nothing that arrives %v are allowed", f.allowed)
 	}
 	f.pause(now)
-	if !f.over(now.Add(forgotten + 1)) {
-		t.Error("it goes on after a long time")
+	if f.resume(f.seen, now.Add(forgotten+1)); f.allowed != headroom*100 {
+		t.Errorf("it goes on after a long time, with %v", f.allowed)
 	}
 }

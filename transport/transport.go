@@ -109,4 +109,7 @@ func (t *Transport) Wake() { t.pool.wake() }
 // Close closes the idle connections, and the others when their requests have
 // ended. It returns when nothing is done any more that no request asked for. One
 // that comes later has a connection for itself.
-func (t *Transport) Close() { t.pool.shut() }
+func (t *Transport) Close() {
+	t.pool.shut()
+	t.traffic.shut()
+}
