@@ -38,7 +38,7 @@ const (
 	turnMoment = time.Second
 	// mostRenewals is how often a connection begins anew in one turn: what is slow after
 	// that has a limit of its own.
-	mostRenewals = 2
+	mostRenewals = 4
 )
 
 // traffic is the requests that send over long links, and those that wait to.
@@ -267,7 +267,7 @@ const (
 	// leastOfMost is which part of what was seen lately is allowed in any case, and
 	// mostOfMost how much more of what connections remember together is believed.
 	leastOfMost = 0.25
-	mostOfMost  = 1.5
+	mostOfMost  = 2.5
 	// A queue before the link makes the way longer by more than this share of it, and
 	// this time.
 	queuedShare = 0.05

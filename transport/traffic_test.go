@@ -301,21 +301,21 @@ func TestFlowBegins(t *testing.T) {
 
 	f = flow{}
 	f.resume(seen{most: 100, segment: 1}, now)
-	if f.promise(800, 120); f.allowed != headroom*150 {
+	if f.promise(800, 120); f.allowed != headroom*mostOfMost*100 {
 		t.Errorf("of 800 that are remembered, 120 by one, %v are allowed", f.allowed)
 	}
-	if f.promise(800, 200); f.allowed != headroom*200 {
-		t.Errorf("of 200 that one remembers %v are allowed", f.allowed)
+	if f.promise(800, 300); f.allowed != headroom*300 {
+		t.Errorf("of 300 that one remembers %v are allowed", f.allowed)
 	}
 	f.heard(true)
-	if f.see(210, f.seen, now.Add(time.Second)); f.allowed != 0.7*210 {
+	if f.see(315, f.seen, now.Add(time.Second)); f.allowed != 0.7*315 {
 		t.Errorf("after a first queue %v are allowed", f.allowed)
 	}
 	f.pause(now)
 	if !f.idle(now) {
 		t.Error("it is not paused")
 	}
-	if f.resume(f.seen, now.Add(forgotten)); f.idle(now) || f.allowed != 0.7*210 {
+	if f.resume(f.seen, now.Add(forgotten)); f.idle(now) || f.allowed != 0.7*315 {
 		t.Errorf("it goes on with %v", f.allowed)
 	}
 	for i := range 100 {
