@@ -53,6 +53,7 @@ type options struct {
 	rounds     int
 	idle       time.Duration
 	pattern    *regexp.Regexp // of the cases' ids; nil: those of a full or a quick run
+	alone      bool           // without net/http where nothing is compared with it
 	asJSON     bool
 	check      bool
 	verbose    bool
@@ -109,6 +110,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.IntVar(&o.rounds, "n", 0, "`rounds`: how often each case is timed (5 with -full, else 2)")
 	flags.DurationVar(&o.idle, "idle", 0, "idle `time` before that (30s with -full, else 3s)")
 	pattern := flags.String("run", "", "the cases that match this `regexp`, such as 200ms/single")
+	flags.BoolVar(&o.alone, "alone", false, "leave net/http out where the daemon is not judged by it: much quicker")
 	flags.BoolVar(&o.asJSON, "json", false, "print all times, as JSON")
 	flags.BoolVar(&o.check, "check", false, "exit with 1 when a bound is missed")
 	flags.BoolVar(&o.verbose, "v", false, "print what the daemon says of its connections after each push")
@@ -185,6 +187,8 @@ func (o options) contestants() []contestant {
 		open: func(_ context.Context, _ bench, on *bed) (pusher, error) { return newPlainPool(on) },
 		in: func(b bench) bool {
 			switch {
+			case o.alone:
+				return b.Of == netHTTP
 			case o.pattern != nil:
 				return b.Of != thePlain
 			case o.full:
