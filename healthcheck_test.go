@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/lsst-dm/s3daemon/listen"
 )
 
 // socketPath returns a path short enough for a Unix socket.
@@ -37,7 +39,7 @@ func serveHTTP(t *testing.T, network, address string, handler http.Handler) stri
 	server := &httptest.Server{Listener: l, Config: &http.Server{Handler: handler}}
 	server.Start()
 	t.Cleanup(server.Close)
-	return addressOf(l)
+	return listen.Address(l)
 }
 
 // refusing returns an address where nothing listens, and nothing else can
@@ -100,8 +102,8 @@ func TestHealthcheck(t *testing.T) {
 		}, "no daemon is alive"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			listen := tt.listen(t)
-			setEnvironment(t, "S3DAEMON_LISTEN="+listen)
+			addr := tt.listen(t)
+			setEnvironment(t, "S3DAEMON_LISTEN="+addr)
 			err := run(t.Context(), []string{"healthcheck"}, io.Discard, io.Discard)
 			if tt.says == "" {
 				if err != nil {
@@ -109,8 +111,8 @@ func TestHealthcheck(t *testing.T) {
 				}
 				return
 			}
-			if err == nil || !strings.Contains(err.Error(), tt.says) || !strings.Contains(err.Error(), listen) {
-				t.Errorf("error %v, want %q and %s in it", err, tt.says, listen)
+			if err == nil || !strings.Contains(err.Error(), tt.says) || !strings.Contains(err.Error(), addr) {
+				t.Errorf("error %v, want %q and %s in it", err, tt.says, addr)
 			}
 			if got := exitStatus(err); got != 1 {
 				t.Errorf("exit status %d, want 1", got)
@@ -123,11 +125,11 @@ func TestHealthcheck(t *testing.T) {
 // not hold the one who asks.
 func TestHealthcheckEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	listen := serveHTTP(t, "tcp", "127.0.0.1:0", http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	addr := serveHTTP(t, "tcp", "127.0.0.1:0", http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		cancel()
 		<-r.Context().Done()
 	}))
-	setEnvironment(t, "S3DAEMON_LISTEN="+listen)
+	setEnvironment(t, "S3DAEMON_LISTEN="+addr)
 	if err := healthcheck(ctx); err == nil {
 		t.Error("no error")
 	}

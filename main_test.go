@@ -282,35 +282,6 @@ func TestDefaultDataDir(t *testing.T) {
 	}
 }
 
-// TestSocket leaves a socket behind as a killed daemon does, and starts anew;
-// one that somebody listens on must not be taken away.
-func TestSocket(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "socket")
-	first, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	first.(*net.UnixListener).SetUnlinkOnClose(false)
-	if _, err := listen("unix:" + path); !errors.Is(err, syscall.EADDRINUSE) {
-		t.Errorf("a socket in use: %v", err)
-	}
-	first.Close()
-	second, err := listen("unix:" + path)
-	if err != nil {
-		t.Fatalf("a socket left behind: %v", err)
-	}
-	second.Close()
-	if err := os.WriteFile(path, []byte("precious"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := listen("unix:" + path); err == nil {
-		t.Error("a file was taken for a socket left behind")
-	}
-	if got, err := os.ReadFile(path); err != nil || string(got) != "precious" {
-		t.Errorf("the file: %q, %v", got, err)
-	}
-}
-
 func TestDemo(t *testing.T) {
 	t.Setenv("S3DAEMON_LISTEN", "127.0.0.1:0")
 	t.Setenv("AWS_PROFILE", "one-that-is-not-there")

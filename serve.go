@@ -8,11 +8,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"runtime"
-	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,6 +18,7 @@ import (
 
 	"github.com/lsst-dm/s3daemon/api"
 	"github.com/lsst-dm/s3daemon/journal"
+	"github.com/lsst-dm/s3daemon/listen"
 	"github.com/lsst-dm/s3daemon/transport"
 	"github.com/lsst-dm/s3daemon/uploader"
 )
@@ -52,9 +50,9 @@ func serve(ctx context.Context, cfg config, limit *transport.Bandwidth, log *slo
 		return fmt.Errorf("s3daemon cannot start: %w", err)
 	}
 	defer func() { err = errors.Join(err, kept.Close()) }()
-	listeners, err := listenAll(cfg.listen) // before anything is delivered
+	listeners, err := listen.All(cfg.listen) // before anything is delivered
 	if err != nil {
-		return err
+		return fmt.Errorf("S3DAEMON_LISTEN: %w", err)
 	}
 	up, err := uploader.New(ctx, uploader.Config{
 		Endpoint: cfg.endpoint, MaxConnections: cfg.maxConnections, Attempts: cfg.attempts, GiveUpAfter: cfg.giveUpAfter,
@@ -63,9 +61,7 @@ func serve(ctx context.Context, cfg config, limit *transport.Bandwidth, log *slo
 		Journal: kept, Log: log, Metrics: registry,
 	})
 	if err != nil {
-		for _, l := range listeners {
-			l.Close()
-		}
+		listen.Close(listeners)
 		return usageError{fmt.Errorf("s3daemon cannot start with this configuration:\n%w", err)}
 	}
 	server := &http.Server{
@@ -85,13 +81,13 @@ func serve(ctx context.Context, cfg config, limit *transport.Bandwidth, log *slo
 	for _, l := range listeners {
 		serving.Go(func() {
 			if err := server.Serve(l); ctx.Err() == nil {
-				stop(fmt.Errorf("serve on %s: %w", addressOf(l), err))
+				stop(fmt.Errorf("serve on %s: %w", listen.Address(l), err))
 			}
 		})
-		addrs = append(addrs, addressOf(l))
-		log.Info("listening", "address", addressOf(l))
+		addrs = append(addrs, listen.Address(l))
+		log.Info("listening", "address", listen.Address(l))
 		if tcp, ok := l.Addr().(*net.TCPAddr); ok && !tcp.IP.IsLoopback() {
-			log.Warn("other hosts can reach this address, and whoever does can push any file that the daemon may read", "address", addressOf(l))
+			log.Warn("other hosts can reach this address, and whoever does can push any file that the daemon may read", "address", listen.Address(l))
 		}
 	}
 	log.Info("ready", "version", version, "store", up.Endpoint(), "max_connections", cfg.maxConnections, "data_dir", cfg.dataDir)
@@ -110,9 +106,7 @@ func serve(ctx context.Context, cfg config, limit *transport.Bandwidth, log *slo
 func drain(cfg config, log *slog.Logger, up *uploader.Uploader, server *http.Server, listeners []net.Listener, serving *sync.WaitGroup) error {
 	log.Info("stopping", "drain_timeout_seconds", cfg.drainTimeout.Seconds())
 	up.Close()
-	for _, l := range listeners {
-		l.Close()
-	}
+	listen.Close(listeners)
 	serving.Wait()
 
 	ctx, cancel := context.WithTimeout(context.Background(), cfg.drainTimeout)
@@ -142,67 +136,4 @@ func newRegistry() *prometheus.Registry {
 	build.WithLabelValues(version, runtime.Version()).Set(1)
 	registry.MustRegister(build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return registry
-}
-
-// listenAll listens on every address, or on none and says why.
-func listenAll(addrs []string) ([]net.Listener, error) {
-	var listeners []net.Listener
-	for _, a := range addrs {
-		l, err := listen(a)
-		if err != nil {
-			for _, open := range listeners {
-				open.Close()
-			}
-			return nil, fmt.Errorf("cannot listen on %s: %w", a, explainListen(a, err))
-		}
-		listeners = append(listeners, l)
-	}
-	return listeners, nil
-}
-
-func listen(addr string) (net.Listener, error) {
-	path, isUnix := strings.CutPrefix(addr, "unix:")
-	if !isUnix {
-		return net.Listen("tcp", addr)
-	}
-	l, err := net.Listen("unix", path)
-	if errors.Is(err, syscall.EADDRINUSE) && abandoned(path) {
-		if err := os.Remove(path); err != nil {
-			return nil, err
-		}
-		return net.Listen("unix", path)
-	}
-	return l, err
-}
-
-// abandoned reports whether the path is a socket that nobody listens on, as a
-// killed daemon leaves behind.
-func abandoned(path string) bool {
-	info, err := os.Lstat(path)
-	if err != nil || info.Mode().Type() != os.ModeSocket {
-		return false
-	}
-	c, err := net.Dial("unix", path)
-	if err == nil {
-		c.Close()
-	}
-	return errors.Is(err, syscall.ECONNREFUSED)
-}
-
-func explainListen(addr string, err error) error {
-	if _, isUnix := strings.CutPrefix(addr, "unix:"); isUnix && errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("%w: a daemon listens there already, or it is a file and no socket; set S3DAEMON_LISTEN to another path", err)
-	}
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("%w: another program, perhaps another s3daemon, has it; set S3DAEMON_LISTEN to another address", err)
-	}
-	return err
-}
-
-// addressOf returns the address in the form that S3DAEMON_LISTEN takes.
-func addressOf(l net.Listener) string {
-	if l.Addr().Network() == "unix" {
-		return "unix:" + l.Addr().String()
-	}
-	return l.Addr().String()
 }

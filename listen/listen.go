@@ -1,0 +1,83 @@
+// Package listen opens the addresses that the daemon serves on.
+//
+//	listeners, err := listen.All([]string{"127.0.0.1:15556", "unix:/run/s3daemon.sock"})
+//
+// An address is host:port or unix:/path.
+package listen
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+)
+
+// All listens on every address, or on none and says why.
+func All(addrs []string) ([]net.Listener, error) {
+	var listeners []net.Listener
+	for _, a := range addrs {
+		l, err := open(a)
+		if err != nil {
+			Close(listeners)
+			return nil, fmt.Errorf("cannot listen on %s: %w", a, explain(a, err))
+		}
+		listeners = append(listeners, l)
+	}
+	return listeners, nil
+}
+
+// Close closes all of them.
+func Close(listeners []net.Listener) {
+	for _, l := range listeners {
+		l.Close()
+	}
+}
+
+// Address returns the address of a listener in the form that All takes.
+func Address(l net.Listener) string {
+	if l.Addr().Network() == "unix" {
+		return "unix:" + l.Addr().String()
+	}
+	return l.Addr().String()
+}
+
+func open(addr string) (net.Listener, error) {
+	path, isUnix := strings.CutPrefix(addr, "unix:")
+	if !isUnix {
+		return net.Listen("tcp", addr)
+	}
+	l, err := net.Listen("unix", path)
+	if errors.Is(err, syscall.EADDRINUSE) && abandoned(path) {
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+		return net.Listen("unix", path)
+	}
+	return l, err
+}
+
+// abandoned reports whether the path is a socket that nobody listens on, as a
+// killed daemon leaves behind.
+func abandoned(path string) bool {
+	info, err := os.Lstat(path)
+	if err != nil || info.Mode().Type() != os.ModeSocket {
+		return false
+	}
+	c, err := net.Dial("unix", path)
+	if err == nil {
+		c.Close()
+	}
+	return errors.Is(err, syscall.ECONNREFUSED)
+}
+
+func explain(addr string, err error) error {
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		return err
+	}
+	if strings.HasPrefix(addr, "unix:") {
+		return fmt.Errorf("%w: a daemon listens there already, or it is a file and no socket; choose another path", err)
+	}
+	return fmt.Errorf("%w: another program, perhaps another s3daemon, has it; choose another address", err)
+}
