@@ -32,6 +32,13 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if os.Getenv(controlEnv) != "" {
+		if err := serveControl(); err != nil {
+			fmt.Fprintln(os.Stderr, "e2e control:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	code, err := runTests(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
