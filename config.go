@@ -19,6 +19,7 @@ import (
 type config struct {
 	endpoint       string   // base URL of the store; empty for Amazon S3
 	listen         []string // host:port or unix:/path
+	places         push.Places
 	hosts          []string // names allowed in Host
 	maxConnections int
 	attempts       int
@@ -51,6 +52,7 @@ type environment struct {
 	Endpoint       string `envconfig:"S3_ENDPOINT_URL" desc:"Base URL of the store, e.g. https://s3.example.org. Empty: Amazon S3, or what the AWS configuration says."`
 	Listen         string `envconfig:"S3DAEMON_LISTEN" default:"127.0.0.1:15556" desc:"Addresses to serve on, separated by commas: host:port (port 0 picks one) or unix:/path."`
 	Hosts          string `envconfig:"S3DAEMON_HOSTS" desc:"Names allowed in the Host header beside loopback ones and the address connected to, separated by commas."`
+	Buckets        string `envconfig:"S3DAEMON_BUCKETS" desc:"Where pushes may go: BUCKET or BUCKET/PREFIX, separated by commas; * and ? in BUCKET stand for any characters, PREFIX is what a key begins with to the letter. Empty: anywhere."`
 	MaxConnections string `envconfig:"S3DAEMON_MAX_CONNECTIONS" default:"25" desc:"Size of the pool: requests to the store that may be under way at once, 1 to 1000."`
 	Attempts       string `envconfig:"S3DAEMON_ATTEMPTS" default:"5" desc:"Attempts after which a push fails that a caller waits for, 1 to 100."`
 	GiveUpAfter    string `envconfig:"S3DAEMON_GIVE_UP_AFTER" default:"24h" desc:"How long a push is attempted that nobody waits for (any longer): a duration, or seconds."`
@@ -129,6 +131,7 @@ func (e environment) parse() (config, error) {
 		endpoint:       p.endpoint("S3_ENDPOINT_URL", e.Endpoint),
 		listen:         p.listen("S3DAEMON_LISTEN", orDefault("S3DAEMON_LISTEN", e.Listen)),
 		hosts:          list(e.Hosts),
+		places:         p.places("S3DAEMON_BUCKETS", e.Buckets),
 		maxConnections: p.number("S3DAEMON_MAX_CONNECTIONS", e.MaxConnections, 1, 1000),
 		attempts:       p.number("S3DAEMON_ATTEMPTS", e.Attempts, 1, 100),
 		connectTimeout: p.duration("S3DAEMON_CONNECT_TIMEOUT", e.ConnectTimeout, 10*time.Millisecond, 5*time.Minute),

@@ -46,6 +46,14 @@ func defaults() config {
 	}
 }
 
+func mustPlaces(patterns ...string) push.Places {
+	places, err := push.ParsePlaces(patterns)
+	if err != nil {
+		panic(err)
+	}
+	return places
+}
+
 func TestLoadConfig(t *testing.T) {
 	everyEmpty := func() (entries []string) {
 		for _, v := range variables() {
@@ -63,6 +71,7 @@ func TestLoadConfig(t *testing.T) {
 		{"endpoint", []string{"S3_ENDPOINT_URL=https://s3.example.org:9000/"}, func(c *config) { c.endpoint = "https://s3.example.org:9000" }},
 		{"listen", []string{"S3DAEMON_LISTEN=127.0.0.1:0, unix:/run/s"}, func(c *config) { c.listen = []string{"127.0.0.1:0", "unix:/run/s"} }},
 		{"hosts", []string{"S3DAEMON_HOSTS=a.example.org, b"}, func(c *config) { c.hosts = []string{"a.example.org", "b"} }},
+		{"buckets", []string{"S3DAEMON_BUCKETS=raw*, out/in/"}, func(c *config) { c.places = mustPlaces("raw*", "out/in/") }},
 		{"max connections", []string{"S3DAEMON_MAX_CONNECTIONS=1000"}, func(c *config) { c.maxConnections = 1000 }},
 		{"attempts", []string{"S3DAEMON_ATTEMPTS=100"}, func(c *config) { c.attempts = 100 }},
 		{"connect timeout", []string{"S3DAEMON_CONNECT_TIMEOUT=1m30s"}, func(c *config) { c.connectTimeout = 90 * time.Second }},
@@ -115,6 +124,7 @@ var mistaken = []string{
 	"S3_ENDPOINT_URL=https://me:hunter2@s3.example.org",
 	"S3DAEMON_LISTEN=tcp://10.0.0.1:15556",
 	"S3DAEMON_HOSTS=http://a",
+	"S3DAEMON_BUCKETS=s3://raw",
 	"S3DAEMON_MAX_CONNECTIONS=0",
 	"S3DAEMON_ATTEMPTS=101",
 	"S3DAEMON_CONNECT_TIMEOUT=9ms",
@@ -138,7 +148,8 @@ var mistaken = []string{
 
 func TestLoadConfigReportsMistakes(t *testing.T) {
 	more := []string{
-		"S3DAEMON_LISTEN=,", "S3DAEMON_HOSTS=a:80", "S3DAEMON_HOSTS=*", "S3DAEMON_HOSTS=a b", "S3DAEMON_MAX_CONNECTIONS=1001",
+		"S3DAEMON_LISTEN=,", "S3DAEMON_HOSTS=a:80", "S3DAEMON_HOSTS=*", "S3DAEMON_HOSTS=a b", "S3DAEMON_BUCKETS=,", "S3DAEMON_BUCKETS=raw//x", "S3DAEMON_BUCKETS=raw, raw/..",
+		"S3DAEMON_MAX_CONNECTIONS=1001",
 		"S3DAEMON_MAX_CONNECTIONS=many", "S3DAEMON_ATTEMPTS=0", "S3DAEMON_CONNECT_TIMEOUT=5m1s", "S3DAEMON_CONNECT_TIMEOUT=soon",
 		"S3DAEMON_TCP_CONGESTION=a-name-of-16-byt", "S3DAEMON_BANDWIDTH=63k", "S3DAEMON_BANDWIDTH=-1M", "S3DAEMON_BANDWIDTH=etc/bandwidth",
 		"S3DAEMON_WARMUP=s3://raw", "S3DAEMON_WARMUP=s3:///key",

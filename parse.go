@@ -118,6 +118,20 @@ func (p *parser) destination(name, text string) push.Destination {
 	return to
 }
 
+// places reads where pushes may go. A list of nothing is a mistake: it was meant
+// to allow something, and would allow all.
+func (p *parser) places(name, text string) push.Places {
+	patterns := list(text)
+	if text != "" && len(patterns) == 0 {
+		p.mistake(name, "names no bucket")
+	}
+	places, err := push.ParsePlaces(patterns)
+	if err != nil {
+		p.mistake(name, "%v", err)
+	}
+	return places
+}
+
 func (p *parser) listen(name, text string) []string {
 	addrs := list(text)
 	for _, a := range addrs {

@@ -55,7 +55,7 @@ func serve(ctx context.Context, cfg config, limit *transport.Bandwidth, log *slo
 		return fmt.Errorf("S3DAEMON_LISTEN: %w", err)
 	}
 	up, err := uploader.New(ctx, uploader.Config{
-		Endpoint: cfg.endpoint, MaxConnections: cfg.maxConnections, Attempts: cfg.attempts, GiveUpAfter: cfg.giveUpAfter,
+		Endpoint: cfg.endpoint, Places: cfg.places, MaxConnections: cfg.maxConnections, Attempts: cfg.attempts, GiveUpAfter: cfg.giveUpAfter,
 		ConnectTimeout: cfg.connectTimeout, StallTimeout: cfg.stallTimeout, QueueLimit: cfg.queueLimit, SyncFiles: cfg.syncFiles, RetryChanged: cfg.retryChanged, DrainQueue: cfg.drainQueue,
 		Checksum: uploader.Checksum(cfg.checksum), Congestion: cfg.congestion, Bandwidth: limit, Warmup: cfg.warmup,
 		Journal: kept, Log: log, Metrics: registry,

@@ -34,6 +34,8 @@ var statusOf = map[push.Code]int{
 	push.CrossOrigin:    http.StatusForbidden,
 	push.FileNotAllowed: http.StatusForbidden,
 
+	push.DestinationNotAllowed: http.StatusForbidden,
+
 	push.FileNotFound:   http.StatusNotFound,
 	push.FileUnreadable: http.StatusForbidden,
 	push.FileNotRegular: http.StatusUnprocessableEntity,

@@ -223,7 +223,7 @@ func TestErrorsOfTheQueue(t *testing.T) {
 		}},
 		"retry": {"POST", "/pushes/" + someID + "/retry", map[push.Code]int{
 			push.PushNotFailed: 409, push.Superseded: 409, push.FileChanged: 409, push.FileNotFound: 404, push.FileUnreadable: 403,
-			push.FileNotAllowed: 403, push.FileNotRegular: 422, push.FileTooLarge: 413, push.QueueFull: 429,
+			push.FileNotAllowed: 403, push.DestinationNotAllowed: 403, push.FileNotRegular: 422, push.FileTooLarge: 413, push.QueueFull: 429,
 		}},
 	}
 	anywhere := map[push.Code]int{push.ShuttingDown: 503, push.JournalUnavailable: 503, push.Internal: 500}

@@ -38,6 +38,8 @@ const (
 	ForeignHost    Code = "foreign_host"     // the Host header names no host of ours
 	CrossOrigin    Code = "cross_origin"     // a web page of another origin asked
 	FileNotAllowed Code = "file_not_allowed" // a place that is never read
+	// DestinationNotAllowed is of a destination that is none of the Places.
+	DestinationNotAllowed Code = "destination_not_allowed"
 
 	// Something is the matter with the file.
 	FileNotFound   Code = "file_not_found"

@@ -27,6 +27,9 @@ const journalRetryAfter = 5 * time.Second
 // daemon stops.
 func (u *Uploader) Push(ctx context.Context, req push.Request, opts push.Options) (push.Receipt, error) {
 	dest, err := req.Check()
+	if err == nil {
+		err = u.places.Check(dest)
+	}
 	if err != nil {
 		return push.Receipt{}, u.refuse(req, err)
 	}

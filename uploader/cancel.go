@@ -100,9 +100,9 @@ func (u *Uploader) Retry(ctx context.Context, id push.ID) (push.Receipt, error) 
 	if e != nil || r.State != push.Failed && r.State != push.Cancelled {
 		return u.describe(r), push.Errorf(push.PushNotFailed, "the push %s is %s: only one that failed or was cancelled can be put back", id, u.describe(r).State)
 	}
-	dest, err := push.ParseDestination(r.Request.Destination)
+	dest, err := u.destinationOf(r)
 	if err != nil {
-		return push.Receipt{}, err
+		return receiptOf(r), err
 	}
 	if err := u.enter(); err != nil {
 		return receiptOf(r), err

@@ -56,10 +56,11 @@ import (
 )
 
 // Config is what an Uploader needs. All fields are required but Endpoint,
-// SyncFiles, RetryChanged, DrainQueue, Checksum, Congestion, Bandwidth and
-// Warmup.
+// Places, SyncFiles, RetryChanged, DrainQueue, Checksum, Congestion, Bandwidth
+// and Warmup.
 type Config struct {
 	Endpoint       string               // base URL of the store; empty for Amazon S3
+	Places         push.Places          // that pushes may go to; the warm-up is the operator's, and goes anywhere
 	MaxConnections int                  // size of the pool, at least 1
 	Attempts       int                  // of a push while somebody waits for it, at least 1
 	GiveUpAfter    time.Duration        // how old a push becomes that nobody waits for
@@ -88,7 +89,8 @@ type Uploader struct {
 	asker        *transport.Transport // for questions whether the store is there
 	putter       *putter              // nil where the SDK makes all requests
 	base         *url.URL             // that all requests go to; nil with Amazon, where each bucket has its own
-	limit        int                  // of the pool
+	places       push.Places
+	limit        int // of the pool
 	slots        *slots
 	plan         plan
 	path         func(bucket string) transport.Path
@@ -152,7 +154,7 @@ func New(ctx context.Context, cfg Config) (*Uploader, error) {
 // newUploader makes an Uploader that has not begun to work.
 func newUploader(ctx context.Context, cfg Config) (*Uploader, error) {
 	u := &Uploader{
-		limit: cfg.MaxConnections, slots: newSlots(cfg.MaxConnections), plan: plan{whole: wholeSize, minPart: minPartSize, split: leastPart},
+		places: cfg.Places, limit: cfg.MaxConnections, slots: newSlots(cfg.MaxConnections), plan: plan{whole: wholeSize, minPart: minPartSize, split: leastPart},
 		retry: newRetryPolicy(cfg.Attempts, cfg.GiveUpAfter), queueLimit: cfg.QueueLimit, syncFiles: cfg.SyncFiles, retryChanged: cfg.RetryChanged, drainQueue: cfg.DrainQueue,
 		bandwidth: cfg.Bandwidth, warmup: cfg.Warmup, checksum: cfg.Checksum, conditions: newConditions(cfg.MaxConnections),
 		journal: cfg.Journal, log: cfg.Log, seed: maphash.MakeSeed(), leaving: make(chan struct{}), cooled: make(chan struct{}, 1), asking: make(chan struct{}, mostAsking),

@@ -125,10 +125,20 @@ func (u *Uploader) record(e *entry, t *task) (*journal.Record, error) {
 	return &kept, nil
 }
 
+// destinationOf returns where a push of the journal goes, which may have been
+// accepted when other places were allowed than now.
+func (u *Uploader) destinationOf(r *journal.Record) (push.Destination, error) {
+	dest, err := push.ParseDestination(r.Request.Destination)
+	if err == nil {
+		err = u.places.Check(dest)
+	}
+	return dest, err
+}
+
 // newDelivery opens the file of a push, and reports whether it is the file of
 // the record, as it was.
 func (u *Uploader) newDelivery(ctx context.Context, r *journal.Record, t *task) (d *delivery, same bool, err error) {
-	dest, err := push.ParseDestination(r.Request.Destination)
+	dest, err := u.destinationOf(r)
 	if err != nil {
 		return nil, false, err
 	}
