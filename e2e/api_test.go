@@ -198,15 +198,27 @@ func (a answer) tryDone() (r receipt, err error) {
 // code, and a detail for people.
 func (a answer) refused(t testing.TB, status int, code string) problem {
 	t.Helper()
-	var p problem
 	if a.status != status {
 		t.Fatalf("the answer is %d, want %d: %s", a.status, status, a.body)
 	}
-	if err := json.Unmarshal(a.body, &p); err != nil {
-		t.Fatalf("the answer is no problem: %v: %s", err, a.body)
+	p, err := a.problem()
+	if err != nil {
+		t.Fatal(err)
 	}
-	if p.Code != code || p.Status != status || p.Detail == "" || strings.ContainsAny(p.Detail, "\n\r") {
-		t.Fatalf("the answer is %s, want the code %s, the status %d and a detail of one line", a.body, code, status)
+	if p.Code != code {
+		t.Fatalf("the answer is %s, want the code %s", a.body, code)
 	}
 	return p
+}
+
+// problem returns the problem of an answer that must be one, with a detail for
+// people.
+func (a answer) problem() (p problem, err error) {
+	if err := json.Unmarshal(a.body, &p); err != nil {
+		return p, fmt.Errorf("the answer is %d and no problem: %w: %s", a.status, err, a.body)
+	}
+	if a.status < 400 || p.Status != a.status || p.Code == "" || p.Detail == "" || strings.ContainsAny(p.Detail, "\n\r") {
+		return p, fmt.Errorf("the answer is %d with %s, want a problem with that status, a code and a detail of one line", a.status, a.body)
+	}
+	return p, nil
 }
