@@ -25,12 +25,13 @@ var mayImport = []struct {
 	what []string
 }{
 	{"push", []string{standard}},
+	{"secret", []string{standard}},
 	{"source", []string{standard, module + "/push", "golang.org/x/sys"}},
 	{"transport", []string{standard, "golang.org/x/sys", "golang.org/x/time/rate"}},
 	{"journal", []string{standard, module + "/push", "go.etcd.io/bbolt", "google.golang.org/protobuf/encoding/protowire", "github.com/prometheus/client_golang"}},
 	{"listen", []string{standard}},
 	{"internal/link", []string{standard, "golang.org/x/sys"}},
-	{"send", []string{standard, module + "/push", module + "/send", "github.com/vbauerster/mpb/v8", "golang.org/x/sys"}},
+	{"send", []string{standard, module + "/push", module + "/secret", module + "/send", "github.com/vbauerster/mpb/v8", "golang.org/x/sys"}},
 }
 
 // mayNotImport has what packages must not know of.

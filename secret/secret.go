@@ -1,0 +1,147 @@
+// Package secret reads secrets that are in files, and reads them again once the
+// files change: whoever changes a password need not restart anything.
+//
+//	tokens, err := secret.Open("/run/secrets/token", parseTokens, func(err error) { log.Warn(err.Error()) })
+//	...
+//	tokens.Get() // as the file has them now
+//
+// A file is looked at when its value is asked for, and at most once a second.
+// What a link leads to counts, so a directory that Kubernetes switches is seen.
+// A content that is none, since the file is just being written, or is gone,
+// changes nothing but the log: the last good one goes on to count.
+//
+// No error has anything of a content in it, as long as what parse returns has
+// not.
+package secret
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// maxBytes is how long a file may be.
+const maxBytes = 64 << 10
+
+const (
+	// lookEvery is between two looks at a file.
+	lookEvery = time.Second
+	// settledAfter is how old a change must be for the next to have another time:
+	// file systems count in steps, the coarsest of two seconds.
+	settledAfter = 2 * time.Second
+)
+
+// File is a file with a secret, of which parse makes a T. Its methods may be
+// called by many goroutines at once.
+type File[T any] struct {
+	path  string
+	parse func([]byte) (T, error)
+	bad   func(error)
+	value atomic.Pointer[T]
+
+	looking sync.Mutex  // guards all below; who does not get it takes the value as it is
+	looked  time.Time   // when the file was looked at
+	read    time.Time   // when it was read
+	info    fs.FileInfo // of what was read
+	failure string      // why the last look came to nothing, told already; empty: it did not
+}
+
+// Open reads the file. From then on bad is told, once, of each content that
+// cannot be read or parsed. It may be nil.
+func Open[T any](path string, parse func([]byte) (T, error), bad func(error)) (*File[T], error) {
+	f := &File[T]{path: path, parse: parse, bad: bad}
+	f.looked = time.Now()
+	if err := f.readAgain(); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// Get returns the secret as the file has it, or had it last.
+func (f *File[T]) Get() T {
+	if f.looking.TryLock() {
+		f.look()
+		f.looking.Unlock()
+	}
+	return *f.value.Load()
+}
+
+// Path returns where the file is.
+func (f *File[T]) Path() string { return f.path }
+
+// Exposed reports whether users may read or write the file, or could when it was
+// read, who are neither its owner nor of its group.
+func (f *File[T]) Exposed() bool {
+	f.looking.Lock()
+	defer f.looking.Unlock()
+	return f.info.Mode().Perm()&0o006 != 0
+}
+
+// look reads the file anew if it has changed and it is time to look.
+func (f *File[T]) look() {
+	now := time.Now()
+	if since := now.Sub(f.looked); 0 <= since && since < lookEvery {
+		return
+	}
+	f.looked = now
+	info, err := os.Stat(f.path)
+	if err == nil && f.failure == "" && os.SameFile(info, f.info) && info.Size() == f.info.Size() && info.ModTime().Equal(f.info.ModTime()) &&
+		f.read.Sub(info.ModTime()) > settledAfter {
+		return
+	}
+	if err == nil {
+		err = f.readAgain()
+	}
+	switch {
+	case err == nil:
+		f.failure = ""
+	case err.Error() != f.failure:
+		f.failure = err.Error()
+		if f.bad != nil {
+			f.bad(fmt.Errorf("what was read of it before goes on to count: %w", err))
+		}
+	}
+}
+
+// readAgain takes over what the file has now.
+func (f *File[T]) readAgain() error {
+	info, content, err := readFile(f.path)
+	if err != nil {
+		return err
+	}
+	value, err := f.parse(content)
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.path, err)
+	}
+	f.value.Store(&value)
+	f.info, f.read = info, f.looked
+	return nil
+}
+
+// readFile reads a file that is one, so that none of them blocks or is endless.
+func readFile(path string) (fs.FileInfo, []byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, nil, fmt.Errorf("%s is not a regular file", path)
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer file.Close()
+	if info, err = file.Stat(); err != nil {
+		return nil, nil, err
+	}
+	content, err := io.ReadAll(io.LimitReader(file, maxBytes+1))
+	if err == nil && len(content) > maxBytes {
+		err = fmt.Errorf("%s has more than %d bytes", path, maxBytes)
+	}
+	return info, content, err
+}
