@@ -5,6 +5,7 @@
 # make e2e-faults every fault alone; 2,000 pushes with random ones, for three seeds, and again with daemons that are killed;
 #                 2,000 asked for twice; a link that is lost for 30 s
 # make e2e-resume the daemon killed and restarted while 1 GiB and 6 GiB are on their way: how much is sent twice
+# make e2e-attack ten minutes of random requests, valid and not, by many callers, with health asked for all along
 # make conformance, make conformance-ceph
 #                 pushes of all kinds with every checksum, and contests for one object, on two stores, and on a Ceph RGW of
 #                 Debian's packages; prints a table
@@ -23,7 +24,7 @@ FUZZTIME    ?= 60s
 CONTAINER   ?= docker
 FAULTS      := ^Test(EachFault|FlippedBit|WrongAnswers|RandomFaults|FaultsAndKills|Idempotency|Link.*)$$
 
-.PHONY: build test unit e2e e2e-full e2e-chaos e2e-faults e2e-resume conformance conformance-ceph lint fuzz bench bench-wan bench-wan-full demo image clean
+.PHONY: build test unit e2e e2e-full e2e-chaos e2e-faults e2e-resume e2e-attack conformance conformance-ceph lint fuzz bench bench-wan bench-wan-full demo image clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ . ./send
@@ -48,6 +49,9 @@ e2e-faults:
 
 e2e-resume:
 	cd e2e && S3DAEMON_E2E_FULL=1 go test -v -count=1 -timeout 30m -run TestResume ./...
+
+e2e-attack:
+	cd e2e && S3DAEMON_ATTACK_TIME=10m go test -v -count=1 -timeout 30m -run TestAttackLoad ./...
 
 conformance:
 	cd e2e && S3DAEMON_E2E_FULL=1 go test -v -count=1 -timeout 30m -run TestConformance ./...
