@@ -11,6 +11,7 @@ import (
 
 	"github.com/kelseyhightower/envconfig"
 
+	"github.com/lsst-dm/s3daemon/listen"
 	"github.com/lsst-dm/s3daemon/push"
 )
 
@@ -20,7 +21,10 @@ type config struct {
 	endpoint       string   // base URL of the store; empty for Amazon S3
 	listen         []string // host:port or unix:/path
 	places         push.Places
-	hosts          []string // names allowed in Host
+	socket         listen.Socket // what the unix:/ addresses of listen let connect
+	users          []uint32      // that may use the API there; empty: whoever can connect
+	tokenFile      string        // with the tokens that it wants over TCP; empty: it wants none
+	hosts          []string      // names allowed in Host
 	maxConnections int
 	attempts       int
 	connectTimeout time.Duration
@@ -52,6 +56,10 @@ type environment struct {
 	Endpoint       string `envconfig:"S3_ENDPOINT_URL" desc:"Base URL of the store, e.g. https://s3.example.org. Empty: Amazon S3, or what the AWS configuration says."`
 	Listen         string `envconfig:"S3DAEMON_LISTEN" default:"127.0.0.1:15556" desc:"Addresses to serve on, separated by commas: host:port (port 0 picks one) or unix:/path."`
 	Hosts          string `envconfig:"S3DAEMON_HOSTS" desc:"Names allowed in the Host header beside loopback ones and the address connected to, separated by commas."`
+	SocketMode     string `envconfig:"S3DAEMON_SOCKET_MODE" default:"0660" desc:"Mode of the unix:/ sockets in S3DAEMON_LISTEN, octal; who may write may connect."`
+	SocketGroup    string `envconfig:"S3DAEMON_SOCKET_GROUP" desc:"Group of those sockets, a name or a number. Empty: the daemon's own."`
+	Users          string `envconfig:"S3DAEMON_UIDS" desc:"Users that may use the API over those sockets, names or numbers, separated by commas; root is none of them unless it is there. Empty: whoever may connect."`
+	TokenFile      string `envconfig:"S3DAEMON_TOKEN_FILE" desc:"File with bearer tokens, one a line, one of which the API wants over TCP; it is read again when it changes. The send command sends the first. Empty: it wants none."`
 	Buckets        string `envconfig:"S3DAEMON_BUCKETS" desc:"Where pushes may go: BUCKET or BUCKET/PREFIX, separated by commas; * and ? in BUCKET stand for any characters, PREFIX is what a key begins with to the letter. Empty: anywhere."`
 	MaxConnections string `envconfig:"S3DAEMON_MAX_CONNECTIONS" default:"25" desc:"Size of the pool: requests to the store that may be under way at once, 1 to 1000."`
 	Attempts       string `envconfig:"S3DAEMON_ATTEMPTS" default:"5" desc:"Attempts after which a push fails that a caller waits for, 1 to 100."`
@@ -131,6 +139,9 @@ func (e environment) parse() (config, error) {
 		endpoint:       p.endpoint("S3_ENDPOINT_URL", e.Endpoint),
 		listen:         p.listen("S3DAEMON_LISTEN", orDefault("S3DAEMON_LISTEN", e.Listen)),
 		hosts:          list(e.Hosts),
+		socket:         listen.Socket{Mode: p.mode("S3DAEMON_SOCKET_MODE", e.SocketMode), Group: p.group("S3DAEMON_SOCKET_GROUP", e.SocketGroup)},
+		users:          p.users("S3DAEMON_UIDS", e.Users),
+		tokenFile:      p.path("S3DAEMON_TOKEN_FILE", e.TokenFile),
 		places:         p.places("S3DAEMON_BUCKETS", e.Buckets),
 		maxConnections: p.number("S3DAEMON_MAX_CONNECTIONS", e.MaxConnections, 1, 1000),
 		attempts:       p.number("S3DAEMON_ATTEMPTS", e.Attempts, 1, 100),
@@ -155,9 +166,7 @@ func (e environment) parse() (config, error) {
 	}
 	levels := map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
 	cfg.logLevel = levels[p.choice("S3DAEMON_LOG_LEVEL", e.LogLevel, "debug", "info", "warn", "error")]
-	if e.DataDir != "" && !filepath.IsAbs(e.DataDir) {
-		p.mistake("S3DAEMON_DATA_DIR", "%q is not an absolute path", e.DataDir)
-	}
+	p.path("S3DAEMON_DATA_DIR", e.DataDir)
 	for _, h := range cfg.hosts {
 		if strings.ContainsAny(h, "/: *") {
 			p.mistake("S3DAEMON_HOSTS", "%q is not a host name (no scheme, port or wildcard)", h)

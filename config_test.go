@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lsst-dm/s3daemon/listen"
 	"github.com/lsst-dm/s3daemon/push"
 )
 
@@ -39,7 +40,7 @@ func setEnvironment(t *testing.T, entries ...string) {
 // defaults is the configuration of an empty environment.
 func defaults() config {
 	return config{
-		listen: []string{"127.0.0.1:15556"}, maxConnections: 25, attempts: 5,
+		listen: []string{"127.0.0.1:15556"}, socket: listen.Socket{Mode: 0o660, Group: -1}, maxConnections: 25, attempts: 5,
 		connectTimeout: 5 * time.Second, stallTimeout: 10 * time.Second, drainTimeout: 25 * time.Second,
 		congestion: "auto", dataDir: "/home/somebody/.local/state/s3daemon", historyAge: 72 * time.Hour, historyCount: 100000, queueLimit: 100000, giveUpAfter: 24 * time.Hour,
 		checksum: "auto", logLevel: slog.LevelInfo, logFormat: "auto",
@@ -71,6 +72,10 @@ func TestLoadConfig(t *testing.T) {
 		{"endpoint", []string{"S3_ENDPOINT_URL=https://s3.example.org:9000/"}, func(c *config) { c.endpoint = "https://s3.example.org:9000" }},
 		{"listen", []string{"S3DAEMON_LISTEN=127.0.0.1:0, unix:/run/s"}, func(c *config) { c.listen = []string{"127.0.0.1:0", "unix:/run/s"} }},
 		{"hosts", []string{"S3DAEMON_HOSTS=a.example.org, b"}, func(c *config) { c.hosts = []string{"a.example.org", "b"} }},
+		{"socket", []string{"S3DAEMON_SOCKET_MODE=0606", "S3DAEMON_SOCKET_GROUP=4294967294"}, func(c *config) { c.socket = listen.Socket{Mode: 0o606, Group: 4294967294} }},
+		{"socket of a named group", []string{"S3DAEMON_SOCKET_MODE=222", "S3DAEMON_SOCKET_GROUP=root"}, func(c *config) { c.socket = listen.Socket{Mode: 0o222, Group: 0} }},
+		{"users", []string{"S3DAEMON_UIDS=1000, root, 1000"}, func(c *config) { c.users = []uint32{1000, 0, 1000} }},
+		{"token file", []string{"S3DAEMON_TOKEN_FILE=/run/secrets/token"}, func(c *config) { c.tokenFile = "/run/secrets/token" }},
 		{"buckets", []string{"S3DAEMON_BUCKETS=raw*, out/in/"}, func(c *config) { c.places = mustPlaces("raw*", "out/in/") }},
 		{"max connections", []string{"S3DAEMON_MAX_CONNECTIONS=1000"}, func(c *config) { c.maxConnections = 1000 }},
 		{"attempts", []string{"S3DAEMON_ATTEMPTS=100"}, func(c *config) { c.attempts = 100 }},
@@ -124,6 +129,10 @@ var mistaken = []string{
 	"S3_ENDPOINT_URL=https://me:hunter2@s3.example.org",
 	"S3DAEMON_LISTEN=tcp://10.0.0.1:15556",
 	"S3DAEMON_HOSTS=http://a",
+	"S3DAEMON_SOCKET_MODE=rw-rw----",
+	"S3DAEMON_SOCKET_GROUP=no such group",
+	"S3DAEMON_UIDS=no such user",
+	"S3DAEMON_TOKEN_FILE=token",
 	"S3DAEMON_BUCKETS=s3://raw",
 	"S3DAEMON_MAX_CONNECTIONS=0",
 	"S3DAEMON_ATTEMPTS=101",
@@ -148,7 +157,9 @@ var mistaken = []string{
 
 func TestLoadConfigReportsMistakes(t *testing.T) {
 	more := []string{
-		"S3DAEMON_LISTEN=,", "S3DAEMON_HOSTS=a:80", "S3DAEMON_HOSTS=*", "S3DAEMON_HOSTS=a b", "S3DAEMON_BUCKETS=,", "S3DAEMON_BUCKETS=raw//x", "S3DAEMON_BUCKETS=raw, raw/..",
+		"S3DAEMON_LISTEN=,", "S3DAEMON_HOSTS=a:80", "S3DAEMON_HOSTS=*", "S3DAEMON_HOSTS=a b", "S3DAEMON_BUCKETS=,", "S3DAEMON_SOCKET_MODE=0440", "S3DAEMON_SOCKET_MODE=1777", "S3DAEMON_SOCKET_MODE=668",
+		"S3DAEMON_SOCKET_GROUP=-1", "S3DAEMON_SOCKET_GROUP=4294967295", "S3DAEMON_UIDS=,", "S3DAEMON_UIDS=1000,-1", "S3DAEMON_UIDS=4294967295", "S3DAEMON_TOKEN_FILE=~/token",
+		"S3DAEMON_BUCKETS=raw//x", "S3DAEMON_BUCKETS=raw, raw/..",
 		"S3DAEMON_MAX_CONNECTIONS=1001",
 		"S3DAEMON_MAX_CONNECTIONS=many", "S3DAEMON_ATTEMPTS=0", "S3DAEMON_CONNECT_TIMEOUT=5m1s", "S3DAEMON_CONNECT_TIMEOUT=soon",
 		"S3DAEMON_TCP_CONGESTION=a-name-of-16-byt", "S3DAEMON_BANDWIDTH=63k", "S3DAEMON_BANDWIDTH=-1M", "S3DAEMON_BANDWIDTH=etc/bandwidth",

@@ -2,13 +2,18 @@ package main
 
 import (
 	"fmt"
+	"io/fs"
+	"math"
 	"net"
 	"net/url"
+	"os/user"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/lsst-dm/s3daemon/listen"
 	"github.com/lsst-dm/s3daemon/push"
 )
 
@@ -149,6 +154,74 @@ func (p *parser) listen(name, text string) []string {
 		p.mistake(name, "names no address")
 	}
 	return addrs
+}
+
+// path reads the absolute path of a file or a directory.
+func (p *parser) path(name, text string) string {
+	if text != "" && !filepath.IsAbs(text) {
+		p.mistake(name, "%q is not an absolute path", text)
+	}
+	return text
+}
+
+// mode reads the permissions of a socket.
+func (p *parser) mode(name, text string) fs.FileMode {
+	mode, err := strconv.ParseUint(orDefault(name, text), 8, 32)
+	if err != nil || mode > 0o777 {
+		p.mistake(name, "%q is not a mode of three octal digits such as 0660", text)
+	} else if mode&0o222 == 0 {
+		p.mistake(name, "%q lets nobody write, and who connects needs that", text)
+	}
+	return fs.FileMode(mode)
+}
+
+// group reads the number or the name of a group; -1 where there is none.
+func (p *parser) group(name, text string) int {
+	if text == "" {
+		return -1
+	}
+	if id, is := account(text); is {
+		return int(id)
+	}
+	g, err := user.LookupGroup(text)
+	if err != nil {
+		p.mistake(name, "there is no group %q here: give its number", text)
+		return -1
+	}
+	id, _ := account(g.Gid)
+	return int(id)
+}
+
+// users reads a list of users. One of nothing is a mistake: it was meant to keep
+// somebody out, and would let everybody in.
+func (p *parser) users(name, text string) []uint32 {
+	var ids []uint32
+	for _, who := range list(text) {
+		if id, is := account(who); is {
+			ids = append(ids, id)
+			continue
+		}
+		u, err := user.Lookup(who)
+		if err != nil {
+			p.mistake(name, "there is no user %q here: give the number", who)
+			continue
+		}
+		id, _ := account(u.Uid)
+		ids = append(ids, id)
+	}
+	switch {
+	case text != "" && len(list(text)) == 0:
+		p.mistake(name, "names no user")
+	case text != "" && !listen.TellsUsers:
+		p.mistake(name, "this system does not say who is at the other end of a socket")
+	}
+	return ids
+}
+
+// account reads the number of a user or a group. The largest stands for none.
+func account(text string) (id uint32, is bool) {
+	n, err := strconv.ParseUint(text, 10, 32)
+	return uint32(n), err == nil && n < math.MaxUint32
 }
 
 func validPort(s string) bool {

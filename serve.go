@@ -50,7 +50,11 @@ func serve(ctx context.Context, cfg config, limit *transport.Bandwidth, log *slo
 		return fmt.Errorf("s3daemon cannot start: %w", err)
 	}
 	defer func() { err = errors.Join(err, kept.Close()) }()
-	listeners, err := listen.All(cfg.listen) // before anything is delivered
+	tokens, err := openTokens(cfg.tokenFile, log)
+	if err != nil {
+		return err
+	}
+	listeners, err := listen.All(cfg.listen, cfg.socket) // before anything is delivered
 	if err != nil {
 		return fmt.Errorf("S3DAEMON_LISTEN: %w", err)
 	}
@@ -66,9 +70,10 @@ func serve(ctx context.Context, cfg config, limit *transport.Bandwidth, log *slo
 	}
 	server := &http.Server{
 		Handler: api.New(api.Config{
-			Pusher: up, Queue: up, Version: version, Hosts: cfg.hosts, OpenAPI: openAPI,
+			Pusher: up, Queue: up, Version: version, Hosts: cfg.hosts, Users: cfg.users, Tokens: tokens, OpenAPI: openAPI,
 			Scrape: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), Registry: registry, Log: log,
 		}),
+		ConnContext:       connected,
 		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
 		DisableGeneralOptionsHandler: true, // OPTIONS * too goes through the guard
 		ErrorLog:                     slog.NewLogLogger(log.Handler(), slog.LevelDebug),
@@ -86,9 +91,7 @@ func serve(ctx context.Context, cfg config, limit *transport.Bandwidth, log *slo
 		})
 		addrs = append(addrs, listen.Address(l))
 		log.Info("listening", "address", listen.Address(l))
-		if tcp, ok := l.Addr().(*net.TCPAddr); ok && !tcp.IP.IsLoopback() {
-			log.Warn("other hosts can reach this address, and whoever does can push any file that the daemon may read", "address", listen.Address(l))
-		}
+		warnOfAddress(cfg, l, log)
 	}
 	log.Info("ready", "version", version, "store", up.Endpoint(), "max_connections", cfg.maxConnections, "data_dir", cfg.dataDir)
 	ready(addrs)

@@ -9,9 +9,11 @@
 // when the store has, and the barrier when the queue is empty; limitBody bounds
 // how long a body may take.
 //
-// Programs on the same host are trusted, web pages in a browser on it are not.
-// A page can send a form without asking first, and can point a name of its own
-// at 127.0.0.1; guard turns both away.
+// Who may ask is decided in two steps before every route. Web pages in a browser
+// on this host may not: a page can send a form without asking first, and can
+// point a name of its own at 127.0.0.1; guard turns both away. Of programs
+// authenticate lets in those that Config.Users and Config.Tokens know, and
+// everybody where these say nothing.
 package api
 
 import (
@@ -60,12 +62,17 @@ type Queue interface {
 	Retry(ctx context.Context, id push.ID) (push.Receipt, error)
 }
 
-// Config is what the interface is made of. All fields but Hosts are required.
+// Config is what the interface is made of. All fields but Hosts, Users and
+// Tokens are required.
 type Config struct {
-	Pusher   Pusher
-	Queue    Queue
-	Version  string
-	Hosts    []string     // names allowed in Host beside loopback ones and the address connected to
+	Pusher  Pusher
+	Queue   Queue
+	Version string
+	Hosts   []string // names allowed in Host beside loopback ones and the address connected to
+	Users   []uint32 // who may ask over a Unix socket (uid; see WithUser); empty: whoever can connect to it
+	// Tokens reports whether a token is one of those of which a request over TCP
+	// must have one; nil: it needs none.
+	Tokens   func(token string) bool
 	OpenAPI  []byte       // the document served at /openapi.yaml
 	Scrape   http.Handler // serves /metrics
 	Registry prometheus.Registerer
@@ -75,6 +82,7 @@ type Config struct {
 type api struct {
 	Config
 	started time.Time
+	refused throttle
 }
 
 // New returns the handler of the whole interface.
@@ -83,7 +91,7 @@ func New(cfg Config) http.Handler { return newRouter(cfg) }
 func newRouter(cfg Config) chi.Router {
 	a := &api{Config: cfg, started: time.Now()}
 	r := chi.NewRouter()
-	r.Use(a.count(), a.recover, limitBody, a.guard(), middleware.GetHead)
+	r.Use(a.count(), a.recover, limitBody, a.guard(), a.authenticate, middleware.GetHead)
 
 	r.Post("/push", a.push)
 	r.Get("/pushes", a.list)

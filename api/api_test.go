@@ -57,15 +57,39 @@ func (f *fakePusher) Ready() ([]string, error) { return f.notes, f.notNow }
 // rig is the interface on a real socket, with every answer held to openapi.yaml.
 type rig struct {
 	*fakePusher
-	queue  *fakeQueue
-	server *httptest.Server
-	log    bytes.Buffer
+	queue   *fakeQueue
+	handler http.Handler
+	server  *httptest.Server
+	log     lockedBuffer
 }
 
-func newRig(t *testing.T) *rig {
+// lockedBuffer is a log that many write.
+type lockedBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+func newRig(t *testing.T) *rig { return newRigWith(t, func(*Config) {}) }
+
+func newRigWith(t *testing.T, change func(*Config)) *rig {
 	t.Helper()
 	r := &rig{fakePusher: &fakePusher{}, queue: &fakeQueue{}}
-	r.server = httptest.NewServer(newRouter(r.config()))
+	cfg := r.config()
+	change(&cfg)
+	r.handler = newRouter(cfg)
+	r.server = httptest.NewServer(r.handler)
 	t.Cleanup(r.server.Close)
 	return r
 }
@@ -111,6 +135,11 @@ func document(t *testing.T) *openapi3.T {
 // has the route, and returns it with its body.
 func (r *rig) do(t *testing.T, method, path, contentType, body string, change ...func(*http.Request)) (*http.Response, string) {
 	t.Helper()
+	return r.doWith(t, http.DefaultClient, method, path, contentType, body, change...)
+}
+
+func (r *rig) doWith(t *testing.T, client *http.Client, method, path, contentType, body string, change ...func(*http.Request)) (*http.Response, string) {
+	t.Helper()
 	req, err := http.NewRequest(method, r.server.URL+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
@@ -121,7 +150,7 @@ func (r *rig) do(t *testing.T, method, path, contentType, body string, change ..
 	for _, f := range change {
 		f(req)
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -442,6 +471,23 @@ func TestGuard(t *testing.T) {
 		"address of another host":     {host("192.0.2.1"), push.ForeignHost},
 		"address that is not one":     {host("127.0.0.1.evil.example"), push.ForeignHost},
 		"subdomain of the configured": {host("x.writer.example"), push.ForeignHost},
+		"trailing dot":                {host("localhost.:15556"), push.ForeignHost},
+		"configured, trailing dot":    {host("writer.example."), push.ForeignHost},
+		"rebound name, trailing dot":  {host("evil.example."), push.ForeignHost},
+		"decimal address":             {host("2130706433:15556"), push.ForeignHost},
+		"hexadecimal address":         {host("0x7f000001"), push.ForeignHost},
+		"hexadecimal parts":           {host("0x7f.1"), push.ForeignHost},
+		"octal address":               {host("0177.0.0.1"), push.ForeignHost},
+		"short address":               {host("127.1"), push.ForeignHost},
+		"any address":                 {host("0.0.0.0:15556"), push.ForeignHost},
+		"any address of IPv6":         {host("[::]:15556"), push.ForeignHost},
+		"IPv6 loopback with a zone":   {host("[::1%25lo]:15556"), ""},
+		"IPv4 loopback as IPv6":       {host("[::ffff:127.0.0.1]"), ""},
+		"another address with a zone": {host("[fe80::1%25lo]"), push.ForeignHost},
+		"a name for a port":           {host("localhost:evil.example"), push.ForeignHost},
+		"an empty port":               {host("localhost:"), ""},
+		"two ports":                   {host("localhost:80:80"), push.ForeignHost},
+		"two names":                   {host("localhost,evil.example"), push.ForeignHost},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
@@ -455,14 +501,113 @@ func TestGuard(t *testing.T) {
 			} else if resp.StatusCode != 200 {
 				t.Errorf("%s\n%s", resp.Status, body)
 			}
-			if tc.code == push.ForeignHost { // also where nothing can be done
-				resp, body := r.do(t, "GET", "/metrics", "", "", tc.change)
+			for _, route := range everyRoute { // also where nothing can be done
+				if tc.code == "" || route.method == "HEAD" {
+					continue
+				}
+				resp, body := r.do(t, route.method, route.path, "", "", tc.change)
 				wantProblem(t, resp, body, 403, tc.code)
 			}
-			if resp.Header.Get("Access-Control-Allow-Origin") != "" || resp.Header.Get("X-Content-Type-Options") != "nosniff" {
-				t.Errorf("headers %v", resp.Header)
+		})
+	}
+}
+
+// TestStrangeHosts has what no client of Go's would send.
+func TestStrangeHosts(t *testing.T) {
+	r := newRig(t)
+	for _, host := range []string{
+		"localhost@evil.example", "localhost:80@evil.example", "evil@localhost", "evil:x@localhost:80", `localhost\.evil.example`, "localhost/evil.example",
+		"localhost?evil.example", "localhost#evil.example", "localhost evil.example", " localhost", "localhost ", "lo\x00calhost", "[localhost]:80", "[127.0.0.1",
+		"[::1", "::1]:80x", "127.0.0.1:80:evil.example", "127.0.0.1%00.evil.example", "127.0.0.1%2eevil.example", "http://localhost", "*", ".", ":80", "[]:80", "l\u043ecalhost",
+	} {
+		req := httptest.NewRequest("GET", "/healthz", nil)
+		req.Host = host
+		answer := httptest.NewRecorder()
+		r.handler.ServeHTTP(answer, req)
+		if answer.Code != http.StatusForbidden {
+			t.Errorf("%q: %d", host, answer.Code)
+		}
+	}
+}
+
+// TestReading has what browsers send when a page has them read something, and a
+// person has.
+func TestReading(t *testing.T) {
+	from := func(site, mode, dest string, more ...string) []string {
+		return append([]string{"Sec-Fetch-Site", site, "Sec-Fetch-Mode", mode, "Sec-Fetch-Dest", dest}, more...)
+	}
+	const origin = "http://evil.example"
+	for name, tc := range map[string]struct {
+		method  string
+		headers []string
+		in      bool
+	}{
+		"typed, or a bookmark":             {"GET", from("none", "navigate", "document", "Sec-Fetch-User", "?1"), true},
+		"a link on another page":           {"GET", from("cross-site", "navigate", "document", "Sec-Fetch-User", "?1"), true},
+		"a link on another port":           {"GET", from("same-site", "navigate", "document"), true},
+		"our own page":                     {"GET", from("same-origin", "cors", "empty"), true},
+		"our own page's image":             {"GET", from("same-origin", "no-cors", "image"), true},
+		"an image":                         {"GET", from("cross-site", "no-cors", "image"), false},
+		"a script":                         {"GET", from("cross-site", "no-cors", "script"), false},
+		"a style sheet of another port":    {"GET", from("same-site", "no-cors", "style"), false},
+		"a frame":                          {"GET", from("cross-site", "navigate", "iframe"), false},
+		"an object":                        {"GET", from("cross-site", "navigate", "object"), false},
+		"fetch":                            {"GET", from("cross-site", "cors", "empty", "Origin", origin), false},
+		"fetch without cors":               {"GET", from("cross-site", "no-cors", "empty"), false},
+		"HEAD by fetch":                    {"HEAD", from("cross-site", "no-cors", "empty"), false},
+		"an event source":                  {"GET", from("cross-site", "cors", "empty", "Origin", origin, "Accept", "text/event-stream"), false},
+		"a web socket":                     {"GET", from("cross-site", "websocket", "empty", "Origin", origin, "Connection", "Upgrade", "Upgrade", "websocket"), false},
+		"a web socket of an old browser":   {"GET", []string{"Origin", origin, "Connection", "Upgrade", "Upgrade", "websocket"}, false},
+		"fetch of an old browser":          {"GET", []string{"Origin", origin}, false},
+		"a page in a sandbox":              {"GET", []string{"Origin", "null"}, false},
+		"a preflight":                      {"OPTIONS", from("cross-site", "cors", "empty", "Origin", origin, "Access-Control-Request-Method", "POST"), false},
+		"a preflight to a private network": {"OPTIONS", []string{"Origin", origin, "Access-Control-Request-Method", "POST", "Access-Control-Request-Private-Network", "true"}, false},
+		"a form that leads here":           {"POST", from("cross-site", "navigate", "document", "Sec-Fetch-User", "?1", "Origin", origin), false},
+		"a form without an origin":         {"POST", from("cross-site", "navigate", "document"), false},
+		"a link that says an origin":       {"GET", from("cross-site", "navigate", "document", "Origin", origin), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.queue.receipt = push.Receipt{State: push.Done, Attempts: 1, Parts: 1}
+			for _, route := range everyRoute {
+				resp, body := r.do(t, tc.method, route.path, "", "", func(req *http.Request) {
+					for i := 0; i < len(tc.headers); i += 2 {
+						req.Header.Set(tc.headers[i], tc.headers[i+1])
+					}
+				})
+				if tc.in != (resp.StatusCode != http.StatusForbidden) {
+					t.Errorf("%s %s: %s", tc.method, route.path, resp.Status)
+				}
+				if !tc.in && tc.method != "HEAD" {
+					wantProblem(t, resp, body, 403, push.CrossOrigin)
+				}
 			}
 		})
+	}
+}
+
+// TestHeaders: every answer has those that keep pages of other origins off it,
+// and none that would let one in.
+func TestHeaders(t *testing.T) {
+	r := newRig(t)
+	r.queue.receipt = push.Receipt{State: push.Done, Attempts: 1, Parts: 1}
+	for _, route := range everyRoute {
+		for _, host := range []string{"localhost", "evil.example"} {
+			resp, _ := r.do(t, route.method, route.path, "", "", func(req *http.Request) { req.Host = host })
+			for name, want := range map[string]string{
+				"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "X-Frame-Options": "DENY",
+				"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'", "Cross-Origin-Resource-Policy": "same-origin",
+			} {
+				if got := resp.Header.Values(name); len(got) != 1 || got[0] != want {
+					t.Errorf("%s %s of %s: %s %q", route.method, route.path, host, name, got)
+				}
+			}
+			for name := range resp.Header {
+				if strings.HasPrefix(name, "Access-Control-") {
+					t.Errorf("%s %s: the answer has %s", route.method, route.path, name)
+				}
+			}
+		}
 	}
 }
 

@@ -30,6 +30,8 @@ var statusOf = map[push.Code]int{
 	push.Superseded:    http.StatusConflict,
 	push.WasCancelled:  http.StatusConflict,
 
+	push.Unauthorized:   http.StatusUnauthorized,
+	push.UserNotAllowed: http.StatusForbidden,
 	push.ForeignHost:    http.StatusForbidden,
 	push.CrossOrigin:    http.StatusForbidden,
 	push.FileNotAllowed: http.StatusForbidden,
@@ -78,6 +80,9 @@ func (a *api) fail(w http.ResponseWriter, id string, err error) {
 	if after > 0 {
 		w.Header().Set("Retry-After", wholeSeconds(after))
 	}
+	if status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="s3daemon"`)
+	}
 	if e.Code == push.ShuttingDown {
 		w.Header().Set("Connection", "close") // the listener is gone: this connection has no future
 	}
@@ -90,8 +95,25 @@ func (a *api) fail(w http.ResponseWriter, id string, err error) {
 // refuse answers a request that could not be understood, and logs it: its
 // caller may be a program that nobody watches.
 func (a *api) refuse(w http.ResponseWriter, err error) {
-	a.Log.Warn("request not understood", "error", err.Error())
+	a.warn("request not understood", "error", err.Error())
 	a.fail(w, "", err)
+}
+
+// turnAway answers a request that is not allowed, and logs it with where it came
+// from.
+func (a *api) turnAway(w http.ResponseWriter, r *http.Request, err error) {
+	a.warn("request not allowed", "from", r.RemoteAddr, "error", err.Error())
+	a.fail(w, "", err)
+}
+
+// warn logs a line about a request that was refused, unless there were many in
+// this second.
+func (a *api) warn(text string, about ...any) {
+	if a.refused.line(func(left int) {
+		a.Log.Warn("more requests were refused, which have no lines of their own", "requests", left)
+	}) {
+		a.Log.Warn(text, about...)
+	}
 }
 
 // statusFor returns the status of a code, also of one that an older or newer

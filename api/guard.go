@@ -23,22 +23,50 @@ func (a *api) guard() func(http.Handler) http.Handler {
 	for _, h := range a.Hosts {
 		hosts[strings.ToLower(h)] = true
 	}
-	origin := http.NewCrossOriginProtection()
-	origin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		a.fail(w, "", push.Errorf(push.CrossOrigin, "a web page of another origin may not use this daemon"))
-	}))
 	return func(next http.Handler) http.Handler {
-		inner := origin.Handler(next)
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("X-Content-Type-Options", "nosniff")
-			w.Header().Set("Cache-Control", "no-store")
-			if !ours(r, hosts) {
-				a.fail(w, "", push.Errorf(push.ForeignHost, "the Host %s is not one of this daemon's: ask it as 127.0.0.1 or localhost, or add the name to S3DAEMON_HOSTS", push.Quote(r.Host)))
-				return
+			for _, h := range answerHeaders {
+				w.Header().Set(h[0], h[1])
 			}
-			inner.ServeHTTP(w, r)
+			switch {
+			case !ours(r, hosts):
+				a.turnAway(w, r, push.Errorf(push.ForeignHost, "the Host %s is not one of this daemon's: ask it as 127.0.0.1 or localhost, or add the name to S3DAEMON_HOSTS", push.Quote(r.Host)))
+			case crossOrigin(r):
+				a.turnAway(w, r, push.Errorf(push.CrossOrigin, "a web page of another origin may not use this daemon"))
+			default:
+				next.ServeHTTP(w, r)
+			}
 		})
 	}
+}
+
+// answerHeaders have each answer mean nothing to a page of another origin, and
+// nothing but what it is to one that shows it. There is no CORS: none of them
+// may ever let another origin read an answer.
+var answerHeaders = [][2]string{
+	{"X-Content-Type-Options", "nosniff"},
+	{"Cache-Control", "no-store"},
+	{"Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"},
+	{"X-Frame-Options", "DENY"},
+	{"Referrer-Policy", "no-referrer"},
+	{"Cross-Origin-Resource-Policy", "same-origin"},
+}
+
+var protection = http.NewCrossOriginProtection()
+
+// crossOrigin reports whether a web page of another origin asked. For reading
+// too: it could not read the answer, but its images and forms could use up what
+// is meant for others. A person may follow a link to what the daemon shows,
+// though, as the answer then is a page of its own; one in a frame is not.
+func crossOrigin(r *http.Request) bool {
+	asked := *r
+	asked.Method = http.MethodPost // net/http lets others than those that change something pass
+	if protection.Check(&asked) == nil {
+		return false
+	}
+	link := r.Method == http.MethodGet && r.Header.Get("Origin") == "" &&
+		r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
+	return !link
 }
 
 // ours reports whether the request's Host is a loopback name, the address that
@@ -46,8 +74,7 @@ func (a *api) guard() func(http.Handler) http.Handler {
 // no browser reaches it. Nor does a request without a Host, which only
 // HTTP/1.0 allows and no browser sends.
 func ours(r *http.Request, configured map[string]bool) bool {
-	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
-	if r.Host == "" || local != nil && local.Network() == "unix" {
+	if r.Host == "" || overUnix(r) {
 		return true
 	}
 	name := strings.ToLower(hostName(r.Host))
@@ -58,16 +85,27 @@ func ours(r *http.Request, configured map[string]bool) bool {
 	if err != nil {
 		return false
 	}
-	tcp, _ := local.(*net.TCPAddr)
-	return addr.IsLoopback() || tcp != nil && addr.Unmap() == tcp.AddrPort().Addr().Unmap()
+	local, _ := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+	return addr.IsLoopback() || local != nil && plain(addr) == plain(local.AddrPort().Addr())
 }
 
-// hostName returns a Host header without its port and brackets.
+// plain returns an address without what different ways to write it add.
+func plain(addr netip.Addr) netip.Addr { return addr.Unmap().WithZone("") }
+
+// hostName returns a Host header without its port and brackets; nothing where it
+// is written as no browser writes it.
 func hostName(host string) string {
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		return name
+	name, port, err := net.SplitHostPort(host)
+	if err != nil { // there is no port
+		name = host
+		if strings.HasSuffix(host, "]") {
+			name = strings.Trim(host, "[]")
+		}
 	}
-	return strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	if strings.HasPrefix(host, "[") != strings.Contains(name, ":") || strings.Trim(port, "0123456789") != "" {
+		return ""
+	}
+	return name
 }
 
 // recover turns a panic in one request into one 500, with an id that stands in

@@ -1,6 +1,6 @@
 // Package listen opens the addresses that the daemon serves on.
 //
-//	listeners, err := listen.All([]string{"127.0.0.1:15556", "unix:/run/s3daemon.sock"})
+//	listeners, err := listen.All([]string{"127.0.0.1:15556", "unix:/run/s3daemon.sock"}, listen.Socket{Mode: 0o660, Group: -1})
 //
 // An address is host:port or unix:/path.
 package listen
@@ -15,10 +15,10 @@ import (
 )
 
 // All listens on every address, or on none and says why.
-func All(addrs []string) ([]net.Listener, error) {
+func All(addrs []string, s Socket) ([]net.Listener, error) {
 	var listeners []net.Listener
 	for _, a := range addrs {
-		l, err := open(a)
+		l, err := open(a, s)
 		if err != nil {
 			Close(listeners)
 			return nil, fmt.Errorf("cannot listen on %s: %w", a, explain(a, err))
@@ -43,17 +43,17 @@ func Address(l net.Listener) string {
 	return l.Addr().String()
 }
 
-func open(addr string) (net.Listener, error) {
+func open(addr string, s Socket) (net.Listener, error) {
 	path, isUnix := strings.CutPrefix(addr, "unix:")
 	if !isUnix {
 		return net.Listen("tcp", addr)
 	}
-	l, err := net.Listen("unix", path)
+	l, err := s.open(path)
 	if errors.Is(err, syscall.EADDRINUSE) && abandoned(path) {
 		if err := os.Remove(path); err != nil {
 			return nil, err
 		}
-		return net.Listen("unix", path)
+		return s.open(path)
 	}
 	return l, err
 }

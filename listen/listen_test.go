@@ -19,11 +19,11 @@ func TestSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	first.(*net.UnixListener).SetUnlinkOnClose(false)
-	if _, err := All([]string{"unix:" + path}); !errors.Is(err, syscall.EADDRINUSE) {
+	if _, err := All([]string{"unix:" + path}, own); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("a socket in use: %v", err)
 	}
 	first.Close()
-	second, err := All([]string{"unix:" + path})
+	second, err := All([]string{"unix:" + path}, own)
 	if err != nil {
 		t.Fatalf("a socket left behind: %v", err)
 	}
@@ -31,7 +31,7 @@ func TestSocket(t *testing.T) {
 	if err := os.WriteFile(path, []byte("precious"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := All([]string{"unix:" + path}); err == nil {
+	if _, err := All([]string{"unix:" + path}, own); err == nil {
 		t.Error("a file was taken for a socket left behind")
 	}
 	if got, err := os.ReadFile(path); err != nil || string(got) != "precious" {
@@ -42,7 +42,7 @@ func TestSocket(t *testing.T) {
 // TestAllOrNone: the address that can be had is free again after one that
 // cannot.
 func TestAllOrNone(t *testing.T) {
-	taken, err := All([]string{"127.0.0.1:0", "unix:" + filepath.Join(t.TempDir(), "socket")})
+	taken, err := All([]string{"127.0.0.1:0", "unix:" + filepath.Join(t.TempDir(), "socket")}, own)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,14 +52,17 @@ func TestAllOrNone(t *testing.T) {
 	}
 	free := "unix:" + filepath.Join(t.TempDir(), "socket")
 	for _, l := range taken {
-		_, err := All([]string{free, Address(l)})
+		_, err := All([]string{free, Address(l)}, own)
 		if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), Address(l)) {
 			t.Errorf("%s a second time: %v", Address(l), err)
 		}
-		again, err := All([]string{free})
+		again, err := All([]string{free}, own)
 		if err != nil {
 			t.Fatal(err)
 		}
 		Close(again)
 	}
 }
+
+// own is a socket that is the process's alone.
+var own = Socket{Mode: 0o600, Group: -1}

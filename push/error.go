@@ -35,6 +35,8 @@ const (
 	WasCancelled  Code = "cancelled"       // somebody cancelled the push that the caller waited for
 
 	// The request is not allowed.
+	Unauthorized   Code = "unauthorized"     // no token, or a wrong one
+	UserNotAllowed Code = "user_not_allowed" // the user at the other end of the Unix socket
 	ForeignHost    Code = "foreign_host"     // the Host header names no host of ours
 	CrossOrigin    Code = "cross_origin"     // a web page of another origin asked
 	FileNotAllowed Code = "file_not_allowed" // a place that is never read

@@ -1,0 +1,14 @@
+package listen
+
+import "golang.org/x/sys/unix"
+
+// TellsUsers reports whether this system tells User who connected.
+const TellsUsers = true
+
+func peer(fd int) (uint32, error) {
+	credentials, err := unix.GetsockoptXucred(fd, unix.SOL_LOCAL, unix.LOCAL_PEERCRED)
+	if err != nil {
+		return 0, err
+	}
+	return credentials.Uid, nil
+}
