@@ -24,7 +24,9 @@ type config struct {
 	socket         listen.Socket // what the unix:/ addresses of listen let connect
 	users          []uint32      // that may use the API there; empty: whoever can connect
 	tokenFile      string        // with the tokens that it wants over TCP; empty: it wants none
+	opsListen      []string      // addresses for health and metrics alone
 	hosts          []string      // names allowed in Host
+	maxCallers     int           // requests to the API that are served at once
 	maxConnections int
 	attempts       int
 	connectTimeout time.Duration
@@ -61,6 +63,8 @@ type environment struct {
 	Users          string `envconfig:"S3DAEMON_UIDS" desc:"Users that may use the API over those sockets, names or numbers, separated by commas; root is none of them unless it is there. Empty: whoever may connect."`
 	TokenFile      string `envconfig:"S3DAEMON_TOKEN_FILE" desc:"File with bearer tokens, one a line, one of which the API wants over TCP; it is read again when it changes. The send command sends the first. Empty: it wants none."`
 	Buckets        string `envconfig:"S3DAEMON_BUCKETS" desc:"Where pushes may go: BUCKET or BUCKET/PREFIX, separated by commas; * and ? in BUCKET stand for any characters, PREFIX is what a key begins with to the letter. Empty: anywhere."`
+	OpsListen      string `envconfig:"S3DAEMON_OPS_LISTEN" desc:"Addresses that have /healthz, /readyz and /metrics alone, for whoever can reach them, under any name: for probes and Prometheus on other hosts. Empty: none."`
+	MaxCallers     string `envconfig:"S3DAEMON_MAX_CALLERS" default:"2000" desc:"Requests to the API that may be under way at once, 1 to 100000; further ones are refused (503). /healthz, /readyz and /metrics never are."`
 	MaxConnections string `envconfig:"S3DAEMON_MAX_CONNECTIONS" default:"25" desc:"Size of the pool: requests to the store that may be under way at once, 1 to 1000."`
 	Attempts       string `envconfig:"S3DAEMON_ATTEMPTS" default:"5" desc:"Attempts after which a push fails that a caller waits for, 1 to 100."`
 	GiveUpAfter    string `envconfig:"S3DAEMON_GIVE_UP_AFTER" default:"24h" desc:"How long a push is attempted that nobody waits for (any longer): a duration, or seconds."`
@@ -138,10 +142,12 @@ func (e environment) parse() (config, error) {
 	cfg := config{
 		endpoint:       p.endpoint("S3_ENDPOINT_URL", e.Endpoint),
 		listen:         p.listen("S3DAEMON_LISTEN", orDefault("S3DAEMON_LISTEN", e.Listen)),
+		opsListen:      p.addresses("S3DAEMON_OPS_LISTEN", e.OpsListen),
 		hosts:          list(e.Hosts),
 		socket:         listen.Socket{Mode: p.mode("S3DAEMON_SOCKET_MODE", e.SocketMode), Group: p.group("S3DAEMON_SOCKET_GROUP", e.SocketGroup)},
 		users:          p.users("S3DAEMON_UIDS", e.Users),
 		tokenFile:      p.path("S3DAEMON_TOKEN_FILE", e.TokenFile),
+		maxCallers:     p.number("S3DAEMON_MAX_CALLERS", e.MaxCallers, 1, 100_000),
 		places:         p.places("S3DAEMON_BUCKETS", e.Buckets),
 		maxConnections: p.number("S3DAEMON_MAX_CONNECTIONS", e.MaxConnections, 1, 1000),
 		attempts:       p.number("S3DAEMON_ATTEMPTS", e.Attempts, 1, 100),

@@ -40,7 +40,7 @@ func setEnvironment(t *testing.T, entries ...string) {
 // defaults is the configuration of an empty environment.
 func defaults() config {
 	return config{
-		listen: []string{"127.0.0.1:15556"}, socket: listen.Socket{Mode: 0o660, Group: -1}, maxConnections: 25, attempts: 5,
+		listen: []string{"127.0.0.1:15556"}, socket: listen.Socket{Mode: 0o660, Group: -1}, maxCallers: 2000, maxConnections: 25, attempts: 5,
 		connectTimeout: 5 * time.Second, stallTimeout: 10 * time.Second, drainTimeout: 25 * time.Second,
 		congestion: "auto", dataDir: "/home/somebody/.local/state/s3daemon", historyAge: 72 * time.Hour, historyCount: 100000, queueLimit: 100000, giveUpAfter: 24 * time.Hour,
 		checksum: "auto", logLevel: slog.LevelInfo, logFormat: "auto",
@@ -70,6 +70,8 @@ func TestLoadConfig(t *testing.T) {
 		{"nothing is set", nil, func(*config) {}},
 		{"everything is empty", everyEmpty, func(*config) {}},
 		{"endpoint", []string{"S3_ENDPOINT_URL=https://s3.example.org:9000/"}, func(c *config) { c.endpoint = "https://s3.example.org:9000" }},
+		{"ops listen", []string{"S3DAEMON_OPS_LISTEN=:9090"}, func(c *config) { c.opsListen = []string{":9090"} }},
+		{"callers", []string{"S3DAEMON_MAX_CALLERS=10"}, func(c *config) { c.maxCallers = 10 }},
 		{"listen", []string{"S3DAEMON_LISTEN=127.0.0.1:0, unix:/run/s"}, func(c *config) { c.listen = []string{"127.0.0.1:0", "unix:/run/s"} }},
 		{"hosts", []string{"S3DAEMON_HOSTS=a.example.org, b"}, func(c *config) { c.hosts = []string{"a.example.org", "b"} }},
 		{"socket", []string{"S3DAEMON_SOCKET_MODE=0606", "S3DAEMON_SOCKET_GROUP=4294967294"}, func(c *config) { c.socket = listen.Socket{Mode: 0o606, Group: 4294967294} }},
@@ -134,6 +136,8 @@ var mistaken = []string{
 	"S3DAEMON_UIDS=no such user",
 	"S3DAEMON_TOKEN_FILE=token",
 	"S3DAEMON_BUCKETS=s3://raw",
+	"S3DAEMON_OPS_LISTEN=9090",
+	"S3DAEMON_MAX_CALLERS=0",
 	"S3DAEMON_MAX_CONNECTIONS=0",
 	"S3DAEMON_ATTEMPTS=101",
 	"S3DAEMON_CONNECT_TIMEOUT=9ms",

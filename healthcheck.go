@@ -12,8 +12,10 @@ import (
 
 const healthTimeout = 3 * time.Second
 
-// healthcheck asks the daemon at the first address of S3DAEMON_LISTEN whether
-// it is alive: a probe for images that have no shell and no curl.
+// healthcheck asks the daemon whether it is alive: a probe for images that have
+// no shell and no curl. It asks at the first address of S3DAEMON_OPS_LISTEN,
+// else of S3DAEMON_LISTEN, either of which answers that to whoever asks, and
+// however many others do.
 func healthcheck(ctx context.Context) error {
 	cfg, _, err := loadConfig()
 	if err != nil {
@@ -22,7 +24,8 @@ func healthcheck(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
 
-	network, addr := dialAddress(cfg.listen[0])
+	listening := append(cfg.opsListen, cfg.listen...)[0]
+	network, addr := dialAddress(listening)
 	client := &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, network, addr)
@@ -35,11 +38,11 @@ func healthcheck(ctx context.Context) error {
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return fmt.Errorf("no daemon is alive at %s: %w", cfg.listen[0], err)
+		return fmt.Errorf("no daemon is alive at %s: %w", listening, err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("the daemon at %s answers %s", cfg.listen[0], resp.Status)
+		return fmt.Errorf("the daemon at %s answers %s", listening, resp.Status)
 	}
 	return nil
 }

@@ -29,7 +29,7 @@ var mayImport = []struct {
 	{"source", []string{standard, module + "/push", "golang.org/x/sys"}},
 	{"transport", []string{standard, "golang.org/x/sys", "golang.org/x/time/rate"}},
 	{"journal", []string{standard, module + "/push", "go.etcd.io/bbolt", "google.golang.org/protobuf/encoding/protowire", "github.com/prometheus/client_golang"}},
-	{"listen", []string{standard, "golang.org/x/sys"}},
+	{"listen", []string{standard, "golang.org/x/sys", "github.com/prometheus/client_golang"}},
 	{"internal/link", []string{standard, "golang.org/x/sys"}},
 	{"send", []string{standard, module + "/push", module + "/secret", module + "/send", "github.com/vbauerster/mpb/v8", "golang.org/x/sys"}},
 }

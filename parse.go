@@ -137,7 +137,17 @@ func (p *parser) places(name, text string) push.Places {
 	return places
 }
 
+// listen reads addresses to listen on, at least one.
 func (p *parser) listen(name, text string) []string {
+	addrs := p.addresses(name, text)
+	if len(addrs) == 0 {
+		p.mistake(name, "names no address")
+	}
+	return addrs
+}
+
+// addresses reads addresses to listen on.
+func (p *parser) addresses(name, text string) []string {
 	addrs := list(text)
 	for _, a := range addrs {
 		if path, ok := strings.CutPrefix(a, "unix:"); ok {
@@ -149,9 +159,6 @@ func (p *parser) listen(name, text string) []string {
 		if _, port, err := net.SplitHostPort(a); err != nil || port != "0" && !validPort(port) {
 			p.mistake(name, "%q is neither host:port nor unix:/path", a)
 		}
-	}
-	if len(addrs) == 0 {
-		p.mistake(name, "names no address")
 	}
 	return addrs
 }

@@ -6,10 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/http"
 	"runtime"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -26,20 +23,14 @@ import (
 //go:embed openapi.yaml
 var openAPI []byte
 
-// Limits of the HTTP server. A request's body is bounded by package api; there
-// is no limit on how long an answer may take.
-const (
-	headerTimeout = 10 * time.Second
-	idleTimeout   = 5 * time.Minute
-	maxHeader     = 32 << 10
-	// lastAnswersTimeout is for writing the answers of the last pushes.
-	lastAnswersTimeout = 2 * time.Second
-)
+// lastAnswersTimeout is for writing the answers of the last pushes.
+const lastAnswersTimeout = 2 * time.Second
 
 // serve runs the daemon until the context ends, then drains it: it closes the
 // listeners, refuses what still comes in over open connections, and waits for
-// the pushes in flight; what has not ended stays in the journal. It calls ready
-// with the addresses once it accepts connections. The limit may be changed
+// the pushes in flight; what has not ended stays in the journal. Those who ask
+// at S3DAEMON_OPS_LISTEN are answered until the end. It calls ready with the
+// addresses of the API once it accepts connections. The limit may be changed
 // meanwhile. It returns an error if it could not start, or could not deliver what it was told to before the end.
 func serve(ctx context.Context, cfg config, limit *transport.Bandwidth, log *slog.Logger, ready func([]string)) (err error) {
 	registry := newRegistry()
@@ -54,10 +45,17 @@ func serve(ctx context.Context, cfg config, limit *transport.Bandwidth, log *slo
 	if err != nil {
 		return err
 	}
-	listeners, err := listen.All(cfg.listen, cfg.socket) // before anything is delivered
-	if err != nil {
-		return fmt.Errorf("S3DAEMON_LISTEN: %w", err)
+	callers := fitCallers(cfg.maxCallers, cfg.maxConnections, openFilesLimit(), log)
+	whole, err := openFront("S3DAEMON_LISTEN", cfg.listen, cfg.socket, listen.NewDoor(callers.api, ofListener("api", registry)))
+	if err != nil { // before anything is delivered
+		return err
 	}
+	defer whole.Close()
+	ops, err := openFront("S3DAEMON_OPS_LISTEN", cfg.opsListen, cfg.socket, listen.NewDoor(callers.ops, ofListener("ops", registry)))
+	if err != nil {
+		return err
+	}
+	defer ops.Close()
 	up, err := uploader.New(ctx, uploader.Config{
 		Endpoint: cfg.endpoint, Places: cfg.places, MaxConnections: cfg.maxConnections, Attempts: cfg.attempts, GiveUpAfter: cfg.giveUpAfter,
 		ConnectTimeout: cfg.connectTimeout, StallTimeout: cfg.stallTimeout, QueueLimit: cfg.queueLimit, SyncFiles: cfg.syncFiles, RetryChanged: cfg.retryChanged, DrainQueue: cfg.drainQueue,
@@ -65,52 +63,43 @@ func serve(ctx context.Context, cfg config, limit *transport.Bandwidth, log *slo
 		Journal: kept, Log: log, Metrics: registry,
 	})
 	if err != nil {
-		listen.Close(listeners)
 		return usageError{fmt.Errorf("s3daemon cannot start with this configuration:\n%w", err)}
 	}
-	server := &http.Server{
-		Handler: api.New(api.Config{
-			Pusher: up, Queue: up, Version: version, Hosts: cfg.hosts, Users: cfg.users, Tokens: tokens, OpenAPI: openAPI,
-			Scrape: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), Registry: registry, Log: log,
-		}),
-		ConnContext:       connected,
-		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
-		DisableGeneralOptionsHandler: true, // OPTIONS * too goes through the guard
-		ErrorLog:                     slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
+	whole.Handler, ops.Handler = api.New(api.Config{
+		Pusher: up, Queue: up, Version: version, Hosts: cfg.hosts, Users: cfg.users, Tokens: tokens, OpenAPI: openAPI, Admit: whole.door.Admit,
+		Scrape: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), Registry: registry, Log: log,
+	})
+	whole.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
+	ops.ErrorLog = whole.ErrorLog
 
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	var serving sync.WaitGroup
-	var addrs []string
-	for _, l := range listeners {
-		serving.Go(func() {
-			if err := server.Serve(l); ctx.Err() == nil {
-				stop(fmt.Errorf("serve on %s: %w", listen.Address(l), err))
-			}
-		})
-		addrs = append(addrs, listen.Address(l))
+	whole.start(stop)
+	ops.start(stop)
+	for _, l := range whole.listeners {
 		log.Info("listening", "address", listen.Address(l))
 		warnOfAddress(cfg, l, log)
 	}
+	for _, l := range ops.listeners {
+		log.Info("listening for health and metrics", "address", listen.Address(l))
+	}
 	log.Info("ready", "version", version, "store", up.Endpoint(), "max_connections", cfg.maxConnections, "data_dir", cfg.dataDir)
-	ready(addrs)
+	ready(whole.addresses())
 
 	<-ctx.Done()
 	cause := context.Cause(ctx)
 	if errors.Is(cause, context.Canceled) {
 		cause = nil // told to stop
 	}
-	return errors.Join(cause, drain(cfg, log, up, server, listeners, &serving))
+	return errors.Join(cause, drain(cfg, log, up, whole, ops))
 }
 
 // drain ends the daemon in an order that loses nothing: no new connections, no
 // new pushes, the pushes in flight, their answers, the connections.
-func drain(cfg config, log *slog.Logger, up *uploader.Uploader, server *http.Server, listeners []net.Listener, serving *sync.WaitGroup) error {
+func drain(cfg config, log *slog.Logger, up *uploader.Uploader, whole, ops *front) error {
 	log.Info("stopping", "drain_timeout_seconds", cfg.drainTimeout.Seconds())
 	up.Close()
-	listen.Close(listeners)
-	serving.Wait()
+	whole.stopListening()
 
 	ctx, cancel := context.WithTimeout(context.Background(), cfg.drainTimeout)
 	defer cancel()
@@ -122,11 +111,9 @@ func drain(cfg config, log *slog.Logger, up *uploader.Uploader, server *http.Ser
 			log.Error(err.Error())
 		}
 	}
-	ctx, cancel = context.WithTimeout(context.Background(), lastAnswersTimeout)
-	defer cancel()
-	if server.Shutdown(ctx) != nil {
-		server.Close() // somebody does not read his answer
-	}
+	whole.end(lastAnswersTimeout)
+	ops.stopListening()
+	ops.end(lastAnswersTimeout)
 	log.Info("stopped")
 	return err
 }

@@ -1,13 +1,13 @@
 // Package api is the HTTP interface: it decodes a request, calls the Pusher or
 // the Queue, and encodes what comes back. openapi.yaml describes it for callers.
 //
-//	handler := api.New(api.Config{Pusher: up, Queue: up, Version: "1.0", ...})
-//	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
+//	whole, ops := api.New(api.Config{Pusher: up, Queue: up, Version: "1.0", ...})
+//	server := &http.Server{Handler: whole, ReadHeaderTimeout: 10 * time.Second}
 //
 // Every error leaves as an RFC 9457 problem, through one function (fail). The
 // server must have no WriteTimeout and no ReadTimeout, since POST /push answers
 // when the store has, and the barrier when the queue is empty; limitBody bounds
-// how long a body may take.
+// how long a body may take, and package listen how long an answer may lie.
 //
 // Who may ask is decided in two steps before every route. Web pages in a browser
 // on this host may not: a page can send a form without asking first, and can
@@ -62,8 +62,8 @@ type Queue interface {
 	Retry(ctx context.Context, id push.ID) (push.Receipt, error)
 }
 
-// Config is what the interface is made of. All fields but Hosts, Users and
-// Tokens are required.
+// Config is what the interface is made of. All fields but Hosts, Users, Tokens
+// and Admit are required.
 type Config struct {
 	Pusher  Pusher
 	Queue   Queue
@@ -76,7 +76,11 @@ type Config struct {
 	OpenAPI  []byte       // the document served at /openapi.yaml
 	Scrape   http.Handler // serves /metrics
 	Registry prometheus.Registerer
-	Log      *slog.Logger
+	// Admit is asked with the context of each request, once it has been read
+	// whole, whether it may be served. Health and metrics are served in any
+	// case. Without it, all are.
+	Admit func(context.Context) bool
+	Log   *slog.Logger
 }
 
 type api struct {
@@ -85,27 +89,49 @@ type api struct {
 	refused throttle
 }
 
-// New returns the handler of the whole interface.
-func New(cfg Config) http.Handler { return newRouter(cfg) }
+// New returns the handler of the whole interface, and one that has health and
+// metrics alone, for whoever can reach it, under any name.
+func New(cfg Config) (whole, ops http.Handler) {
+	whole, ops = newRouters(cfg)
+	return whole, ops
+}
 
-func newRouter(cfg Config) chi.Router {
+func newRouters(cfg Config) (whole, ops chi.Router) {
+	if cfg.Admit == nil {
+		cfg.Admit = everybody
+	}
 	a := &api{Config: cfg, started: time.Now()}
-	r := chi.NewRouter()
-	r.Use(a.count(), a.recover, limitBody, a.guard(), a.authenticate, middleware.GetHead)
+	count := a.count()
 
-	r.Post("/push", a.push)
-	r.Get("/pushes", a.list)
-	r.Get("/pushes/{id}", a.get)
-	r.Delete("/pushes/{id}", a.cancel)
-	r.Post("/pushes/{id}/retry", a.retry)
+	whole = chi.NewRouter()
+	whole.Use(count, a.recover, endInDoubt, limitBody, headers, a.guard(), a.authenticate, middleware.GetHead)
+	a.routeHealth(whole)
+	whole.Group(func(r chi.Router) {
+		r.Use(a.readWhole, a.admit)
+		r.Post("/push", a.push)
+		r.Get("/pushes", a.list)
+		r.Get("/pushes/{id}", a.get)
+		r.Delete("/pushes/{id}", a.cancel)
+		r.Post("/pushes/{id}/retry", a.retry)
+		r.Get("/openapi.yaml", a.openapi)
+	})
+
+	ops = chi.NewRouter()
+	ops.Use(count, a.recover, endInDoubt, limitBody, headers, middleware.GetHead)
+	a.routeHealth(ops)
+
+	for _, r := range []chi.Router{whole, ops} {
+		r.NotFound(a.notFound)
+		r.MethodNotAllowed(a.methodNotAllowed)
+	}
+	return whole, ops
+}
+
+// routeHealth has the routes that are served whoever asks, and however many do.
+func (a *api) routeHealth(r chi.Router) {
 	r.Get("/healthz", a.healthz)
 	r.Get("/readyz", a.readyz)
 	r.Get("/metrics", a.Scrape.ServeHTTP)
-	r.Get("/openapi.yaml", a.openapi)
-
-	r.NotFound(a.notFound)
-	r.MethodNotAllowed(a.methodNotAllowed)
-	return r
 }
 
 func (a *api) push(w http.ResponseWriter, r *http.Request) {

@@ -88,7 +88,7 @@ func newRigWith(t *testing.T, change func(*Config)) *rig {
 	r := &rig{fakePusher: &fakePusher{}, queue: &fakeQueue{}}
 	cfg := r.config()
 	change(&cfg)
-	r.handler = newRouter(cfg)
+	r.handler, _ = New(cfg)
 	r.server = httptest.NewServer(r.handler)
 	t.Cleanup(r.server.Close)
 	return r
@@ -194,7 +194,8 @@ const (
 func TestRouterAndDocumentAgree(t *testing.T) {
 	r := newRig(t)
 	var served, described []string
-	err := chi.Walk(newRouter(r.config()), func(method, route string, _ http.Handler, _ ...func(http.Handler) http.Handler) error {
+	whole, _ := newRouters(r.config())
+	err := chi.Walk(whole, func(method, route string, _ http.Handler, _ ...func(http.Handler) http.Handler) error {
 		served = append(served, method+" "+route)
 		return nil
 	})
@@ -620,7 +621,8 @@ func TestHostOnOtherListeners(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := newRig(t)
-	server := &http.Server{Handler: newRouter(r.config())}
+	whole, _ := New(r.config())
+	server := &http.Server{Handler: whole}
 	go server.Serve(l)
 	defer server.Close()
 	for network, addr := range map[string]string{"unix": path, "tcp": r.server.Listener.Addr().String()} {

@@ -9,36 +9,12 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/lsst-dm/s3daemon/push"
 )
-
-// maxBody is the most that a request's body may have, in bytes: two paths of
-// the longest kind and all the metadata that S3 keeps fit several times.
-const maxBody = 64 << 10
-
-// bodyTimeout is how long a caller may take to send the body. Tests shorten it.
-var bodyTimeout = 10 * time.Second
-
-// maxUnread is how much of a body that is too large is read away, in bytes, so
-// that a caller who sends all before he listens hears the answer.
-const maxUnread = 16 << 20
-
-// limitBody bounds the time for a request's body, whatever becomes of the
-// request: net/http itself reads on before it sends an answer.
-func limitBody(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.ContentLength != 0 {
-			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)) // not every writer in a test can
-		}
-		next.ServeHTTP(w, r)
-	})
-}
 
 // decodePush reads what POST /push asks for: the request in its body, how it is
 // to be handled, and which preferences that heeds. The error is a *push.Error.
@@ -58,9 +34,13 @@ type order struct {
 }
 
 func decodeBody(w http.ResponseWriter, r *http.Request) (order, error) {
-	body, err := readBody(w, r)
+	body, err := io.ReadAll(r.Body) // which is in memory
 	if err != nil {
 		return order{}, err
+	}
+	if coding := r.Header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
+		w.Header().Set("Accept-Encoding", "identity")
+		return order{}, push.Errorf(push.UnsupportedMedia, "the Content-Encoding %s is not understood: send the body as it is", push.Quote(coding))
 	}
 	media, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	charset := strings.ToLower(params["charset"])
@@ -75,25 +55,6 @@ func decodeBody(w http.ResponseWriter, r *http.Request) (order, error) {
 	w.Header().Set("Accept", "application/json, application/x-www-form-urlencoded")
 	return order{}, push.Errorf(push.UnsupportedMedia,
 		"the Content-Type %s is not understood: send application/json or application/x-www-form-urlencoded (curl -d does), in UTF-8", push.Quote(r.Header.Get("Content-Type")))
-}
-
-// readBody reads the whole body within the limits on size and time. The limit
-// on time ends with the body: the caller may then wait for the answer as long
-// as it takes.
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	var tooLarge *http.MaxBytesError
-	switch {
-	case errors.As(err, &tooLarge):
-		_, _ = io.CopyN(io.Discard, r.Body, maxUnread)
-		return nil, push.Errorf(push.BodyTooLarge, "the request's body is over %d bytes: send the file's path, not the file", maxBody)
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil, push.Errorf(push.InvalidBody, "the request's body did not arrive within %v", bodyTimeout)
-	case err != nil:
-		return nil, &push.Error{Code: push.InvalidBody, Detail: "the request's body could not be read: " + push.OneLine(err.Error()), Err: err}
-	}
-	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
-	return body, nil
 }
 
 // fields are the names of the members of a body.

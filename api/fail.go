@@ -56,6 +56,7 @@ var statusOf = map[push.Code]int{
 
 	push.ShuttingDown:       http.StatusServiceUnavailable,
 	push.QueueFull:          http.StatusTooManyRequests,
+	push.TooManyCallers:     http.StatusServiceUnavailable,
 	push.JournalUnavailable: http.StatusServiceUnavailable,
 	push.Internal:           http.StatusInternalServerError,
 }
@@ -83,8 +84,8 @@ func (a *api) fail(w http.ResponseWriter, id string, err error) {
 	if status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="s3daemon"`)
 	}
-	if e.Code == push.ShuttingDown {
-		w.Header().Set("Connection", "close") // the listener is gone: this connection has no future
+	if e.Code == push.ShuttingDown || e.Code == push.TooManyCallers {
+		w.Header().Set("Connection", "close") // the listener is gone, or the place is wanted: this connection has no future
 	}
 	problem := e.Problem()
 	problem.ID = id

@@ -2,6 +2,7 @@ package api
 
 import (
 	"crypto/rand"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -25,9 +26,6 @@ func (a *api) guard() func(http.Handler) http.Handler {
 	}
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			for _, h := range answerHeaders {
-				w.Header().Set(h[0], h[1])
-			}
 			switch {
 			case !ours(r, hosts):
 				a.turnAway(w, r, push.Errorf(push.ForeignHost, "the Host %s is not one of this daemon's: ask it as 127.0.0.1 or localhost, or add the name to S3DAEMON_HOSTS", push.Quote(r.Host)))
@@ -50,6 +48,29 @@ var answerHeaders = [][2]string{
 	{"X-Frame-Options", "DENY"},
 	{"Referrer-Policy", "no-referrer"},
 	{"Cross-Origin-Resource-Policy", "same-origin"},
+}
+
+// headers sets those that every answer has.
+func headers(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for _, h := range answerHeaders {
+			w.Header().Set(h[0], h[1])
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// endInDoubt has the connection closed behind a request of which another
+// program on its way may think that it ends elsewhere: one in chunks, which may
+// have had a Content-Length too (net/http does not tell), and one that is not
+// HTTP/1.1. What the caller sent behind it is then no request of anybody's.
+func endInDoubt(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.TransferEncoding != nil || r.ProtoMajor != 1 || r.ProtoMinor != 1 {
+			w.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 var protection = http.NewCrossOriginProtection()
@@ -109,7 +130,8 @@ func hostName(host string) string {
 }
 
 // recover turns a panic in one request into one 500, with an id that stands in
-// the log too.
+// the log too. Where an answer has been begun there is no second one: its caller
+// sees the connection break.
 func (a *api) recover(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
@@ -121,7 +143,10 @@ func (a *api) recover(next http.Handler) http.Handler {
 				panic(fault)
 			}
 			id := rand.Text()
-			a.Log.Error("panic in a request", "id", id, "method", r.Method, "path", r.URL.Path, "panic", fault, "stack", string(debug.Stack()))
+			a.Log.Error("panic in a request", "id", id, "method", r.Method, "path", r.URL.Path, "panic", fmt.Sprint(fault), "stack", string(debug.Stack()))
+			if begun, ok := w.(*statusRecorder); ok && begun.begun {
+				panic(http.ErrAbortHandler)
+			}
 			a.fail(w, id, push.Errorf(push.Internal, "the daemon failed: its log has the cause under the id %s", id))
 		}()
 		next.ServeHTTP(w, r)
@@ -137,12 +162,14 @@ func (a *api) count() func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			recorder := &statusRecorder{ResponseWriter: w, status: http.StatusOK}
+			defer func() { // also where an answer breaks off
+				route := "none"
+				if pattern := chi.RouteContext(r.Context()).RoutePattern(); pattern != "" {
+					route = pattern
+				}
+				answers.WithLabelValues(route, strconv.Itoa(recorder.status)).Inc()
+			}()
 			next.ServeHTTP(recorder, r)
-			route := "none"
-			if pattern := chi.RouteContext(r.Context()).RoutePattern(); pattern != "" {
-				route = pattern
-			}
-			answers.WithLabelValues(route, strconv.Itoa(recorder.status)).Inc()
 		})
 	}
 }
@@ -151,11 +178,17 @@ func (a *api) count() func(http.Handler) http.Handler {
 type statusRecorder struct {
 	http.ResponseWriter
 	status int
+	begun  bool // something of the answer may be out
 }
 
 func (s *statusRecorder) WriteHeader(status int) {
-	s.status = status
+	s.status, s.begun = status, true
 	s.ResponseWriter.WriteHeader(status)
+}
+
+func (s *statusRecorder) Write(p []byte) (int, error) {
+	s.begun = true
+	return s.ResponseWriter.Write(p)
 }
 
 // Unwrap lets http.ResponseController find the connection.

@@ -20,10 +20,7 @@ const maxWait = time.Hour
 
 // decodeList reads what GET /pushes asks for. The error is a *push.Error, as
 // are those of the other functions here.
-func decodeList(w http.ResponseWriter, r *http.Request) (push.Filter, time.Duration, error) {
-	if _, err := readBody(w, r); err != nil {
-		return push.Filter{}, 0, err
-	}
+func decodeList(r *http.Request) (push.Filter, time.Duration, error) {
 	filter, wait, err := parseList(r.URL.RawQuery)
 	if r.Method == http.MethodHead {
 		wait = 0
@@ -32,8 +29,8 @@ func decodeList(w http.ResponseWriter, r *http.Request) (push.Filter, time.Durat
 }
 
 // decodeGet reads what GET /pushes/{id} asks for.
-func decodeGet(w http.ResponseWriter, r *http.Request) (push.ID, time.Duration, error) {
-	id, err := decodeID(w, r)
+func decodeGet(r *http.Request) (push.ID, time.Duration, error) {
+	id, err := decodeID(r)
 	if err != nil {
 		return push.ID{}, 0, err
 	}
@@ -45,8 +42,8 @@ func decodeGet(w http.ResponseWriter, r *http.Request) (push.ID, time.Duration, 
 }
 
 // decodeChange reads which push a request is to change. It has no parameters.
-func decodeChange(w http.ResponseWriter, r *http.Request) (push.ID, error) {
-	id, err := decodeID(w, r)
+func decodeChange(r *http.Request) (push.ID, error) {
+	id, err := decodeID(r)
 	if err != nil {
 		return push.ID{}, err
 	}
@@ -54,13 +51,8 @@ func decodeChange(w http.ResponseWriter, r *http.Request) (push.ID, error) {
 	return id, err
 }
 
-// decodeID returns the id in the path, which arrives escaped. It reads the body
-// away, which none of these requests needs: with a body unread, net/http does
-// not notice a caller who hangs up while he waits.
-func decodeID(w http.ResponseWriter, r *http.Request) (push.ID, error) {
-	if _, err := readBody(w, r); err != nil {
-		return push.ID{}, err
-	}
+// decodeID returns the id in the path, which arrives escaped.
+func decodeID(r *http.Request) (push.ID, error) {
 	text := chi.URLParam(r, "id")
 	if plain, err := url.PathUnescape(text); err == nil {
 		text = plain

@@ -8,7 +8,7 @@ import (
 )
 
 func (a *api) list(w http.ResponseWriter, r *http.Request) {
-	filter, wait, err := decodeList(w, r)
+	filter, wait, err := decodeList(r)
 	if err != nil {
 		a.refuse(w, err)
 		return
@@ -22,7 +22,7 @@ func (a *api) list(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *api) get(w http.ResponseWriter, r *http.Request) {
-	id, wait, err := decodeGet(w, r)
+	id, wait, err := decodeGet(r)
 	if err != nil {
 		a.refuse(w, err)
 		return
@@ -36,7 +36,7 @@ func (a *api) get(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *api) cancel(w http.ResponseWriter, r *http.Request) {
-	id, err := decodeChange(w, r)
+	id, err := decodeChange(r)
 	if err != nil {
 		a.refuse(w, err)
 		return
@@ -55,7 +55,7 @@ func (a *api) cancel(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *api) retry(w http.ResponseWriter, r *http.Request) {
-	id, err := decodeChange(w, r)
+	id, err := decodeChange(r)
 	if err != nil {
 		a.refuse(w, err)
 		return

@@ -309,7 +309,7 @@ func TestCallerWhoHangsUp(t *testing.T) {
 				r := newRig(t)
 				r.queue.waiting = make(chan struct{})
 				ended := make(chan struct{})
-				handler := newRouter(r.config())
+				handler, _ := New(r.config())
 				server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 					handler.ServeHTTP(w, req)
 					close(ended)

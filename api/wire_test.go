@@ -97,10 +97,11 @@ func (c *counting) Retry(context.Context, push.ID) (push.Receipt, error) {
 // handlerOf is the interface before something that counts.
 func handlerOf(c *counting) http.Handler {
 	registry := prometheus.NewRegistry()
-	return New(Config{
+	whole, _ := New(Config{
 		Pusher: c, Queue: c, Version: "1", OpenAPI: []byte("openapi: 3.1.0\n"), Hosts: []string{"Writer.Example"},
 		Scrape: http.NotFoundHandler(), Registry: registry, Log: slog.New(slog.DiscardHandler),
 	})
+	return whole
 }
 
 // FuzzConversation: whatever bytes a caller sends over a connection, each answer

@@ -65,6 +65,7 @@ const (
 	// Something is the matter with the daemon.
 	ShuttingDown       Code = "shutting_down"
 	QueueFull          Code = "queue_full"          // as many pushes wait as may
+	TooManyCallers     Code = "too_many_callers"    // as many requests are under way as may
 	JournalUnavailable Code = "journal_unavailable" // nothing can be put on disk, so nothing is accepted
 	Internal           Code = "internal"
 )

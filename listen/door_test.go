@@ -1,0 +1,391 @@
+package listen
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+// site is a server behind a door. Its handler serves a request to /hold until
+// the test lets it go, any other at once.
+type site struct {
+	door           *Door
+	addr           string
+	held           chan struct{} // gets one for each request that is held
+	free           chan struct{} // closed to let them go
+	once           func()
+	open           func()
+	heads, answers atomic.Int64 // that were read, and written
+}
+
+func newSite(t *testing.T, limits Limits, network, addr string) *site {
+	t.Helper()
+	s := closedSite(t, limits, network, addr)
+	s.open()
+	return s
+}
+
+// closedSite is a site that takes nobody in until it is opened: callers can
+// connect, and send, as far as the kernel lets them.
+func closedSite(t *testing.T, limits Limits, network, addr string) *site {
+	t.Helper()
+	l, err := net.Listen(network, addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &site{door: NewDoor(limits, prometheus.NewRegistry()), addr: l.Addr().String(), held: make(chan struct{}, 1000), free: make(chan struct{})}
+	s.once = sync.OnceFunc(func() { close(s.free) })
+	server := &http.Server{ConnContext: s.door.ConnContext, Handler: s, ConnState: func(c net.Conn, state http.ConnState) {
+		s.door.ConnState(c, state)
+		switch state {
+		case http.StateActive:
+			s.heads.Add(1)
+		case http.StateIdle:
+			s.answers.Add(1)
+		}
+	}}
+	var serving sync.WaitGroup
+	s.open = func() {
+		serving.Go(func() { server.Serve(s.door.Guard(l)) })
+	}
+	t.Cleanup(func() {
+		s.once()
+		server.Close()
+		l.Close()
+		serving.Wait()
+		await(t, "all to have left", func() bool { return s.count() == [2]int{} })
+	})
+	return s
+}
+
+func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if _, err := io.ReadAll(r.Body); err != nil {
+		return
+	}
+	if !s.door.Admit(r.Context()) {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
+	if r.URL.Path == "/hold" {
+		s.held <- struct{}{}
+		<-s.free
+	}
+	fmt.Fprint(w, r.URL.Path)
+}
+
+// count returns how many connections are served, and how many wait.
+func (s *site) count() [2]int {
+	serving, waiting := s.door.counts()
+	return [2]int{serving, waiting}
+}
+
+// caller is a connection to a site.
+type caller struct {
+	net.Conn
+	answers *bufio.Reader
+}
+
+func (s *site) call(t *testing.T, network string) *caller {
+	t.Helper()
+	c, err := net.Dial(network, s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(time.Minute)) // only ends a test that would hang
+	return &caller{c, bufio.NewReader(c)}
+}
+
+func (c *caller) send(text string) { io.WriteString(c, text) }
+
+func (c *caller) ask(path string) { c.send("GET " + path + " HTTP/1.1\r\nHost: a\r\n\r\n") }
+
+// answer returns the status and the body of the next answer.
+func (c *caller) answer(t *testing.T) (int, string) {
+	t.Helper()
+	resp, err := http.ReadResponse(c.answers, nil)
+	if err != nil {
+		t.Fatalf("no answer: %v", err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(body)
+}
+
+// closed waits until the other end has closed the connection.
+func (c *caller) closed(t *testing.T) {
+	t.Helper()
+	_, err := c.answers.ReadByte()
+	if err == nil || os.IsTimeout(err) {
+		t.Fatalf("the connection is open: %v", err)
+	}
+}
+
+func await(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !f(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waiting for %s", what)
+		}
+	}
+}
+
+// TestTooManyCallers has as many requests under way as may be, then more.
+func TestTooManyCallers(t *testing.T) {
+	for network, addr := range map[string]string{"tcp": "127.0.0.1:0", "unix": filepath.Join(t.TempDir(), "socket")} {
+		t.Run(network, func(t *testing.T) {
+			s := newSite(t, Limits{Callers: 3, Spare: 10}, network, addr)
+			var served []*caller
+			for range 3 {
+				c := s.call(t, network)
+				c.ask("/hold")
+				<-s.held
+				served = append(served, c)
+			}
+			for range 3 {
+				c := s.call(t, network)
+				c.ask("/more")
+				if status, _ := c.answer(t); status != 503 {
+					t.Errorf("one too many is answered %d", status)
+				}
+			}
+			if n := s.count(); n[0] != 3 {
+				t.Errorf("%d are served, want 3", n[0])
+			}
+			s.once()
+			for _, c := range served {
+				if status, body := c.answer(t); status != 200 || body != "/hold" {
+					t.Errorf("%d %s", status, body)
+				}
+			}
+			// Each connection is good for another request, and none counts as served.
+			await(t, "the callers to wait", func() bool { return s.count()[0] == 0 })
+			for _, c := range served {
+				c.ask("/again")
+				if status, body := c.answer(t); status != 200 || body != "/again" {
+					t.Errorf("%d %s", status, body)
+				}
+			}
+		})
+	}
+}
+
+// settled waits until as many are served and wait as that, and the daemon has
+// looked at all that was sent.
+func (s *site) settled(t *testing.T, serving, waiting int) {
+	t.Helper()
+	await(t, fmt.Sprintf("%d to be served and %d to wait", serving, waiting), func() bool {
+		d := s.door
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		for e := d.waiting.Front(); e != nil; e = e.Next() {
+			if !e.Value.(*conn).waits() {
+				return false
+			}
+		}
+		return d.open == serving+waiting && d.waiting.Len() == waiting
+	})
+}
+
+// TestLongestWaitingLeaves fills the door with callers who wait for different
+// things, and has more come: they make room in the order in which they began to
+// wait, and those who are served stay.
+func TestLongestWaitingLeaves(t *testing.T) {
+	s := newSite(t, Limits{Callers: 2, Spare: 4}, "tcp", "127.0.0.1:0")
+	served := []*caller{s.call(t, "tcp"), s.call(t, "tcp")}
+	for _, c := range served {
+		c.ask("/hold")
+		<-s.held
+	}
+	again := s.call(t, "tcp") // comes first and waits anew at the end
+	s.settled(t, 2, 1)
+	silent := s.call(t, "tcp")
+	s.settled(t, 2, 2)
+	slowHead := s.call(t, "tcp")
+	s.settled(t, 2, 3)
+	slowBody := s.call(t, "tcp")
+	s.settled(t, 2, 4)
+	slowBody.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345")
+	await(t, "the head to be read", func() bool { return s.heads.Load() == 3 })
+	again.ask("/")
+	if status, _ := again.answer(t); status != 503 {
+		t.Errorf("one too many is answered %d", status)
+	}
+	await(t, "the answer to be over", func() bool { return s.answers.Load() == 1 })
+	slowHead.send("GET /") // which makes nothing of his waiting
+	s.settled(t, 2, 4)
+
+	var newcomers []*caller
+	for i, c := range []*caller{silent, slowHead, slowBody, again} {
+		newcomers = append(newcomers, s.call(t, "tcp"))
+		c.closed(t)
+		s.settled(t, 2, 4)
+		if n := testutil.ToFloat64(s.door.metrics.crowded); n != float64(i+1) {
+			t.Errorf("%v have made room for %d newcomers", n, i+1)
+		}
+	}
+	for _, c := range newcomers {
+		c.ask("/")
+		if status, _ := c.answer(t); status != 503 {
+			t.Errorf("a newcomer is answered %d, beside two who are served", status)
+		}
+	}
+	s.once()
+	for _, c := range served {
+		if status, _ := c.answer(t); status != 200 {
+			t.Errorf("one who was served is answered %d", status)
+		}
+	}
+}
+
+// TestNobodyLateLeaves has one place, and a caller in it who has sent what the
+// daemon has not looked at: the newcomer waits, until that is done.
+func TestNobodyLateLeaves(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	door := NewDoor(Limits{Spare: 1}, nil)
+	taken := make(chan struct{}, 10)
+	guarded := door.Guard(telling{l, taken})
+	s := &site{addr: l.Addr().String()}
+	first := s.call(t, "tcp")
+	late, err := guarded.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.call(t, "tcp")
+	next := make(chan net.Conn)
+	go func() {
+		c, err := guarded.Accept()
+		if err != nil {
+			t.Error(err)
+		}
+		next <- c
+	}()
+	text := []byte("hello")
+	stays := func(why string) {
+		t.Helper()
+		for range 20 { // looks, of a newcomer who looks every millisecond
+			select {
+			case <-next:
+				t.Fatalf("%s was closed for another", why)
+			case <-time.After(lookAgain):
+			}
+		}
+	}
+	stays("a connection that nobody has looked at")
+	first.Write(text)
+	if _, err := io.ReadFull(late, text); err != nil {
+		t.Fatal(err)
+	}
+	stays("a connection whose request is looked at")
+	go late.Read(text) // nothing comes any more
+	c := <-next
+	first.closed(t)
+	if err := late.Close(); err != nil {
+		t.Log("closed twice:", err)
+	}
+	if serving, waiting := door.counts(); serving != 0 || waiting != 1 {
+		t.Errorf("%d are served and %d wait, want one who waits", serving, waiting)
+	}
+
+	// Nor does the newcomer keep the listener from being closed.
+	s.call(t, "tcp")
+	ended := make(chan error)
+	go func() {
+		_, err := guarded.Accept()
+		ended <- err
+	}()
+	for range 3 {
+		<-taken
+	}
+	guarded.Close()
+	if err := <-ended; err == nil {
+		t.Error("a newcomer came in through a closed door")
+	}
+	c.Close()
+}
+
+// telling tells when it has a connection.
+type telling struct {
+	net.Listener
+	taken chan<- struct{}
+}
+
+func (l telling) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	l.taken <- struct{}{}
+	return c, err
+}
+
+// TestNoDoor admits what came another way.
+func TestNoDoor(t *testing.T) {
+	if !NewDoor(Limits{Spare: 1}, nil).Admit(t.Context()) {
+		t.Error("not admitted")
+	}
+}
+
+// TestAnswerNotTaken gives up a caller who takes nothing of his answer, and not
+// one who is slow.
+func TestAnswerNotTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, theirs := net.Pipe()
+		c := &conn{Conn: ours, door: NewDoor(Limits{Spare: 1}, nil)}
+		defer ours.Close()
+		answer := make([]byte, 3*answerPiece)
+		go func() {
+			for range 3 { // slow, but for ever so long
+				time.Sleep(answerTimeout - time.Second)
+				io.ReadFull(theirs, make([]byte, answerPiece))
+			}
+		}()
+		if n, err := c.Write(answer); err != nil || n != len(answer) {
+			t.Errorf("a slow caller got %d bytes, %v", n, err)
+		}
+		begun := time.Now()
+		go io.ReadFull(theirs, make([]byte, answerPiece+1))
+		n, err := c.Write(answer)
+		if took := time.Since(begun); !os.IsTimeout(err) || n != answerPiece+1 || took != answerTimeout {
+			t.Errorf("one who stopped got %d bytes, %v, after %v", n, err, took)
+		}
+		if n := testutil.ToFloat64(c.door.metrics.notTaken); n != 1 {
+			t.Errorf("%v were given up", n)
+		}
+	})
+}
+
+// TestCrowdAtTheDoor has many more callers than there is room for, who have all
+// sent their requests when the daemon takes the first: each gets an answer, and
+// the counts come back.
+func TestCrowdAtTheDoor(t *testing.T) {
+	s := closedSite(t, Limits{Callers: 5, Spare: 5}, "tcp", "127.0.0.1:0")
+	var callers []*caller
+	for range 100 {
+		c := s.call(t, "tcp")
+		c.send("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello")
+		callers = append(callers, c)
+	}
+	s.open()
+	for _, c := range callers {
+		if status, _ := c.answer(t); status != 200 && status != 503 {
+			t.Errorf("an answer is %d", status)
+		}
+	}
+	await(t, "all to have left", func() bool { return s.count() == [2]int{} })
+}
