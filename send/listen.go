@@ -72,7 +72,7 @@ func listenConfig(getenv func(string) string, stderr io.Writer) (legacy.Config, 
 	if cfg.URL == "" {
 		cfg.URL = client.DefaultURL
 	}
-	if _, err := client.New(cfg.URL); err != nil {
+	if _, err := client.New(cfg.URL, nil); err != nil {
 		return cfg, fmt.Errorf("S3DAEMON_URL: %w", err)
 	}
 	if value := getenv("S3DAEMON_MAX_CLIENTS"); value != "" {
@@ -89,6 +89,14 @@ func listenConfig(getenv func(string) string, stderr io.Writer) (legacy.Config, 
 		}
 	}
 	cfg.Logger = slog.New(handler(stderr, level))
+	file, err := tokenFile(getenv, func(err error) { cfg.Logger.Warn("S3DAEMON_TOKEN_FILE", "error", err.Error()) })
+	if err != nil {
+		return cfg, err
+	}
+	if file != nil && file.Exposed() {
+		cfg.Logger.Warn("every user of this host can read the token, or write it: take that right away (chmod o=)", "file", file.Path())
+	}
+	cfg.Token = tokenIn(file)
 	return cfg, nil
 }
 

@@ -63,6 +63,8 @@ is passed on to the daemon. SIGTERM lets the clients that wait have their answer
 
   S3DAEMON_URL          the daemon: http://127.0.0.1:15556 (default), or
                         unix:/path/of/the.sock
+  S3DAEMON_TOKEN_FILE   file whose first line is the token that the daemon wants,
+                        read again when it changes
   S3DAEMON_HOST,        with -listen, the address where none is given: 127.0.0.1
   S3DAEMON_PORT         and 15555. Without, and where S3DAEMON_URL is not set: a
                         server of the old protocol to use instead of a daemon,

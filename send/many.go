@@ -58,11 +58,7 @@ func theDaemon(getenv func(string) string) (*client.Daemon, error) {
 	case url == "":
 		return nil, fmt.Errorf("the server at %s, which S3DAEMON_HOST or S3DAEMON_PORT names, speaks the old line protocol, and that has no flags: set S3DAEMON_URL", server)
 	}
-	daemon, err := client.New(url)
-	if err != nil {
-		return nil, fmt.Errorf("S3DAEMON_URL: %w", err)
-	}
-	return daemon, nil
+	return daemonAt(url, getenv)
 }
 
 // pushAll pushes the items and reports on them.

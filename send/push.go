@@ -43,11 +43,24 @@ func ask(ctx context.Context, file, destination string, getenv func(string) stri
 	if url == "" {
 		return legacy.Ask(ctx, server, file, destination)
 	}
-	daemon, err := client.New(url)
+	daemon, err := daemonAt(url, getenv)
 	if err != nil {
-		return fmt.Errorf("S3DAEMON_URL: %w", err)
+		return err
 	}
 	return daemon.Push(ctx, file, destination)
+}
+
+// daemonAt returns the daemon of that URL, with the token for it.
+func daemonAt(url string, getenv func(string) string) (*client.Daemon, error) {
+	file, err := tokenFile(getenv, nil)
+	if err != nil {
+		return nil, err
+	}
+	daemon, err := client.New(url, tokenIn(file))
+	if err != nil {
+		return nil, fmt.Errorf("S3DAEMON_URL: %w", err)
+	}
+	return daemon, nil
 }
 
 // whom returns whom the user chose: the URL of a daemon, or the address of a

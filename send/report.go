@@ -163,8 +163,14 @@ func explain(err error) string {
 	if _, isUnreachable := errors.AsType[*client.UnreachableError](err); isUnreachable {
 		text += hint
 	}
+	if known, is := errors.AsType[*push.Error](err); is && known.Code == push.Unauthorized {
+		text += tokenHint
+	}
 	return text
 }
 
 // hint is for those whose daemon is not found.
 const hint = " (S3DAEMON_URL says where to look)"
+
+// tokenHint is for those whom the daemon does not let in.
+const tokenHint = " (S3DAEMON_TOKEN_FILE says which file send takes the token from)"

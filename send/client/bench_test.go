@@ -28,7 +28,7 @@ func (c *canned) SetDeadline(time.Time) error { return nil }
 
 // BenchmarkPush is the client's own part of a small push.
 func BenchmarkPush(b *testing.B) {
-	daemon, err := New(DefaultURL)
+	daemon, err := New(DefaultURL, nil)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -1,6 +1,6 @@
 // Package client asks a running s3daemon over HTTP:
 //
-//	d, err := client.New("http://127.0.0.1:15556") // or unix:/run/s3daemon.sock
+//	d, err := client.New("http://127.0.0.1:15556", nil) // or unix:/run/s3daemon.sock
 //	err = d.Push(ctx, "/data/a.fits", "s3://raw/a.fits")
 //
 // Push returns nil only when the daemon has answered with the receipt of a
@@ -67,7 +67,7 @@ func (d *Daemon) post(header string, values url.Values) []byte {
 		"User-Agent: s3daemon-send\r\n"+
 		"Accept: application/json, application/problem+json\r\n"+
 		"Content-Type: application/x-www-form-urlencoded\r\n"+
-		"%sContent-Length: %d\r\n\r\n%s", d.path, d.host, header, len(form), form)
+		"%s%sContent-Length: %d\r\n\r\n%s", d.path, d.host, d.authorization(), header, len(form), form)
 }
 
 // get returns a request that changes nothing.
@@ -75,5 +75,13 @@ func (d *Daemon) get(route string) []byte {
 	return fmt.Appendf(nil, "GET %s%s HTTP/1.1\r\n"+
 		"Host: %s\r\n"+
 		"User-Agent: s3daemon-send\r\n"+
-		"Accept: application/json, application/problem+json\r\n\r\n", d.path, route, d.host)
+		"Accept: application/json, application/problem+json\r\n%s\r\n", d.path, route, d.host, d.authorization())
+}
+
+// authorization returns the header line with the token, if there is one.
+func (d *Daemon) authorization() string {
+	if d.token == nil {
+		return ""
+	}
+	return "Authorization: Bearer " + d.token() + "\r\n"
 }

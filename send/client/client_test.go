@@ -108,7 +108,7 @@ func TestAnswers(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			server := httptest.NewServer(test.handler)
 			defer server.Close()
-			daemon, err := New(server.URL)
+			daemon, err := New(server.URL, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -174,7 +174,7 @@ func TestRequest(t *testing.T) {
 		{"unix://" + socket, "/data/a.fits", "s3://raw/a.fits", "/push", "localhost"},
 	}
 	for _, test := range tests {
-		daemon, err := New(test.url)
+		daemon, err := New(test.url, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -210,7 +210,7 @@ func TestNew(t *testing.T) {
 		"http://user:word@host", "http://host?x", "http://host?", "http://host#x", "http://host:port", "http://a b/",
 		"unix:", "unix:relative", "unix://relative", "http://host:80\n", "http://ho%0d%0ast/", "http://h\u00f6st/",
 	} {
-		if d, err := New(where); err == nil {
+		if d, err := New(where, nil); err == nil {
 			t.Errorf("%q is taken for a daemon: %+v", where, d)
 		} else if strings.Contains(err.Error(), "\n") {
 			t.Errorf("%q: more than a line: %v", where, err)
@@ -234,7 +234,7 @@ func TestUnreachable(t *testing.T) {
 		{"unix:" + missing, "no daemon at unix:" + missing + ": no such file or directory", syscall.ENOENT},
 	}
 	for _, test := range tests {
-		daemon, err := New(test.where)
+		daemon, err := New(test.where, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -261,7 +261,7 @@ func TestInterrupted(t *testing.T) {
 		close(ended)
 	}))
 	defer server.Close()
-	daemon, err := New(server.URL)
+	daemon, err := New(server.URL, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

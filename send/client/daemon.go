@@ -23,13 +23,16 @@ type Daemon struct {
 	where string // as the user wrote it, for messages
 	host  string // for the Host header
 	path  string // before the daemon's routes
+	token func() string
 	dial  func(context.Context) (net.Conn, error)
 	pool  pool
 }
 
 // New returns the daemon at http://HOST:PORT, optionally with a path before
-// its routes, or at unix:/PATH of a socket. It does not connect.
-func New(where string) (*Daemon, error) {
+// its routes, or at unix:/PATH of a socket. Each request has the bearer token
+// that token returns, visible ASCII characters, if it is not nil. New does not
+// connect.
+func New(where string, token func() string) (*Daemon, error) {
 	t, err := parse(where)
 	if err != nil {
 		return nil, err
@@ -42,7 +45,7 @@ func New(where string) (*Daemon, error) {
 		// arranging for probes would be half of what a connection costs.
 		dialer.KeepAlive = -1
 	}
-	return &Daemon{where: where, host: t.host, path: t.path, dial: func(ctx context.Context) (net.Conn, error) {
+	return &Daemon{where: where, host: t.host, path: t.path, token: token, dial: func(ctx context.Context) (net.Conn, error) {
 		return dialer.DialContext(ctx, t.network, t.address)
 	}}, nil
 }

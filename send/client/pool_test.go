@@ -50,7 +50,7 @@ func TestReuse(t *testing.T) {
 	all, open := counted(server)
 	server.Start()
 	defer server.Close()
-	daemon, err := New(server.URL)
+	daemon, err := New(server.URL, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func TestStale(t *testing.T) {
 	all, open := counted(server)
 	server.Start()
 	defer server.Close()
-	daemon, err := New(server.URL)
+	daemon, err := New(server.URL, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +177,7 @@ func TestIdle(t *testing.T) {
 func TestCancelledBeforehand(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("asked") }))
 	defer server.Close()
-	daemon, err := New(server.URL)
+	daemon, err := New(server.URL, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

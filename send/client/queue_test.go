@@ -36,7 +36,7 @@ func recorder(t *testing.T, status int, media, body string) (*Daemon, *question)
 		answer(status, media, body)(w, r)
 	}))
 	t.Cleanup(server.Close)
-	daemon, err := New(server.URL + "/under")
+	daemon, err := New(server.URL+"/under", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -71,9 +71,10 @@ const (
 
 // Config says what Serve needs to know. The zero value is usable.
 type Config struct {
-	URL        string       // of the daemon, as client.New wants it; client.DefaultURL where empty
-	MaxClients int          // pushes asked of the daemon at once; DefaultMaxClients where 0
-	Logger     *slog.Logger // nothing is logged where nil
+	URL        string        // of the daemon, as client.New wants it; client.DefaultURL where empty
+	Token      func() string // for the daemon, see client.New; none where nil
+	MaxClients int           // pushes asked of the daemon at once; DefaultMaxClients where 0
+	Logger     *slog.Logger  // nothing is logged where nil
 }
 
 // The bounds of the package comment.
@@ -130,7 +131,7 @@ func newServer(cfg Config) (*server, error) {
 	if cfg.MaxClients < 0 {
 		return nil, fmt.Errorf("%d clients at once is not possible", cfg.MaxClients)
 	}
-	daemon, err := client.New(cfg.URL)
+	daemon, err := client.New(cfg.URL, cfg.Token)
 	if err != nil {
 		return nil, err
 	}
