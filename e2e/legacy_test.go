@@ -32,10 +32,10 @@ type legacyListener struct {
 
 // startLegacyListener starts a listener of the old protocol before the daemon
 // at the URL given. At the test's end it must drain at once and exit with 0.
-func startLegacyListener(t testing.TB, daemonURL string) *legacyListener {
+func startLegacyListener(t testing.TB, daemonURL string, env ...string) *legacyListener {
 	t.Helper()
 	l := &legacyListener{t: t, out: newOutput(), exited: make(chan struct{})}
-	l.cmd = command(binaryPath(t, "send"), []string{"S3DAEMON_URL=" + daemonURL}, l.out, "-listen", "127.0.0.1:0")
+	l.cmd = command(binaryPath(t, "send"), append(env, "S3DAEMON_URL="+daemonURL), l.out, "-listen", "127.0.0.1:0")
 	if err := l.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
