@@ -27,6 +27,7 @@ type config struct {
 	opsListen      []string      // addresses for health and metrics alone
 	hosts          []string      // names allowed in Host
 	maxCallers     int           // requests to the API that are served at once
+	roots          []string      // directories beneath which files are read; empty: anywhere
 	maxConnections int
 	attempts       int
 	connectTimeout time.Duration
@@ -65,6 +66,7 @@ type environment struct {
 	Buckets        string `envconfig:"S3DAEMON_BUCKETS" desc:"Where pushes may go: BUCKET or BUCKET/PREFIX, separated by commas; * and ? in BUCKET stand for any characters, PREFIX is what a key begins with to the letter. Empty: anywhere."`
 	OpsListen      string `envconfig:"S3DAEMON_OPS_LISTEN" desc:"Addresses that have /healthz, /readyz and /metrics alone, for whoever can reach them, under any name: for probes and Prometheus on other hosts. Empty: none."`
 	MaxCallers     string `envconfig:"S3DAEMON_MAX_CALLERS" default:"2000" desc:"Requests to the API that may be under way at once, 1 to 100000; further ones are refused (503). /healthz, /readyz and /metrics never are."`
+	Roots          string `envconfig:"S3DAEMON_ROOTS" desc:"Directories beneath which files are read, absolute paths separated by commas: others are not, whatever links lead there. Empty: all regular files that the daemon may read."`
 	MaxConnections string `envconfig:"S3DAEMON_MAX_CONNECTIONS" default:"25" desc:"Size of the pool: requests to the store that may be under way at once, 1 to 1000."`
 	Attempts       string `envconfig:"S3DAEMON_ATTEMPTS" default:"5" desc:"Attempts after which a push fails that a caller waits for, 1 to 100."`
 	GiveUpAfter    string `envconfig:"S3DAEMON_GIVE_UP_AFTER" default:"24h" desc:"How long a push is attempted that nobody waits for (any longer): a duration, or seconds."`
@@ -149,6 +151,7 @@ func (e environment) parse() (config, error) {
 		tokenFile:      p.path("S3DAEMON_TOKEN_FILE", e.TokenFile),
 		maxCallers:     p.number("S3DAEMON_MAX_CALLERS", e.MaxCallers, 1, 100_000),
 		places:         p.places("S3DAEMON_BUCKETS", e.Buckets),
+		roots:          p.roots("S3DAEMON_ROOTS", e.Roots),
 		maxConnections: p.number("S3DAEMON_MAX_CONNECTIONS", e.MaxConnections, 1, 1000),
 		attempts:       p.number("S3DAEMON_ATTEMPTS", e.Attempts, 1, 100),
 		connectTimeout: p.duration("S3DAEMON_CONNECT_TIMEOUT", e.ConnectTimeout, 10*time.Millisecond, 5*time.Minute),

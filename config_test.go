@@ -79,6 +79,7 @@ func TestLoadConfig(t *testing.T) {
 		{"users", []string{"S3DAEMON_UIDS=1000, root, 1000"}, func(c *config) { c.users = []uint32{1000, 0, 1000} }},
 		{"token file", []string{"S3DAEMON_TOKEN_FILE=/run/secrets/token"}, func(c *config) { c.tokenFile = "/run/secrets/token" }},
 		{"buckets", []string{"S3DAEMON_BUCKETS=raw*, out/in/"}, func(c *config) { c.places = mustPlaces("raw*", "out/in/") }},
+		{"roots", []string{"S3DAEMON_ROOTS=/data/, /srv//raw/."}, func(c *config) { c.roots = []string{"/data", "/srv/raw"} }},
 		{"max connections", []string{"S3DAEMON_MAX_CONNECTIONS=1000"}, func(c *config) { c.maxConnections = 1000 }},
 		{"attempts", []string{"S3DAEMON_ATTEMPTS=100"}, func(c *config) { c.attempts = 100 }},
 		{"connect timeout", []string{"S3DAEMON_CONNECT_TIMEOUT=1m30s"}, func(c *config) { c.connectTimeout = 90 * time.Second }},
@@ -138,6 +139,7 @@ var mistaken = []string{
 	"S3DAEMON_BUCKETS=s3://raw",
 	"S3DAEMON_OPS_LISTEN=9090",
 	"S3DAEMON_MAX_CALLERS=0",
+	"S3DAEMON_ROOTS=data",
 	"S3DAEMON_MAX_CONNECTIONS=0",
 	"S3DAEMON_ATTEMPTS=101",
 	"S3DAEMON_CONNECT_TIMEOUT=9ms",
@@ -163,6 +165,7 @@ func TestLoadConfigReportsMistakes(t *testing.T) {
 	more := []string{
 		"S3DAEMON_LISTEN=,", "S3DAEMON_HOSTS=a:80", "S3DAEMON_HOSTS=*", "S3DAEMON_HOSTS=a b", "S3DAEMON_BUCKETS=,", "S3DAEMON_SOCKET_MODE=0440", "S3DAEMON_SOCKET_MODE=1777", "S3DAEMON_SOCKET_MODE=668",
 		"S3DAEMON_SOCKET_GROUP=-1", "S3DAEMON_SOCKET_GROUP=4294967295", "S3DAEMON_UIDS=,", "S3DAEMON_UIDS=1000,-1", "S3DAEMON_UIDS=4294967295", "S3DAEMON_TOKEN_FILE=~/token",
+		"S3DAEMON_ROOTS=,", "S3DAEMON_ROOTS=/data/../etc", "S3DAEMON_ROOTS=/da\nta", "S3DAEMON_ROOTS=/data,raw",
 		"S3DAEMON_BUCKETS=raw//x", "S3DAEMON_BUCKETS=raw, raw/..",
 		"S3DAEMON_MAX_CONNECTIONS=1001",
 		"S3DAEMON_MAX_CONNECTIONS=many", "S3DAEMON_ATTEMPTS=0", "S3DAEMON_CONNECT_TIMEOUT=5m1s", "S3DAEMON_CONNECT_TIMEOUT=soon",

@@ -137,6 +137,22 @@ func (p *parser) places(name, text string) push.Places {
 	return places
 }
 
+// roots reads the directories that files are read beneath. A list of nothing is
+// a mistake, as for places.
+func (p *parser) roots(name, text string) []string {
+	roots := list(text)
+	if text != "" && len(roots) == 0 {
+		p.mistake(name, "names no directory")
+	}
+	for i, dir := range roots {
+		if err := push.CheckPath(dir); err != nil || slices.Contains(strings.Split(dir, "/"), "..") {
+			p.mistake(name, "%q is not the absolute path of a directory, without ..", dir)
+		}
+		roots[i] = filepath.Clean(dir)
+	}
+	return roots
+}
+
 // listen reads addresses to listen on, at least one.
 func (p *parser) listen(name, text string) []string {
 	addrs := p.addresses(name, text)

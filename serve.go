@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"runtime"
 	"time"
 
@@ -41,6 +42,7 @@ func serve(ctx context.Context, cfg config, limit *transport.Bandwidth, log *slo
 		return fmt.Errorf("s3daemon cannot start: %w", err)
 	}
 	defer func() { err = errors.Join(err, kept.Close()) }()
+	warnOfRoots(cfg.roots, log)
 	tokens, err := openTokens(cfg.tokenFile, log)
 	if err != nil {
 		return err
@@ -58,7 +60,7 @@ func serve(ctx context.Context, cfg config, limit *transport.Bandwidth, log *slo
 	defer ops.Close()
 	up, err := uploader.New(ctx, uploader.Config{
 		Endpoint: cfg.endpoint, Places: cfg.places, MaxConnections: cfg.maxConnections, Attempts: cfg.attempts, GiveUpAfter: cfg.giveUpAfter,
-		ConnectTimeout: cfg.connectTimeout, StallTimeout: cfg.stallTimeout, QueueLimit: cfg.queueLimit, SyncFiles: cfg.syncFiles, RetryChanged: cfg.retryChanged, DrainQueue: cfg.drainQueue,
+		ConnectTimeout: cfg.connectTimeout, StallTimeout: cfg.stallTimeout, QueueLimit: cfg.queueLimit, Roots: cfg.roots, Guarded: guardedPaths(cfg, os.Getenv), SyncFiles: cfg.syncFiles, RetryChanged: cfg.retryChanged, DrainQueue: cfg.drainQueue,
 		Checksum: uploader.Checksum(cfg.checksum), Congestion: cfg.congestion, Bandwidth: limit, Warmup: cfg.warmup,
 		Journal: kept, Log: log, Metrics: registry,
 	})

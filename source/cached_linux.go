@@ -3,6 +3,7 @@ package source
 import (
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -46,12 +47,37 @@ func (f *File) readCached(p []byte, off int64) (n int, err error) {
 // not at all.
 const resolveCached = 0x20
 
+// holdCached takes hold of what the path leads to as hold does, but without
+// waiting. With RESOLVE_BENEATH the kernel keeps to a root as os.Root does.
+func (o *Opener) holdCached(path string) (int, error) {
+	if len(o.roots) == 0 {
+		return openCachedAt(unix.AT_FDCWD, path, 0)
+	}
+	for _, dir := range o.roots {
+		names, ok := beneath(dir, path)
+		if !ok || !plain(names) {
+			continue
+		}
+		at, err := openCachedAt(unix.AT_FDCWD, dir, 0)
+		if err != nil {
+			return -1, err
+		}
+		defer unix.Close(at)
+		return openCachedAt(at, strings.Join(names, "/"), unix.RESOLVE_BENEATH)
+	}
+	return -1, errOutside
+}
+
+func openCachedAt(dir int, path string, resolve uint64) (int, error) {
+	return unix.Openat2(dir, path, &unix.OpenHow{
+		Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: resolveCached | unix.RESOLVE_NO_MAGICLINKS | resolve,
+	})
+}
+
 // keepsName reports whether the file's path is known, without waiting, to lead
 // to the file still. Where it is not, it has to be asked for.
 func (f *File) keepsName() bool {
-	fd, err := unix.Openat2(unix.AT_FDCWD, f.line.path, &unix.OpenHow{
-		Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: resolveCached | unix.RESOLVE_NO_MAGICLINKS,
-	})
+	fd, err := f.opener.holdCached(f.line.path)
 	if err != nil {
 		return false
 	}
@@ -65,12 +91,11 @@ func (f *File) keepsName() bool {
 
 // openCached opens a file as open does, but without waiting, where the kernel
 // has the path in memory and the file is on a disk that is known. Whatever else
-// it meets it leaves to open; what it has found has the device then, if that is
-// in memory.
-func openCached(path string) (found, bool) {
-	fd, err := unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{
-		Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: resolveCached | unix.RESOLVE_NO_MAGICLINKS,
-	})
+// it meets it leaves to open, and all files where there are roots, which os.Root
+// opens in one way only; what it has found has the device then, if that is in
+// memory.
+func (o *Opener) openCached(path string) (found, bool) {
+	fd, err := o.holdCached(path)
 	if err != nil {
 		return found{}, false
 	}
@@ -81,11 +106,11 @@ func openCached(path string) (found, bool) {
 	}
 	device := unix.Mkdev(st.Dev_major, st.Dev_minor)
 	left := found{identity: Identity{Device: device}}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > MaxSize || !disks.has(device) {
+	if len(o.roots) > 0 || !o.guarded.isFresh() || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > MaxSize || !disks.has(device) {
 		return left, false
 	}
 	self, leadsTo, err := whereabouts(fd)
-	if err != nil || forbidden(leadsTo) != "" {
+	if err != nil || o.refuse(path, leadsTo, fileID{device, st.Ino}, uint64(st.Nlink)) != nil {
 		return left, false
 	}
 	// With O_NONBLOCK it does not wait for the holder of a lease either.

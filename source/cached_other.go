@@ -6,7 +6,7 @@ package source
 func (f *File) readCached(p []byte, off int64) (int, error) { return 0, nil }
 
 // openCached opens nothing, for the same reason.
-func openCached(path string) (found, bool) { return found{}, false }
+func (o *Opener) openCached(path string) (found, bool) { return found{}, false }
 
 // keepsName knows nothing, for the same reason.
 func (f *File) keepsName() bool { return false }

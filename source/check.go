@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"os"
 	"syscall"
 	"time"
 
@@ -73,13 +72,17 @@ func (f *File) compareSelf() error {
 
 // compareName looks whether the path leads to the file still. One that leads
 // nowhere will do: nothing is there that somebody could lose. While the file is
-// open its mount stays, so that what has another device is another file.
+// open its mount stays, so that what has another device is another file. One
+// that leads where nothing may be read leads to another file, whether there is
+// one or not.
 func (f *File) compareName() error {
-	info, err := os.Stat(f.line.path)
+	info, err := f.opener.stat(f.line.path)
+	known, _ := errors.AsType[*push.Error](err)
+	refused := errors.Is(err, errOutside) || known != nil && known.Code == push.FileNotAllowed
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
 		return nil
-	case err != nil && !errors.Is(err, syscall.ELOOP):
+	case err != nil && !refused && !errors.Is(err, errMoved) && !errors.Is(err, syscall.ELOOP):
 		return explain(f.line.path, err)
 	case err != nil || !sameInode(identityOf(info), f.identity) || !identityOf(info).Same(f.identity):
 		return push.Errorf(push.FileChanged, "another file took the name %s while it was sent: push it once its writer has renamed it to that", push.Quote(f.line.path))

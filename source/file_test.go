@@ -212,7 +212,7 @@ func TestReadError(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := newFile(found{file: writeOnly, on: disk, identity: identityOf(info)}, all.join(path))
+	f := newFile(anywhere, found{file: writeOnly, on: disk, identity: identityOf(info)}, all.join(path))
 	if err := f.Check(t.Context()); err != nil {
 		t.Fatalf("before it is read, Check: %v", err)
 	}

@@ -27,6 +27,14 @@ const (
 	limitVariable = "SOURCE_TEST_LIMIT" // how many descriptors may still be opened; empty for the usual limit
 )
 
+// anywhere has no rules; these are its methods.
+var (
+	anywhere   = New(Rules{})
+	Open       = anywhere.Open
+	look       = anywhere.look
+	openCached = anywhere.openCached
+)
+
 func TestMain(m *testing.M) {
 	path, helping := os.LookupEnv(openVariable)
 	if !helping {

@@ -17,24 +17,29 @@ import (
 // without opening it, so that neither a FIFO blocks nor a device stirs; once it
 // is known to be a regular file in an allowed place, that very inode is opened
 // for reading through /proc/self/fd. Nothing can be swapped in between.
-func open(path string) (*os.File, kind, error) {
-	fd, err := hold(path)
+func (o *Opener) open(path string) (*os.File, kind, error) {
+	o.guarded.refresh()
+	held, err := o.hold(path)
 	if err != nil {
 		return nil, remote, err
 	}
-	defer unix.Close(fd)
+	defer held.Close()
+	fd := int(held.Fd())
 
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return nil, remote, err
 	}
 	self, leadsTo, err := whereabouts(fd)
-	if err != nil {
+	switch {
+	case err == unix.ENAMETOOLONG:
+		return nil, remote, err
+	case err != nil:
 		return nil, remote, &push.Error{Code: push.Internal, Err: err,
 			Detail: "the daemon needs /proc to open files safely, and it is not mounted here"}
 	}
-	if dir := forbidden(leadsTo); dir != "" {
-		return nil, remote, notAllowed(path, dir)
+	if err := o.refuse(path, leadsTo, fileID{st.Dev, st.Ino}, uint64(st.Nlink)); err != nil {
+		return nil, remote, err
 	}
 	var mounted unix.Statfs_t
 	if err := unix.Fstatfs(fd, &mounted); err != nil {
@@ -55,6 +60,72 @@ func open(path string) (*os.File, kind, error) {
 	on := kindOf(int64(mounted.Type))
 	disks.learn(st.Dev, on)
 	return os.NewFile(uintptr(reading), path), on, nil
+}
+
+// refuse returns the error of a path that leads to a place that is never read,
+// or to a file of one by another name. Only files with several names are
+// compared: the number of one that is gone is given to the next.
+func (o *Opener) refuse(path, leadsTo string, id fileID, names uint64) error {
+	if err := o.never(path, leadsTo); err != nil || names < 2 {
+		return err
+	}
+	if at := o.guarded.linked(id); at != "" {
+		return kept(path, at)
+	}
+	return nil
+}
+
+// stat looks at what the path leads to, by the rules.
+func (o *Opener) stat(path string) (fs.FileInfo, error) {
+	held, err := o.hold(path)
+	if err != nil {
+		return nil, err
+	}
+	defer held.Close()
+	return held.Stat()
+}
+
+// hold takes hold of what the path leads to without opening it: beneath the
+// roots, where there are any.
+func (o *Opener) hold(path string) (*os.File, error) {
+	if len(o.roots) == 0 {
+		fd, err := hold(path)
+		if err != nil {
+			return nil, err
+		}
+		return os.NewFile(uintptr(fd), path), nil
+	}
+	v := o.view(path)
+	defer v.close()
+	return v.take(holdIn)
+}
+
+// holdIn takes hold of a name below a root that is no link.
+func holdIn(r *os.Root, name string) (*os.File, error) {
+	f, err := r.OpenFile(name, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && info.Mode().Type() == fs.ModeSymlink {
+		err = errMoved
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// realpath returns the path without links.
+func realpath(path string) (string, error) {
+	fd, err := openRetry(path, unix.O_PATH|unix.O_CLOEXEC)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	_, leadsTo, err := whereabouts(fd)
+	return leadsTo, err
 }
 
 // whereabouts returns the name that a descriptor has in /proc, and the path that

@@ -3,6 +3,7 @@
 package source
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -11,16 +12,27 @@ import (
 )
 
 // open is what can be had without O_PATH: enough to try the daemon on another
-// system. A file swapped for a link between the look and the open is read.
-func open(path string) (*os.File, kind, error) {
+// system. Where there are no roots, a file swapped for a link between the look
+// and the open is read; where there are, it is beneath them all the same.
+func (o *Opener) open(path string) (*os.File, kind, error) {
+	o.guarded.refresh()
 	resolved, err := filepath.EvalSymlinks(path)
+	if err == nil {
+		err = o.never(path, resolved)
+	} else if len(o.roots) > 0 {
+		err = nil // which tells what is outside; take knows what is not
+	}
 	if err != nil {
 		return nil, remote, err
 	}
-	if dir := forbidden(resolved); dir != "" {
-		return nil, remote, notAllowed(path, dir)
+	var f *os.File
+	if len(o.roots) > 0 {
+		v := o.view(path)
+		defer v.close()
+		f, err = v.take(openIn)
+	} else {
+		f, err = os.OpenFile(resolved, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	}
-	f, err := os.OpenFile(resolved, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, remote, err
 	}
@@ -28,12 +40,40 @@ func open(path string) (*os.File, kind, error) {
 	if err == nil && !info.Mode().IsRegular() {
 		err = notRegular(path, info.Mode())
 	}
+	if err == nil {
+		id := identityOf(info)
+		if at := o.guarded.linked(fileID{id.Device, id.Inode}); at != "" {
+			err = kept(path, at)
+		}
+	}
 	if err != nil {
 		f.Close()
 		return nil, remote, err
 	}
 	return f, remote, nil
 }
+
+// openIn opens a name below a root.
+func openIn(r *os.Root, name string) (*os.File, error) {
+	return r.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+}
+
+// stat looks at what the path leads to, by the rules.
+func (o *Opener) stat(path string) (fs.FileInfo, error) {
+	if len(o.roots) == 0 {
+		return os.Stat(path)
+	}
+	v := o.view(path)
+	defer v.close()
+	f, err := v.take(openIn)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.Stat()
+}
+
+func realpath(path string) (string, error) { return filepath.EvalSymlinks(path) }
 
 // changedAt knows nothing: each system has another name for it.
 func changedAt(*syscall.Stat_t) time.Time { return time.Time{} }

@@ -1,12 +1,16 @@
-// Package source opens the files that pushes name. Open is the only place in
+// Package source opens the files that pushes name. Opener is the only place in
 // the daemon that opens a caller's path, so what holds there holds everywhere:
 //
+//   - where there are roots, nothing outside of them is opened, nor looked at,
+//     whatever links lead there: an error tells nobody what there is elsewhere;
 //   - only regular files are opened; a FIFO would block for ever, and opening
 //     a device can move a tape or start a watchdog;
 //   - nothing in /proc, /sys or /dev is, nor anything that is reached through
 //     them, whatever links lead there, nor what is mounted of their kinds
 //     elsewhere: those are views of this process and this host, not files
 //     somebody wrote;
+//   - nor is what is guarded, the daemon's own data and credentials, by any link,
+//     and of guarded files by no other name of theirs (hard link) either;
 //   - the file that was checked is the file that is read;
 //   - a file system that hangs holds one thread for each path and half of those
 //     there are, and no caller for longer than a call may take. See line.
@@ -31,13 +35,14 @@
 package source
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -90,6 +95,7 @@ const (
 // File is an open regular file, with its identity as it was when it was opened.
 // It may be used by several goroutines at once.
 type File struct {
+	opener   *Opener
 	file     *os.File
 	on       kind
 	line     *line
@@ -106,25 +112,59 @@ type File struct {
 // together.
 var all = newLines(mostCalls)
 
+// Rules say which files may be read. Without any these are all regular files
+// that the daemon's user may read, but for what no rule allows; see the package
+// comment.
+type Rules struct {
+	// Roots are directories, clean absolute paths, beneath which files are read;
+	// others are not. Empty: anywhere. Each is looked up anew for each file, so it
+	// may be a link, or a mount that comes later. Files are reached through os.Root,
+	// for which the daemon has to be allowed to read the directories on the way.
+	Roots []string
+	// Guarded are files and directories, absolute paths, that are never read,
+	// whatever leads there. What they lead to is known as it was a second ago.
+	Guarded []string
+}
+
+// Opener opens files by rules. It may be used by several goroutines at once.
+type Opener struct {
+	roots   []string // outer ones first
+	guarded guard
+}
+
+// New returns an Opener that goes by the rules.
+func New(rules Rules) *Opener {
+	roots := slices.Clone(rules.Roots)
+	slices.SortStableFunc(roots, func(a, b string) int { return cmp.Compare(len(a), len(b)) })
+	return &Opener{roots: roots, guarded: newGuard(rules.Guarded)}
+}
+
 // Open opens the file for reading. The error is a *push.Error with one of the
 // codes InvalidFile, FileNotFound, FileUnreadable, FileNotRegular,
 // FileNotAllowed, FileTooLarge and FileHangs, the last also where the context
 // ended first.
-func Open(ctx context.Context, path string) (*File, error) {
+func (o *Opener) Open(ctx context.Context, path string) (*File, error) {
 	if err := push.CheckPath(path); err != nil {
 		return nil, err
 	}
-	if dir := forbidden(filepath.Clean(path)); dir != "" {
+	if !o.mayBe(path) {
+		return nil, outside(path)
+	}
+	place := filepath.Clean(path)
+	if dir := forbidden(place); dir != "" {
 		return nil, notAllowed(path, dir)
 	}
+	if at := o.guarded.given(place); at != "" {
+		return nil, kept(path, at)
+	}
 	l := all.join(path)
-	got, cached := openCached(path)
+	got, cached := o.openCached(path)
 	if !cached {
 		if on := got.identity.Device; on != 0 {
 			l.isOn(on)
 		}
 		var err error
-		if got, err = do(ctx, l, openPatience, func() found { return look(path) }, found.close); err != nil {
+		if got, err = do(ctx, l, openPatience, func() found { return o.look(path) }, found.close); err != nil {
 			got.err = hangs(path, err)
 		}
 	}
@@ -133,11 +173,31 @@ func Open(ctx context.Context, path string) (*File, error) {
 		return nil, got.err
 	}
 	l.isOn(got.identity.Device)
-	return newFile(got, l), nil
+	return newFile(o, got, l), nil
 }
 
-func newFile(from found, l *line) *File {
-	f := &File{file: from.file, on: from.on, line: l, identity: from.identity, fd: -1}
+// mayBe reports whether the path, by its letters, is beneath a root.
+func (o *Opener) mayBe(path string) bool {
+	return len(o.roots) == 0 || slices.ContainsFunc(o.roots, func(dir string) bool {
+		_, ok := beneath(dir, path)
+		return ok
+	})
+}
+
+// never returns the error of a path whose place, a clean path, is one that is
+// never read. It goes by names, and asks nobody.
+func (o *Opener) never(path, place string) error {
+	if dir := forbidden(place); dir != "" {
+		return notAllowed(path, dir)
+	}
+	if at := o.guarded.named(place); at != "" {
+		return kept(path, at)
+	}
+	return nil
+}
+
+func newFile(o *Opener, from found, l *line) *File {
+	f := &File{opener: o, file: from.file, on: from.on, line: l, identity: from.identity, fd: -1}
 	if raw, err := f.file.SyscallConn(); err == nil { // it fails for nil alone
 		_ = raw.Control(func(fd uintptr) { f.fd = int(fd) })
 	}
@@ -159,8 +219,8 @@ func (f found) close() {
 }
 
 // look opens the file, however long that takes.
-func look(path string) found {
-	f, on, err := open(path)
+func (o *Opener) look(path string) found {
+	f, on, err := o.open(path)
 	if err != nil {
 		return found{err: explain(path, err)}
 	}
@@ -225,7 +285,7 @@ func (f *File) Close() error {
 // path lies in, or "".
 func forbidden(path string) string {
 	for _, dir := range []string{"/proc", "/sys", "/dev"} {
-		if path == dir || strings.HasPrefix(path, dir+"/") {
+		if within(dir, path) {
 			return dir
 		}
 	}
@@ -234,6 +294,15 @@ func forbidden(path string) string {
 
 func notAllowed(path, dir string) error {
 	return push.Errorf(push.FileNotAllowed, "file %s is in %s, which the daemon never reads: copy it to a file of its own first", push.Quote(path), dir)
+}
+
+func kept(path, place string) error {
+	return push.Errorf(push.FileNotAllowed, "file %s is %s, or in it, which the daemon keeps to itself: push another", push.Quote(path), push.Quote(place))
+}
+
+func outside(path string) error {
+	return push.Errorf(push.FileNotAllowed, "file %s is not in the directories that S3DAEMON_ROOTS lists, or a link leads out of them: "+
+		"put it there, without .. and links to elsewhere in its path", push.Quote(path))
 }
 
 func notRegular(path string, mode fs.FileMode) error {
@@ -259,6 +328,10 @@ func explain(path string, err error) error {
 	}
 	e := &push.Error{Code: push.FileUnreadable, Err: err}
 	switch {
+	case errors.Is(err, errOutside):
+		return outside(path)
+	case errors.Is(err, errMoved):
+		e.Detail = "what the path of file " + push.Quote(path) + " leads to changes faster than it can be opened: push it once that is over"
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
 		e.Code = push.FileNotFound
 		e.Detail = "there is no file " + push.Quote(path) + " on the daemon's host (or it is a link that leads nowhere)"

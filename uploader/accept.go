@@ -205,7 +205,7 @@ func errShuttingDown() error {
 // look opens the file, and has it put on disk if that was asked for. It goes on
 // if the caller hangs up, who does not take his push back by that.
 func (u *Uploader) look(path string) (*source.File, error) {
-	file, err := source.Open(u.stopped, path)
+	file, err := u.files.Open(u.stopped, path)
 	if err == nil && u.syncFiles {
 		if err = file.Sync(u.stopped); err != nil {
 			file.Close()

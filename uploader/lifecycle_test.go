@@ -102,7 +102,7 @@ func TestEndedRunIsNotTheFilesFault(t *testing.T) {
 	r := newRig(t)
 	for _, size := range []int{100, inMemory + 1} {
 		path, _ := r.file(t, "f", size)
-		file, err := source.Open(t.Context(), path)
+		file, err := source.New(source.Rules{}).Open(t.Context(), path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -125,7 +125,7 @@ func TestEndedRunIsNotTheFilesFault(t *testing.T) {
 func TestFileEndsTooEarly(t *testing.T) {
 	r := newRig(t)
 	path, _ := r.file(t, "f", 100)
-	file, err := source.Open(t.Context(), path)
+	file, err := source.New(source.Rules{}).Open(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,7 +24,7 @@ func TestCompare(t *testing.T) {
 	r := newRig(t)
 	for _, size := range []int{0, 1000, testPart + 1} {
 		path, content := r.file(t, "f", size)
-		file, err := source.Open(t.Context(), path)
+		file, err := source.New(source.Rules{}).Open(t.Context(), path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -87,7 +87,7 @@ func TestCompare(t *testing.T) {
 func TestCompareDoubted(t *testing.T) {
 	r := newRig(t)
 	path, content := r.file(t, "f", 1000)
-	file, err := source.Open(t.Context(), path)
+	file, err := source.New(source.Rules{}).Open(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +145,7 @@ func TestLook(t *testing.T) {
 		t.Helper()
 		req := request
 		change(&req)
-		file, err := source.Open(t.Context(), path)
+		file, err := source.New(source.Rules{}).Open(t.Context(), path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -193,7 +193,7 @@ func TestAge(t *testing.T) {
 	if _, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"}); err != nil {
 		t.Fatal(err)
 	}
-	file, err := source.Open(t.Context(), path)
+	file, err := source.New(source.Rules{}).Open(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -108,7 +108,7 @@ func TestWhichUploadFits(t *testing.T) {
 // request.
 func (r *rig) deliveryOf(t *testing.T, path string) *delivery {
 	t.Helper()
-	file, err := source.Open(t.Context(), path)
+	file, err := source.New(source.Rules{}).Open(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -375,7 +375,7 @@ func rewriteInSecret(t *testing.T, path string, content []byte) {
 
 func stateOf(t *testing.T, path string) source.Identity {
 	t.Helper()
-	f, err := source.Open(context.Background(), path)
+	f, err := source.New(source.Rules{}).Open(context.Background(), path)
 	if err != nil {
 		t.Error(err)
 		return source.Identity{}

@@ -52,6 +52,7 @@ import (
 
 	"github.com/lsst-dm/s3daemon/journal"
 	"github.com/lsst-dm/s3daemon/push"
+	"github.com/lsst-dm/s3daemon/source"
 	"github.com/lsst-dm/s3daemon/transport"
 )
 
@@ -70,6 +71,8 @@ type Config struct {
 	Bandwidth      *transport.Bandwidth // what is sent at most; nil: no limit
 	Warmup         push.Destination     // where the connections are warmed; zero: nowhere
 	QueueLimit     int                  // pushes that may be queued or running, at least 1
+	Roots          []string             // directories, clean absolute paths, beneath which files are read; empty: anywhere
+	Guarded        []string             // files and directories, absolute paths, that are never read
 	SyncFiles      bool                 // have each file put on disk before its push is accepted
 	RetryChanged   bool                 // a file that changed is sent once it has settled; else its push fails
 	DrainQueue     bool                 // Drain delivers what is queued too
@@ -98,6 +101,7 @@ type Uploader struct {
 	warmup       push.Destination
 	retry        retryPolicy
 	queueLimit   int
+	files        *source.Opener
 	syncFiles    bool
 	retryChanged bool
 	drainQueue   bool
@@ -155,7 +159,7 @@ func New(ctx context.Context, cfg Config) (*Uploader, error) {
 func newUploader(ctx context.Context, cfg Config) (*Uploader, error) {
 	u := &Uploader{
 		places: cfg.Places, limit: cfg.MaxConnections, slots: newSlots(cfg.MaxConnections), plan: plan{whole: wholeSize, minPart: minPartSize, split: leastPart},
-		retry: newRetryPolicy(cfg.Attempts, cfg.GiveUpAfter), queueLimit: cfg.QueueLimit, syncFiles: cfg.SyncFiles, retryChanged: cfg.RetryChanged, drainQueue: cfg.DrainQueue,
+		retry: newRetryPolicy(cfg.Attempts, cfg.GiveUpAfter), queueLimit: cfg.QueueLimit, files: source.New(source.Rules{Roots: cfg.Roots, Guarded: cfg.Guarded}), syncFiles: cfg.SyncFiles, retryChanged: cfg.RetryChanged, drainQueue: cfg.DrainQueue,
 		bandwidth: cfg.Bandwidth, warmup: cfg.Warmup, checksum: cfg.Checksum, conditions: newConditions(cfg.MaxConnections),
 		journal: cfg.Journal, log: cfg.Log, seed: maphash.MakeSeed(), leaving: make(chan struct{}), cooled: make(chan struct{}, 1), asking: make(chan struct{}, mostAsking),
 		queue: newQueue(cfg.MaxConnections), live: make(map[push.ID]*entry), labels: make(map[string]*label), puttingBack: make(map[uint64]bool), lately: make(map[uint64]time.Time),

@@ -10,7 +10,6 @@ import (
 
 	"github.com/lsst-dm/s3daemon/journal"
 	"github.com/lsst-dm/s3daemon/push"
-	"github.com/lsst-dm/s3daemon/source"
 )
 
 // What ends a run of a push, beside its own failure.
@@ -151,7 +150,7 @@ func (u *Uploader) newDelivery(ctx context.Context, r *journal.Record, t *task) 
 	if d.file != nil {
 		return d, true, nil
 	}
-	if d.file, err = source.Open(ctx, r.Request.File); err != nil {
+	if d.file, err = d.up.files.Open(ctx, r.Request.File); err != nil {
 		return nil, false, err
 	}
 	return d, d.file.Identity().Same(identityOf(r)), nil

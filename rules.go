@@ -1,0 +1,67 @@
+package main
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// guardedPaths returns what no push reads, whatever leads there: the daemon's
+// own data, and where credentials are, of this daemon or of another program of
+// its user. Files are there beside their directories where somebody may have
+// given them other names (hard links).
+func guardedPaths(cfg config, getenv func(string) string) []string {
+	paths := []string{cfg.dataDir, filepath.Join(cfg.dataDir, "journal.db"),
+		"/run/secrets", "/var/run/secrets"} // of containers and pods
+	if home := getenv("HOME"); home != "" {
+		aws := filepath.Join(home, ".aws")
+		paths = append(paths, aws, filepath.Join(aws, "credentials"), filepath.Join(aws, "config"))
+	}
+	for _, name := range []string{
+		"AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+		"CREDENTIALS_DIRECTORY", // systemd's
+	} {
+		if path := getenv(name); path != "" {
+			paths = append(paths, path)
+		}
+	}
+	if cfg.tokenFile != "" {
+		paths = append(paths, cfg.tokenFile)
+	}
+	for i, path := range paths {
+		if absolute, err := filepath.Abs(path); err == nil {
+			paths[i] = absolute
+		}
+	}
+	return paths
+}
+
+// rootPatience is how long the start of the daemon waits for a root.
+const rootPatience = time.Second
+
+// warnOfRoots says in the log which of the roots nothing can be read beneath
+// now. That may pass, as where a mount comes later, so it keeps the daemon from
+// nothing.
+func warnOfRoots(roots []string, log *slog.Logger) {
+	for _, dir := range roots {
+		answer := make(chan error, 1)
+		go func() {
+			root, err := os.OpenRoot(dir)
+			if err == nil {
+				root.Close()
+			}
+			answer <- err
+		}()
+		var err error
+		select {
+		case err = <-answer:
+		case <-time.After(rootPatience):
+			err = errors.New("its file system does not answer")
+		}
+		if err != nil {
+			log.Warn("no file can be read beneath a directory of S3DAEMON_ROOTS as long as this is so", "directory", dir, "error", err)
+		}
+	}
+}

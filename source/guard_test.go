@@ -1,0 +1,152 @@
+//go:build linux
+
+package source
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestGuarded(t *testing.T) {
+	dir := tree(t, "home/.aws/credentials", "home/.aws/sso/cache/x", "home/a", "home/credentials", "home/.awsome", "vault/key",
+		"etc/key -> ../vault/key", "tokens/..2026_1/token", "tokens/..data -> ..2026_1", "tokens/token -> ..data/token", "tokens/..2026_0/token",
+		"data/tocredentials -> DIR/home/.aws/credentials", "data/tohome -> ../home", "data/todata -> DIR/tokens/..data")
+	for name, of := range map[string]string{"data/hard": "home/.aws/credentials", "data/hardkey": "vault/key", "data/other": "home/a"} {
+		if err := os.Link(filepath.Join(dir, of), filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	guarded := []string{dir + "/home/.aws", dir + "/home/.aws/credentials", dir + "/etc/key", dir + "/tokens/token", dir + "/absent"}
+	for name, roots := range map[string][]string{"anywhere": nil, "roots": {dir}, "deep roots": {dir + "/data", dir + "/home", dir + "/etc", dir + "/vault", dir + "/tokens"}} {
+		o := New(Rules{Roots: roots, Guarded: guarded})
+		for path, want := range map[string]string{
+			"home/a": "home/a", "data/other": "home/a", "home/credentials": "home/credentials", "home/.awsome": "home/.awsome",
+			"home/.aws/credentials": refused, "home/.aws/sso/cache/x": refused, "home/.aws/none": refused, "home/.aws": refused, "home/.aws/../.aws/credentials": refused,
+			"data/tocredentials": refused, "data/tohome/.aws/sso/cache/x": refused, "data/tohome/a": "home/a", "data/hard": refused,
+			"etc/key": refused, "vault/key": refused, "data/hardkey": refused,
+			"tokens/token": refused, "tokens/..data/token": refused, "tokens/..2026_1/token": refused, "tokens/..2026_0/token": refused, "data/todata/token": refused,
+		} {
+			if got := opens(t, o, dir+"/"+path); got != want {
+				t.Errorf("%s: %s is %q, want %q", name, path, got, want)
+			}
+		}
+		_, err := o.Open(t.Context(), dir+"/data/hard")
+		if !strings.Contains(err.Error(), dir+"/home/.aws/credentials") {
+			t.Errorf("%s: the error does not name what is guarded: %v", name, err)
+		}
+	}
+}
+
+// TestGuardedComesAndGoes: what a guarded path leads to is known a second later.
+func TestGuardedComesAndGoes(t *testing.T) {
+	dir := tree(t, "a/key", "b/key", "c", "key -> a/key")
+	o := New(Rules{Guarded: []string{dir + "/key", dir + "/later"}})
+	if got := opens(t, o, dir+"/a/key") + opens(t, o, dir+"/b/key"); got != refused+"b/key" {
+		t.Fatal(got)
+	}
+	if err := errors.Join(os.Remove(dir+"/key"), os.Symlink("b/key", dir+"/key"), os.Symlink("c", dir+"/later")); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range o.guarded { // as if a second had passed
+		old := *p.last.Load()
+		old.at = old.at.Add(-freshFor)
+		p.last.Store(&old)
+	}
+	if got := opens(t, o, dir+"/a/key") + opens(t, o, dir+"/b/key") + opens(t, o, dir+"/c"); got != "a/key"+refused+refused {
+		t.Error(got)
+	}
+}
+
+// TestGuardedReplaced replaces a guarded file, as rotated credentials are, while
+// it is asked for: neither state of it may be read.
+func TestGuardedReplaced(t *testing.T) {
+	dir := tree(t, "key", "next", "link -> key")
+	o := New(Rules{Guarded: []string{dir + "/key"}})
+	stop := make(chan struct{})
+	done := make(chan error)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				done <- nil
+				return
+			default:
+			}
+			if err := errors.Join(os.WriteFile(dir+"/next", []byte("secret"), 0o600), os.Rename(dir+"/next", dir+"/key")); err != nil {
+				done <- err
+				return
+			}
+		}
+	}()
+	for range 3000 {
+		if f, err := o.Open(t.Context(), dir+"/link"); err == nil {
+			got, _ := io.ReadAll(io.NewSectionReader(f.Reader(t.Context()), 0, f.Size()))
+			f.Close()
+			t.Fatalf("read %q", got)
+		}
+	}
+	close(stop)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestGuardedHangs: a guarded path on a file system that hangs holds up one push
+// for a moment, and what was known of it counts until it answers.
+func TestGuardedHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int32
+		hang := make(chan struct{})
+		p := &place{path: "/home/key", find: func(string) (spot, error) {
+			if asked.Add(1) == 2 {
+				<-hang
+				return spot{}, unix.EIO
+			}
+			return spot{dirs: []string{"/server/key"}, file: fileID{1, 2}}, nil
+		}}
+		g := guard{p}
+		took := func() time.Duration {
+			begin := time.Now()
+			g.refresh()
+			return time.Since(begin)
+		}
+		guarded := func(when string, file string) {
+			t.Helper()
+			if g.named("/server/key") != p.path || g.named("/home/key") != p.path || g.named("/server/key2") != "" {
+				t.Errorf("%s it is not guarded", when)
+			}
+			if got := g.linked(fileID{1, 2}); got != file {
+				t.Errorf("%s its file is %q", when, got)
+			}
+		}
+		if g.isFresh() || took() != 0 || !g.isFresh() {
+			t.Error("the first answer was not waited for, or took its time")
+		}
+		guarded("at first", p.path)
+		if took(); asked.Load() != 1 {
+			t.Error("what was fresh was asked for")
+		}
+		time.Sleep(freshFor)
+		if took() != askPatience || took() != 0 || g.isFresh() {
+			t.Error("a question that hangs was not waited for once")
+		}
+		guarded("while it hangs", p.path)
+		close(hang)
+		synctest.Wait()
+		guarded("after an error", "") // whose file is gone, and its number another's
+		time.Sleep(freshFor)
+		if took(); asked.Load() != 3 || !g.isFresh() {
+			t.Errorf("asked %d times", asked.Load())
+		}
+		guarded("at last", p.path)
+	})
+}
