@@ -3,7 +3,6 @@ package uploader
 import (
 	"context"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -28,22 +27,29 @@ var answerLimits = struct {
 	rest     time.Duration // for the rest of it, which is short
 }{time.Minute, 10 * time.Minute, 30 * time.Second}
 
-// newClient makes the S3 client that all pushes share, and its connections, the
-// wire. Credentials, region, CA bundle and proxies come from the SDK's default
-// chain.
+// client is what all pushes share: the SDK's client of the store, what it signs
+// with, and its connections, the wire.
 //
 // The asker is for questions about the store as a whole, by the same way but
 // without the gate before it, each on a connection of its own.
-func newClient(ctx context.Context, cfg Config, dialer *transport.Dialer, dial transport.DialFunc) (client *s3.Client, wire, asker *transport.Transport, err error) {
+type client struct {
+	s3          *s3.Client
+	credentials *credentials
+	wire, asker *transport.Transport
+}
+
+// newClient makes one. Credentials, region, CA bundle and proxies come from the SDK's
+// default chain, but for Config.Keys.
+func newClient(ctx context.Context, cfg Config, dialer *transport.Dialer, dial transport.DialFunc) (*client, error) {
 	shared, err := config.LoadDefaultConfig(ctx)
 	if err != nil {
-		return nil, nil, nil, fmt.Errorf("load the AWS configuration (AWS_PROFILE, AWS_CONFIG_FILE, AWS_SHARED_CREDENTIALS_FILE, AWS_CA_BUNDLE and their kin): %w", err)
+		return nil, fmt.Errorf("load the AWS configuration (AWS_PROFILE, AWS_CONFIG_FILE, AWS_SHARED_CREDENTIALS_FILE, AWS_CA_BUNDLE and their kin): %w", err)
 	}
 	if shared.Region == "" {
 		shared.Region = fallbackRegion
 	}
 	if strings.Trim(shared.Region, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") != "" {
-		return nil, nil, nil, fmt.Errorf("the AWS region %q is not one: set AWS_REGION to a name such as us-east-1", shared.Region)
+		return nil, fmt.Errorf("the AWS region %q is not one: set AWS_REGION to a name such as us-east-1", shared.Region)
 	}
 	// The chain puts AWS_CA_BUNDLE into the HTTP client that it builds. Ours
 	// takes its place only now: given to LoadDefaultConfig, it would make the
@@ -61,8 +67,12 @@ func newClient(ctx context.Context, cfg Config, dialer *transport.Dialer, dial t
 		Connections: cfg.MaxConnections, ConnectTimeout: cfg.ConnectTimeout, StallTimeout: cfg.StallTimeout,
 		Answer: answerLimits.answer, Rest: answerLimits.rest, Roots: roots, Dial: dial, Refresh: question, Current: dialer.Current,
 	}
-	wire = transport.New(connections)
-	client = s3.NewFromConfig(shared, func(o *s3.Options) {
+	keys, err := newCredentials(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	wire := transport.New(connections)
+	made := s3.NewFromConfig(shared, func(o *s3.Options) {
 		o.HTTPClient = plain{wire}
 		if o.BaseEndpoint != nil {
 			o.UsePathStyle = true // virtual hosts need DNS that custom stores seldom have
@@ -70,7 +80,7 @@ func newClient(ctx context.Context, cfg Config, dialer *transport.Dialer, dial t
 			// requests that take no slot.
 			o.DisableS3ExpressSessionAuth = aws.Bool(true)
 		}
-		o.Credentials = markedCredentials{o.Credentials}
+		o.Credentials = keys
 		o.Retryer = aws.NopRetryer{} // delivery.request retries, by retryPolicy
 		// We bring checksums of our own. The SDK's default is a trailer that
 		// many stores refuse; the manager has the same setting once more.
@@ -79,10 +89,7 @@ func newClient(ctx context.Context, cfg Config, dialer *transport.Dialer, dial t
 		o.ContinueHeaderThresholdBytes = -1 // 100-continue costs a round trip
 		o.Logger = logging.Nop{}
 	})
-	if client.Options().Credentials == nil {
-		return nil, nil, nil, errors.New("the AWS configuration yields no credentials provider")
-	}
 	connections.Connections, connections.Once = mostQuestions, true
 	connections.Dial = dialer.Dial
-	return client, wire, transport.New(connections), nil
+	return &client{s3: made, credentials: keys, wire: wire, asker: transport.New(connections)}, nil
 }

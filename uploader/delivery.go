@@ -212,9 +212,11 @@ const (
 // uses no attempts up. Nor does a connection that is gone when it is used: the
 // request goes again at once, as often as there are connections. When the daemon
 // stops it does not wait for the store to come back: the push is as well off in the
-// journal, with the parts that have arrived.
+// journal, with the parts that have arrived. What the store refuses for credentials
+// that have been replaced since is no attempt either.
 func (d *delivery) request(ctx context.Context, operation string, k kind, p placing, attempt func(context.Context, *commitment) error) error {
-	gone := 0 // connections that were so
+	gone := 0    // connections that were so
+	changed := 0 // credentials that were others by the time that the store had refused them
 	for n := 1; ; n++ {
 		if err := d.up.endpoint.wait(ctx, d.up.leaving); err != nil {
 			return err
@@ -225,6 +227,11 @@ func (d *delivery) request(ctx context.Context, operation string, k kind, p plac
 		err := d.attempt(ctx, operation, k, attempt)
 		if d.goesAgain(operation, err) && gone < d.up.limit {
 			gone++
+			n--
+			continue
+		}
+		if renewed(err) && changed < mostRenewals {
+			changed++
 			n--
 			continue
 		}
@@ -262,6 +269,10 @@ func (d *delivery) request(ctx context.Context, operation string, k kind, p plac
 	}
 }
 
+// mostRenewals is how often a request is made anew at once for that: credentials do not
+// change more often while one is under way, unless something is wrong.
+const mostRenewals = 3
+
 // goesAgain reports whether an attempt met a connection that was gone. Where no
 // object is to be replaced, the store may have refused the request before it had
 // read it, and closed the connection on its answer: see create.
@@ -281,7 +292,8 @@ func (d *delivery) attempt(ctx context.Context, operation string, k kind, attemp
 	inner, ended := d.exchange(inner, operation)
 	err := attempt(inner, c)
 	ended(err)
-	if !errors.Is(err, errLeaving) && !errors.Is(err, errRecordOld) { // else it was never made
+	err = d.up.credentials.judge(ctx, tripOf(inner).signedBy, err)
+	if !errors.Is(err, errLeaving) && !errors.Is(err, errRecordOld) && !heldBack(err) { // else it was never made
 		d.up.metrics.request(operation, err, time.Since(begun))
 	}
 	return err

@@ -1,15 +1,12 @@
 package uploader
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"strings"
 	"time"
-
-	"github.com/aws/aws-sdk-go-v2/aws"
 
 	"github.com/lsst-dm/s3daemon/push"
 	"github.com/lsst-dm/s3daemon/transport"
@@ -26,17 +23,6 @@ func (e *credentialsError) Error() string {
 }
 
 func (e *credentialsError) Unwrap() error { return e.err }
-
-// markedCredentials makes the provider's errors credentialsErrors.
-type markedCredentials struct{ aws.CredentialsProvider }
-
-func (m markedCredentials) Retrieve(ctx context.Context) (aws.Credentials, error) {
-	c, err := m.CredentialsProvider.Retrieve(ctx)
-	if err != nil {
-		return c, &credentialsError{err}
-	}
-	return c, nil
-}
 
 // unclearError marks a completion of an upload of which it is not known
 // whether the store carried it out. It is not repeated: on some stores a second
@@ -135,6 +121,8 @@ func (u *Uploader) advice(destination string, a push.StoreAnswer) string {
 		return fmt.Sprintf(" (the daemon's credentials may not write to the bucket %s)", push.Quote(dest.Bucket))
 	case "InvalidAccessKeyId", "SignatureDoesNotMatch":
 		return " (the daemon's AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not the store's)"
+	case "ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken":
+		return " (renew the daemon's credentials: where they are in files it reads them again by itself)"
 	case "PermanentRedirect", "AuthorizationHeaderMalformed":
 		return " (set AWS_REGION to the bucket's region)"
 	case "RequestTimeTooSkewed":

@@ -61,7 +61,7 @@ func transient(err error) bool {
 	switch {
 	case errors.Is(err, errMade):
 		return false
-	case errors.Is(err, errVanished):
+	case errors.Is(err, errVanished), stale(err):
 		return true
 	}
 	var known *push.Error
@@ -128,16 +128,22 @@ var errNoStore = errors.New("this is no answer of an S3 store")
 // needsRepair reports whether the request fails until somebody changes
 // something that is no part of it: credentials that are missing, expired or
 // wrong, a certificate that is not trusted, a region, or what stands where the
-// store should be, such as a portal or a proxy without a backend.
+// store should be, such as a portal or a proxy without a backend. Credentials that may
+// be renewed by themselves are no such case.
 func needsRepair(err error) bool {
 	var untrusted *tls.CertificateVerificationError
+	if stale(err) {
+		return false
+	}
 	if errors.As(err, &untrusted) || lacksCredentials(err) || errors.Is(err, errNoStore) {
 		return true
 	}
 	answer := answerOf(err)
+	if refusesCredentials(answer) {
+		return true
+	}
 	switch answer.Code {
-	case "ExpiredToken", "TokenRefreshRequired", "ExpiredTokenException", "InvalidToken", "InvalidAccessKeyId", "SignatureDoesNotMatch",
-		"AuthorizationHeaderMalformed", "PermanentRedirect":
+	case "AuthorizationHeaderMalformed", "PermanentRedirect":
 		return true
 	case "":
 		return answer.Status/100 == 4 && isFinal(answer.Status) && !conditionFailed(err) || answer.Status/100 == 3
@@ -198,7 +204,7 @@ func reasonOf(err error) string {
 		return string(push.ChecksumMismatch)
 	case errors.As(err, &untrusted):
 		return "certificate"
-	case lacksCredentials(err):
+	case lacksCredentials(err), refusesCredentials(answer):
 		return "credentials"
 	case needsRepair(err):
 		return "configuration"
@@ -227,6 +233,26 @@ func neverSent(err error) bool {
 	var answered *smithyhttp.ResponseError
 	var operation *smithy.OperationError
 	return errors.As(err, &operation) && !errors.As(err, &sent) && !errors.As(err, &answered)
+}
+
+// stale reports whether the credentials were at fault, and may be others by the next
+// attempt.
+func stale(err error) bool {
+	var s *staleError
+	return errors.As(err, &s)
+}
+
+// renewed reports whether they are others already.
+func renewed(err error) bool {
+	s, ok := errors.AsType[*staleError](err)
+	return ok && s.others
+}
+
+// heldBack reports whether a request was not made, since the store would refuse it for
+// its credentials.
+func heldBack(err error) bool {
+	var h *heldError
+	return errors.As(err, &h)
 }
 
 // lacksCredentials reports whether there was nothing to sign the request with.

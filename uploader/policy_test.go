@@ -82,12 +82,15 @@ func TestRetryPolicy(t *testing.T) {
 		{"403 AccessDenied", refusal(403, "AccessDenied"), true, true, "answer"},
 
 		{"no credentials", operation(&credentialsError{errors.New("m")}), false, true, "credentials"},
-		{"expired credentials", refusal(400, "ExpiredToken"), false, true, "configuration"},
+		{"expired credentials", refusal(400, "ExpiredToken"), false, true, "credentials"},
+		{"expired credentials that may be renewed", &staleError{err: refusal(400, "ExpiredToken")}, true, true, "credentials"},
+		{"credentials that are gone for now", operation(&staleError{err: &credentialsError{errEnded}}), true, true, "credentials"},
+		{"held back for credentials", operation(&staleError{err: &heldError{refusal(403, "InvalidAccessKeyId")}}), true, true, "credentials"},
 		{"certificate", operation(&smithyhttp.RequestSendError{Err: &tls.CertificateVerificationError{Err: errors.New("m")}}), false, true, "certificate"},
 
 		{"501", refusal(501, "NotImplemented"), false, false, ""},
-		{"wrong key", refusal(403, "InvalidAccessKeyId"), false, true, "configuration"},
-		{"wrong secret", refusal(403, "SignatureDoesNotMatch"), false, true, "configuration"},
+		{"wrong key", refusal(403, "InvalidAccessKeyId"), false, true, "credentials"},
+		{"wrong secret", refusal(403, "SignatureDoesNotMatch"), false, true, "credentials"},
 		{"another region", refusal(301, "PermanentRedirect"), false, true, "configuration"},
 		{"a portal", refusal(302, ""), false, true, "configuration"},
 		{"a proxy without a backend", refusal(404, ""), false, true, "configuration"},

@@ -74,6 +74,8 @@ type trip struct {
 	clock *clock // nil where it is no push's
 	phase phase
 	since time.Time // of the phase
+
+	signedBy uint64 // credentials.number of what the request was signed with; 0: it was not
 }
 
 // newTrip makes a trip, and the context for its request.

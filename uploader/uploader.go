@@ -57,8 +57,8 @@ import (
 )
 
 // Config is what an Uploader needs. All fields are required but Endpoint,
-// Places, SyncFiles, RetryChanged, DrainQueue, Checksum, Congestion, Bandwidth
-// and Warmup.
+// Places, SyncFiles, RetryChanged, DrainQueue, Checksum, Congestion, Bandwidth,
+// Warmup and Keys.
 type Config struct {
 	Endpoint       string               // base URL of the store; empty for Amazon S3
 	Places         push.Places          // that pushes may go to; the warm-up is the operator's, and goes anywhere
@@ -77,6 +77,7 @@ type Config struct {
 	RetryChanged   bool                 // a file that changed is sent once it has settled; else its push fails
 	DrainQueue     bool                 // Drain delivers what is queued too
 	Checksum       Checksum             // what shows that the store has the bytes; auto where empty
+	Keys           Keys                 // to sign with; where none is in a file, the SDK finds them
 	Journal        *journal.Journal
 	Log            *slog.Logger
 	Metrics        prometheus.Registerer
@@ -88,6 +89,7 @@ type Uploader struct {
 	name         string // of the store, for messages
 	endpoint     *endpoint
 	client       *s3.Client
+	credentials  *credentials
 	wire         *transport.Transport // the pool of connections
 	asker        *transport.Transport // for questions whether the store is there
 	putter       *putter              // nil where the SDK makes all requests
@@ -168,18 +170,21 @@ func newUploader(ctx context.Context, cfg Config) (*Uploader, error) {
 	dialer := transport.NewDialer(transport.DialConfig{ConnectTimeout: cfg.ConnectTimeout, StallTimeout: cfg.StallTimeout, Congestion: cfg.Congestion, Bandwidth: cfg.Bandwidth})
 	u.endpoint = newEndpoint(u.stopped, dialer.Dial, u.askStore)
 	u.endpoint.changed = u.endpointChanged
-	client, wire, asker, err := newClient(ctx, cfg, dialer, u.endpoint.dial)
+	made, err := newClient(ctx, cfg, dialer, u.endpoint.dial)
 	if err != nil {
 		u.stop()
 		return nil, err
 	}
-	u.name, u.client, u.wire, u.asker, u.putter = endpointName(client.Options()), client, wire, asker, newPutter(client.Options())
+	options := made.s3.Options()
+	u.name, u.client, u.wire, u.asker, u.putter = endpointName(options), made.s3, made.wire, made.asker, newPutter(options)
+	u.credentials = made.credentials
+	u.credentials.came = u.credentialsCame
 	u.path = u.pathTo
-	if endpoint := client.Options().BaseEndpoint; endpoint != nil {
+	if endpoint := options.BaseEndpoint; endpoint != nil {
 		u.base, _ = url.Parse(*endpoint) // where it is none, each request says so
 	}
 	u.metrics = newMetrics(cfg.Metrics, u, cfg.MaxConnections)
-	cfg.Metrics.MustRegister(connectionCollector{wire, dialer.TCP(), cfg.Bandwidth})
+	cfg.Metrics.MustRegister(connectionCollector{u.wire, dialer.TCP(), cfg.Bandwidth})
 	logTCP(u.log, cfg.Congestion, dialer.TCP())
 	u.janitor = newJanitor(u)
 	for k := range u.turn {
@@ -264,6 +269,9 @@ func (u *Uploader) Ready() (notes []string, err error) {
 	if since, cause, down := u.endpoint.down(); down {
 		notes = append(notes, fmt.Sprintf("since %s the store cannot be reached: %s", since.UTC().Format(time.RFC3339), push.OneLine(rootText(cause))))
 	}
+	if problem, since, _ := u.credentials.state(); problem != nil {
+		notes = append(notes, fmt.Sprintf("since %s the store cannot be asked for pushes, for want of good credentials: %s", since.UTC().Format(time.RFC3339), credentialsText(problem)))
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.unwritten != nil {
@@ -297,6 +305,18 @@ func (u *Uploader) endpointChanged() {
 		u.wakeLocked()
 		u.cool()
 	}
+}
+
+// credentialsCame has what waits for another try have it at once: there are
+// credentials again, or the store takes them.
+func (u *Uploader) credentialsCame() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.left {
+		return
+	}
+	u.queue.hasten(func(*entry) bool { return true })
+	u.wakeLocked()
 }
 
 // askPatience is how long the store may take over a question, beside the time

@@ -1,0 +1,261 @@
+package uploader
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/config"
+)
+
+// Keys are credentials that the daemon's own configuration has, each as a value or as
+// the path of a file that holds it. They go before all that the SDK knows.
+type Keys struct {
+	ID, Secret, Token             string
+	IDFile, SecretFile, TokenFile string
+}
+
+// inFiles reports whether any is in a file; else they are the SDK's matter.
+func (k Keys) inFiles() bool { return k.IDFile != "" || k.SecretFile != "" || k.TokenFile != "" }
+
+// Check returns what is wrong with the files, never with what they hold in it.
+func (k Keys) Check() error {
+	if !k.inFiles() {
+		return nil
+	}
+	_, err := k.read()
+	return err
+}
+
+// read returns the credentials as they are now.
+func (k Keys) read() (aws.Credentials, error) {
+	var mistakes []error
+	value := func(text, path, name string) string {
+		if path == "" {
+			return text
+		}
+		text, err := readKey(path)
+		if err != nil {
+			mistakes = append(mistakes, fmt.Errorf("%s: %w", name, err))
+		}
+		return text
+	}
+	got := aws.Credentials{
+		AccessKeyID:     value(k.ID, k.IDFile, "AWS_ACCESS_KEY_ID_FILE"),
+		SecretAccessKey: value(k.Secret, k.SecretFile, "AWS_SECRET_ACCESS_KEY_FILE"),
+		SessionToken:    value(k.Token, k.TokenFile, "AWS_SESSION_TOKEN_FILE"),
+		Source:          "files",
+	}
+	return got, errors.Join(mistakes...)
+}
+
+// longestKey is the most that a file with a key holds, in bytes: session tokens
+// have some thousand.
+const longestKey = 64 << 10
+
+// readKey reads a key from a file, less the newline at its end. Errors name the file
+// and not what it holds.
+func readKey(path string) (string, error) {
+	content, _, err := readRegular(path, longestKey)
+	if err != nil {
+		return "", err
+	}
+	key := strings.TrimSuffix(strings.TrimSuffix(string(content), "\n"), "\r")
+	switch {
+	case key == "":
+		return "", fmt.Errorf("%s is empty", path)
+	case strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r >= 0x7f }):
+		return "", fmt.Errorf("%s holds white space or another character that no key has", path)
+	}
+	return key, nil
+}
+
+// origin is where credentials come from, as it was found at one time.
+type origin struct {
+	provider aws.CredentialsProvider
+	files    []string // that say what it is; a change means that it may be another
+	held     digest   // of these, no later than they were read
+	fixed    bool     // it cannot change while the process lives
+}
+
+// retrieve asks for credentials, and for new ones where the SDK keeps some.
+func (o origin) retrieve(ctx context.Context) (aws.Credentials, error) {
+	if cache, ok := o.provider.(interface{ Invalidate() }); ok {
+		cache.Invalidate()
+	}
+	got, err := o.provider.Retrieve(ctx)
+	if err == nil && !got.HasKeys() {
+		err = errors.New("the source gave none")
+	}
+	return got, err
+}
+
+// originOf returns where the credentials of a configuration come from.
+func originOf(keys Keys, shared aws.Config) origin {
+	if keys.inFiles() {
+		return origin{
+			provider: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) { return keys.read() }),
+			files:    present(keys.IDFile, keys.SecretFile, keys.TokenFile),
+		}
+	}
+	o := origin{provider: shared.Credentials}
+	var environment config.EnvConfig
+	var profile config.SharedConfig
+	for _, source := range shared.ConfigSources {
+		switch s := source.(type) {
+		case config.EnvConfig:
+			environment = s
+		case config.SharedConfig:
+			profile = s
+		}
+	}
+	o.fixed = environment.Credentials.HasKeys()
+	if o.fixed {
+		return o
+	}
+	o.files = append(sharedFiles(environment), environment.WebIdentityTokenFilePath, os.Getenv(containerTokenFile))
+	for p := &profile; p != nil; p = p.Source {
+		o.files = append(o.files, p.WebIdentityTokenFile)
+	}
+	o.files = present(o.files...)
+	return o
+}
+
+// containerTokenFile names the file with the token by which a container asks for its
+// credentials.
+const containerTokenFile = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"
+
+// sharedFiles returns the SDK's shared files, whether they exist or not.
+func sharedFiles(environment config.EnvConfig) []string {
+	var files []string
+	for _, of := range []struct {
+		name     string
+		defaults []string
+	}{
+		{environment.SharedConfigFile, config.DefaultSharedConfigFiles},
+		{environment.SharedCredentialsFile, config.DefaultSharedCredentialsFiles},
+	} {
+		if of.name != "" {
+			files = append(files, of.name)
+		} else {
+			files = append(files, of.defaults...)
+		}
+	}
+	return files
+}
+
+// present returns the names that are not empty, each once, in order.
+func present(names ...string) []string {
+	var out []string
+	for _, name := range names {
+		if name != "" && !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// loadOrigin finds where credentials come from. What it returns was read no earlier
+// than its digest.
+func loadOrigin(ctx context.Context, keys Keys) (origin, error) {
+	var held digest
+	var files []string
+	for {
+		shared, err := config.LoadDefaultConfig(ctx)
+		if err != nil {
+			return origin{}, err
+		}
+		o := originOf(keys, shared)
+		if o.fixed || files != nil && slices.Equal(files, o.files) {
+			o.held = held
+			return o, nil
+		}
+		if ctx.Err() != nil { // they change again and again
+			return origin{}, ctx.Err()
+		}
+		files = append([]string{}, o.files...)
+		held, _ = digestOf(files)
+	}
+}
+
+// digest stands for what files hold.
+type digest [sha256.Size]byte
+
+// longestShared is the most of a file that is read to see whether it has changed.
+const longestShared = 1 << 20
+
+// digestOf returns the digest of files, and when the newest was written. What they
+// hold counts, not what they are: a link that leads elsewhere, another file under the
+// name and the same file written anew come to the same.
+func digestOf(files []string) (held digest, written time.Time) {
+	sum := sha256.New()
+	for _, path := range files {
+		content, at, err := readRegular(path, longestShared)
+		if at.After(written) {
+			written = at
+		}
+		part := sha256.Sum256(content)
+		fmt.Fprintf(sum, "%t %x\n", err == nil, part)
+	}
+	return digest(sum.Sum(nil)), written
+}
+
+// readRegular reads a regular file of that many bytes at most. Any other is left
+// alone: a pipe can be read once only.
+func readRegular(path string, most int64) (content []byte, written time.Time, err error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, time.Time{}, fmt.Errorf("%s is no regular file", path)
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	defer f.Close()
+	content, err = io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && int64(len(content)) > most {
+		err = fmt.Errorf("%s is longer than %d bytes", path, most)
+	}
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	return content, info.ModTime(), nil
+}
+
+// CredentialFiles returns the files that credentials are read from, or may be, as far
+// as that can be said now: whether they exist or not, and also where others go before
+// them. It is for those who must keep them from being read.
+func CredentialFiles(ctx context.Context, keys Keys) []string {
+	files := []string{keys.IDFile, keys.SecretFile, keys.TokenFile, os.Getenv(containerTokenFile)}
+	environment, err := config.NewEnvConfig()
+	if err == nil {
+		files = append(append(files, sharedFiles(environment)...), environment.WebIdentityTokenFilePath)
+	}
+	if shared, err := config.LoadDefaultConfig(ctx); err == nil {
+		for _, source := range shared.ConfigSources {
+			profile, _ := source.(config.SharedConfig)
+			for p := &profile; p != nil; p = p.Source {
+				files = append(files, p.WebIdentityTokenFile)
+			}
+		}
+	}
+	files = present(files...)
+	for i, f := range files {
+		if abs, err := filepath.Abs(f); err == nil {
+			files[i] = abs
+		}
+	}
+	return files
+}
