@@ -13,6 +13,7 @@ import (
 
 	"github.com/lsst-dm/s3daemon/listen"
 	"github.com/lsst-dm/s3daemon/push"
+	"github.com/lsst-dm/s3daemon/uploader"
 )
 
 // config is what the daemon is told by its environment. Nothing below package
@@ -46,6 +47,7 @@ type config struct {
 	syncFiles      bool
 	retryChanged   bool   // send a file that changed once it has settled
 	checksum       string // how it is shown that the store has the bytes: auto, crc64nvme, md5 or sha256
+	keys           uploader.Keys
 	log            string // file; empty for standard error
 	logLevel       slog.Level
 	logFormat      string // auto, json or text
@@ -84,6 +86,9 @@ type environment struct {
 	SyncFiles      string `envconfig:"S3DAEMON_SYNC_FILES" default:"false" desc:"true: have each file put on disk (fsync) before its push is accepted, for those who fear a loss of power."`
 	Checksum       string `envconfig:"S3DAEMON_CHECKSUM" default:"auto" desc:"What shows that the store has a file's bytes: crc64nvme, md5 (for stores that refuse CRC headers), sha256 (the signed payload); or auto, crc64nvme, and md5 too where the store is not known to check that."`
 	IfChanged      string `envconfig:"S3DAEMON_IF_CHANGED" default:"fail" desc:"A file that changed after its push was accepted, or while it was sent: fail; or retry, send it as it is once nothing has happened to it for 2 s."`
+	KeyIDFile      string `envconfig:"AWS_ACCESS_KEY_ID_FILE" desc:"File that holds what AWS_ACCESS_KEY_ID would, read again when it changes; as the next two, an absolute path."`
+	SecretFile     string `envconfig:"AWS_SECRET_ACCESS_KEY_FILE" desc:"File that holds what AWS_SECRET_ACCESS_KEY would."`
+	SessionFile    string `envconfig:"AWS_SESSION_TOKEN_FILE" desc:"File that holds what AWS_SESSION_TOKEN would."`
 	Log            string `envconfig:"S3DAEMON_LOG" desc:"File to append the log to. Empty: standard error."`
 	LogLevel       string `envconfig:"S3DAEMON_LOG_LEVEL" default:"info" desc:"debug, info, warn or error."`
 	LogFormat      string `envconfig:"S3DAEMON_LOG_FORMAT" default:"auto" desc:"json, text, or auto: text on a terminal, else json."`
@@ -100,7 +105,9 @@ func loadConfig() (config, []string, error) {
 	if cfg.dataDir = env.DataDir; cfg.dataDir == "" {
 		cfg.dataDir = defaultDataDir(os.Getenv)
 	}
-	return cfg, warnings(os.Environ()), errors.Join(err, checkKeys(os.LookupEnv))
+	var wrong error
+	cfg.keys, wrong = env.keys(os.Getenv)
+	return cfg, warnings(os.Environ()), errors.Join(err, wrong)
 }
 
 // defaultDataDir is where a daemon's state belongs: where systemd says so
@@ -120,22 +127,45 @@ func defaultDataDir(getenv func(string) string) string {
 	return filepath.Join("/var/lib", name)
 }
 
-// checkKeys looks for the mistakes that the AWS SDK would report at each push,
-// and in other words. The values are secret.
-func checkKeys(lookup func(string) (string, bool)) error {
+// keys returns which credentials are in files, and looks for the mistakes that the AWS
+// SDK would report at each push, and in other words. The values are secret.
+func (e environment) keys(getenv func(string) string) (uploader.Keys, error) {
 	var p parser
-	const id, secret = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"
-	for _, name := range []string{id, secret} {
-		if value, _ := lookup(name); strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
-			p.mistake(name, "has white space or another character in it that no key has; a secret made from a file often ends in a newline")
+	const id, secret, token = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"
+	keys := uploader.Keys{
+		ID: getenv(id), Secret: getenv(secret), Token: getenv(token),
+		IDFile: e.KeyIDFile, SecretFile: e.SecretFile, TokenFile: e.SessionFile,
+	}
+	for _, k := range []struct{ name, value, file string }{
+		{id, keys.ID, keys.IDFile}, {secret, keys.Secret, keys.SecretFile}, {token, keys.Token, keys.TokenFile},
+	} {
+		switch {
+		case k.name != token && strings.ContainsFunc(k.value, func(r rune) bool { return r <= ' ' || r >= 0x7f }):
+			p.mistake(k.name, "has white space or another character in it that no key has; a secret made from a file often ends in a newline")
+		case k.file == "":
+		case !filepath.IsAbs(k.file):
+			p.mistake(k.name+"_FILE", "it is not the absolute path of a file")
+		case k.value != "":
+			p.mistake(k.name+"_FILE", "%s is set as well: unset one of them", k.name)
 		}
 	}
-	idValue, _ := lookup(id)
-	secretValue, _ := lookup(secret)
-	if (idValue == "") != (secretValue == "") {
-		p.mistake(id+" and "+secret, "one is set and the other is not")
+	if len(p.mistakes) > 0 {
+		return keys, errors.Join(p.mistakes...)
 	}
-	return errors.Join(p.mistakes...)
+	hasID, hasSecret := keys.ID+keys.IDFile != "", keys.Secret+keys.SecretFile != ""
+	switch {
+	case hasID != hasSecret && keys.IDFile+keys.SecretFile == "":
+		p.mistake(id+" and "+secret, "one is set and the other is not")
+	case keys.IDFile+keys.SecretFile+keys.TokenFile == "": // the SDK finds them
+		return uploader.Keys{}, nil
+	case hasID != hasSecret:
+		p.mistake(id+"_FILE and "+secret+"_FILE", "one is set and the other is not, nor %s or %s", id, secret)
+	case keys.TokenFile != "" && !hasID:
+		p.mistake(token+"_FILE", "it is set, and neither %s nor %s_FILE is", id, id)
+	default:
+		return keys, keys.Check()
+	}
+	return keys, errors.Join(p.mistakes...)
 }
 
 // parse turns the text into values and reports all mistakes together.
