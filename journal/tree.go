@@ -46,6 +46,9 @@ const (
 
 	bucketElement = 1
 
+	smallestPage = 1 << 10
+	largestPage  = 1 << 24
+
 	boltMagic   = 0xED0CDAED
 	boltVersion = 2
 	noFreeList  = 1<<64 - 1
@@ -74,8 +77,7 @@ func parseMeta(page []byte) (meta, bool) {
 	if order32(b) != boltMagic || order32(b[4:]) != boltVersion || order64(b[56:]) != hash.Sum64() {
 		return meta{}, false
 	}
-	m := meta{pageSize: int(order32(b[8:])), root: order64(b[16:]), freeList: order64(b[32:]), pages: order64(b[40:]), transaction: order64(b[48:])}
-	return m, m.pageSize >= 1<<10 && m.pageSize <= 1<<24 && m.pageSize&(m.pageSize-1) == 0
+	return meta{pageSize: int(order32(b[8:])), root: order64(b[16:]), freeList: order64(b[32:]), pages: order64(b[40:]), transaction: order64(b[48:])}, true
 }
 
 // openTree finds the meta page that bbolt will go by.
@@ -101,25 +103,35 @@ func openTree(file *os.File) (*tree, error) {
 
 // findMeta returns the newer of the two meta pages, if both are whole, or else
 // the other one. The second is one page into the file, and the size of a page
-// is in them.
+// is in them. bbolt believes each that is whole: so they have to agree, with each
+// other and with where they are.
 func findMeta(file io.ReaderAt) (m meta, both bool, err error) {
 	first, ok, err := readMeta(file, 0)
 	if err != nil {
 		return meta{}, false, err
 	}
 	if ok {
+		if size := first.pageSize; size < smallestPage || size > largestPage || size&(size-1) != 0 {
+			return meta{}, false, damaged("it has pages of %d bytes", size)
+		}
 		second, both, err := readMeta(file, int64(first.pageSize))
-		if both && second.pageSize == first.pageSize && second.transaction > first.transaction {
+		if both && second.pageSize != first.pageSize {
+			return meta{}, false, damaged("it has pages of %d bytes and of %d", first.pageSize, second.pageSize)
+		}
+		if both && second.transaction > first.transaction {
 			first = second
 		}
 		return first, both, err
 	}
-	for size := 1 << 10; size <= 1<<24; size <<= 1 {
+	for size := smallestPage; size <= largestPage; size <<= 1 {
 		second, ok, err := readMeta(file, int64(size))
 		if err != nil {
 			return meta{}, false, err
 		}
-		if ok && second.pageSize == size {
+		if ok && second.pageSize != size {
+			return meta{}, false, damaged("it has pages of %d bytes, one of them after %d", second.pageSize, size)
+		}
+		if ok {
 			return second, false, nil
 		}
 	}

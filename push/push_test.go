@@ -8,9 +8,11 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/lsst-dm/s3daemon/push"
@@ -183,4 +185,25 @@ func TestPageJSON(t *testing.T) {
 			}
 		})
 	}
+}
+
+// FuzzQuote: whatever a caller wrote, what is repeated of it is short, printable
+// and of one line, and reads back as the beginning of what he wrote.
+func FuzzQuote(f *testing.F) {
+	for _, s := range []string{"", "a", strings.Repeat("a", 80), strings.Repeat("ü", 80), "\x00\n\x1b[2J", "\xff\xfe", strings.Repeat("\xff", 200), "\u2028\u202e", `"\`} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		quoted := push.Quote(s)
+		if strings.ContainsFunc(quoted, func(r rune) bool { return !unicode.IsPrint(r) }) || len(quoted) > 1000 {
+			t.Errorf("%q is quoted as %q", s, quoted)
+		}
+		back, err := strconv.Unquote(strings.TrimSuffix(quoted, "..."))
+		if cut := back != s; err != nil || !strings.HasPrefix(s, back) || cut != (len(s) > 80) || cut && len(back) < 76 {
+			t.Errorf("%q is quoted as %q, which is %q, %v", s, quoted, back, err)
+		}
+		if line := push.OneLine(s); strings.ContainsFunc(line, unicode.IsControl) || push.OneLine(line) != line {
+			t.Errorf("%q is the line %q", s, line)
+		}
+	})
 }

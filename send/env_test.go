@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"net"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -157,4 +159,28 @@ func TestArguments(t *testing.T) {
 			}
 		})
 	}
+}
+
+// FuzzOldServer: the address of the old protocol can be connected to, or it is
+// said in one line which variable is to blame.
+func FuzzOldServer(f *testing.F) {
+	for _, pair := range [][2]string{{"", ""}, {"node7", "15555"}, {"::1", "0"}, {"[::1]", "65535"}, {"fe80::1%eth0", "-1"}, {"a:b", "tcp://h:1"}, {"\n", "1e3"}, {"[]", "99999999999999999999"}} {
+		f.Add(pair[0], pair[1])
+	}
+	f.Fuzz(func(t *testing.T, host, port string) {
+		s, err := oldServer(env("S3DAEMON_HOST="+host, "S3DAEMON_PORT="+port))
+		if err != nil {
+			if text := err.Error(); !strings.HasPrefix(text, "S3DAEMON_HOST is ") && !strings.HasPrefix(text, "S3DAEMON_PORT is ") || strings.ContainsAny(text, "\r\n\x00") {
+				t.Errorf("of %q and %q it is said: %q", host, port, text)
+			}
+			return
+		}
+		gotHost, gotPort, err := net.SplitHostPort(s.address())
+		if err != nil || gotHost != s.host || gotPort != strconv.Itoa(s.port) || s.port < 0 || s.port > 65535 {
+			t.Errorf("%q and %q are the address %q, which is %q and %q: %v", host, port, s.address(), gotHost, gotPort, err)
+		}
+		if s.chosen != (isSet(host) || isSet(port)) {
+			t.Errorf("%q and %q: chosen %v", host, port, s.chosen)
+		}
+	})
 }

@@ -92,7 +92,7 @@ func parse(where string) (target, error) {
 		return bad("it has no host")
 	case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 		return bad("it has more than a host, a port and a path")
-	case strings.ContainsFunc(u.Host, func(r rune) bool { return r <= ' ' || r >= 0x7f }):
+	case strings.ContainsFunc(u.Host, func(r rune) bool { return r <= ' ' || r >= 0x7f }), strings.ContainsAny(u.Hostname(), "[]"):
 		return bad("its host has characters that no host has")
 	}
 	port := u.Port()
