@@ -101,6 +101,7 @@ func startDaemonIn(t testing.TB, env []string) *daemon {
 
 // command makes a process that dies with the tests, whatever they die of.
 func command(path string, env []string, out *output, args ...string) *exec.Cmd {
+	theLeaks.learnFrom(env)
 	cmd := exec.Command(path, args...)
 	cmd.Env = env
 	cmd.Stdout, cmd.Stderr = out, out
@@ -117,9 +118,14 @@ func clientOf(addr string) *http.Client {
 	}
 	return &http.Client{Timeout: answerLimit, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, network, addr)
+			conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+			if err != nil {
+				return nil, err
+			}
+			return &heardConn{Conn: conn, heard: stream{leaks: theLeaks, where: "an answer"}}, nil
 		},
 		MaxIdleConnsPerHost: 1000,
+		DisableCompression:  true, // or nothing would be found in it
 	}}
 }
 
@@ -210,6 +216,12 @@ func (d *daemon) stop() {
 		<-d.exited
 	}
 	checkNoSecret(d.t, "the daemon's output", d.out.bytes(), d.secret)
+	if err := theLeaks.searchFiles("the data directory's", d.dataDir()); err != nil {
+		d.t.Error(err)
+	}
+	if file := setting(d.env, "S3DAEMON_LOG"); file != "" {
+		theLeaks.searchFiles("the log", file)
+	}
 	if bytes.Contains(d.out.bytes(), []byte("DATA RACE")) {
 		d.t.Error("the daemon has a data race")
 	}

@@ -133,10 +133,10 @@ func (l *leaks) search(where string, text []byte) {
 			if !bytes.HasPrefix(text[i:], []byte(f.text)) {
 				continue
 			}
-			line := text[bytes.LastIndexByte(text[:i], '\n')+1 : i]
-			hit := fmt.Sprintf("%s: %s, after %q", where, f.what, tail(line, 100))
-			if !slices.Contains(l.found, hit) && len(l.found) < 100 {
-				l.found = append(l.found, hit)
+			hit := where + ": " + f.what
+			if !slices.ContainsFunc(l.found, func(old string) bool { return strings.HasPrefix(old, hit+", after") }) {
+				line := text[bytes.LastIndexByte(text[:i], '\n')+1 : i]
+				l.found = append(l.found, fmt.Sprintf("%s, after %q", hit, tail(line, 100)))
 			}
 		}
 	}

@@ -133,7 +133,9 @@ func legacyClients(t testing.TB, address string) map[string]func(file, destinati
 func runClient(cmd *exec.Cmd, env ...string) error {
 	var stdout, stderr bytes.Buffer
 	cmd.Env, cmd.Stdout, cmd.Stderr = env, &stdout, &stderr
+	theLeaks.learnFrom(env)
 	err := cmd.Run()
+	theLeaks.search("what send wrote", append(stdout.Bytes(), stderr.Bytes()...))
 	text := strings.TrimSuffix(stderr.String(), "\n")
 	switch {
 	case err == nil && stdout.Len()+stderr.Len() == 0:

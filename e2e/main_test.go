@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -61,6 +62,10 @@ func runTests(m *testing.M) (code int, err error) {
 	if code = m.Run(); code != 0 {
 		fmt.Fprintf(os.Stderr, "e2e: the store wrote:\n%s\n", tail(theStore.out.bytes(), 4000))
 	}
+	if found := theLeaks.report(); len(found) > 0 {
+		return code, errors.Join(fmt.Errorf("secrets got out:\n\t%s", strings.Join(found, "\n\t")), theStore.stop())
+	}
+	fmt.Fprintf(os.Stderr, "e2e: no secret in %d MB that the processes said, and %d files that they left\n", theLeaks.bytes>>20, theLeaks.files)
 	return code, theStore.stop()
 }
 

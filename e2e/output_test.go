@@ -12,19 +12,23 @@ import (
 // output keeps what a process writes, and wakes those who wait for some line
 // of it.
 type output struct {
-	mu    sync.Mutex // guards what follows
-	text  []byte
-	ended bool
-	more  chan struct{} // closed, and made anew, when there is more
+	mu       sync.Mutex // guards what follows
+	text     []byte
+	ended    bool
+	more     chan struct{} // closed, and made anew, when there is more
+	searched stream        // for secrets
 }
 
-func newOutput() *output { return &output{more: make(chan struct{})} }
+func newOutput() *output {
+	return &output{more: make(chan struct{}), searched: stream{leaks: theLeaks, where: "what a process wrote"}}
+}
 
 // Write appends p.
 func (o *output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.text = append(o.text, p...)
+	o.searched.Write(p)
 	close(o.more)
 	o.more = make(chan struct{})
 	return len(p), nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -85,6 +86,20 @@ func newCredentials(ctx context.Context, cfg Config) (*credentials, error) {
 	load := func(ctx context.Context) (origin, error) { return loadOrigin(ctx, cfg.Keys) }
 	from, err := load(ctx)
 	return &credentials{load: load, log: cfg.Log, origin: from}, err
+}
+
+// files returns the files that the credentials come from, as far as is known now, by
+// absolute paths.
+func (c *credentials) files() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var files []string
+	for _, name := range c.origin.files {
+		if path, err := filepath.Abs(name); err == nil {
+			files = append(files, path)
+		}
+	}
+	return files
 }
 
 // Retrieve implements aws.CredentialsProvider. It notes on the trip of the request

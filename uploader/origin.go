@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -232,30 +231,4 @@ func readRegular(path string, most int64) (content []byte, written time.Time, er
 		return nil, time.Time{}, err
 	}
 	return content, info.ModTime(), nil
-}
-
-// CredentialFiles returns the files that credentials are read from, or may be, as far
-// as that can be said now: whether they exist or not, and also where others go before
-// them. It is for those who must keep them from being read.
-func CredentialFiles(ctx context.Context, keys Keys) []string {
-	files := []string{keys.IDFile, keys.SecretFile, keys.TokenFile, os.Getenv(containerTokenFile)}
-	environment, err := config.NewEnvConfig()
-	if err == nil {
-		files = append(append(files, sharedFiles(environment)...), environment.WebIdentityTokenFilePath)
-	}
-	if shared, err := config.LoadDefaultConfig(ctx); err == nil {
-		for _, source := range shared.ConfigSources {
-			profile, _ := source.(config.SharedConfig)
-			for p := &profile; p != nil; p = p.Source {
-				files = append(files, p.WebIdentityTokenFile)
-			}
-		}
-	}
-	files = present(files...)
-	for i, f := range files {
-		if abs, err := filepath.Abs(f); err == nil {
-			files[i] = abs
-		}
-	}
-	return files
 }

@@ -43,6 +43,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -72,7 +73,7 @@ type Config struct {
 	Warmup         push.Destination     // where the connections are warmed; zero: nowhere
 	QueueLimit     int                  // pushes that may be queued or running, at least 1
 	Roots          []string             // directories, clean absolute paths, beneath which files are read; empty: anywhere
-	Guarded        []string             // files and directories, absolute paths, that are never read
+	Guarded        []string             // files and directories, absolute paths, that are never read, beside those that have the credentials
 	SyncFiles      bool                 // have each file put on disk before its push is accepted
 	RetryChanged   bool                 // a file that changed is sent once it has settled; else its push fails
 	DrainQueue     bool                 // Drain delivers what is queued too
@@ -161,7 +162,7 @@ func New(ctx context.Context, cfg Config) (*Uploader, error) {
 func newUploader(ctx context.Context, cfg Config) (*Uploader, error) {
 	u := &Uploader{
 		places: cfg.Places, limit: cfg.MaxConnections, slots: newSlots(cfg.MaxConnections), plan: plan{whole: wholeSize, minPart: minPartSize, split: leastPart},
-		retry: newRetryPolicy(cfg.Attempts, cfg.GiveUpAfter), queueLimit: cfg.QueueLimit, files: source.New(source.Rules{Roots: cfg.Roots, Guarded: cfg.Guarded}), syncFiles: cfg.SyncFiles, retryChanged: cfg.RetryChanged, drainQueue: cfg.DrainQueue,
+		retry: newRetryPolicy(cfg.Attempts, cfg.GiveUpAfter), queueLimit: cfg.QueueLimit, syncFiles: cfg.SyncFiles, retryChanged: cfg.RetryChanged, drainQueue: cfg.DrainQueue,
 		bandwidth: cfg.Bandwidth, warmup: cfg.Warmup, checksum: cfg.Checksum, conditions: newConditions(cfg.MaxConnections),
 		journal: cfg.Journal, log: cfg.Log, seed: maphash.MakeSeed(), leaving: make(chan struct{}), cooled: make(chan struct{}, 1), asking: make(chan struct{}, mostAsking),
 		queue: newQueue(cfg.MaxConnections), live: make(map[push.ID]*entry), labels: make(map[string]*label), puttingBack: make(map[uint64]bool), lately: make(map[uint64]time.Time),
@@ -179,6 +180,7 @@ func newUploader(ctx context.Context, cfg Config) (*Uploader, error) {
 	u.name, u.client, u.wire, u.asker, u.putter = endpointName(options), made.s3, made.wire, made.asker, newPutter(options)
 	u.credentials = made.credentials
 	u.credentials.came = u.credentialsCame
+	u.files = source.New(source.Rules{Roots: cfg.Roots, Guarded: slices.Concat(cfg.Guarded, u.credentials.files())})
 	u.path = u.pathTo
 	if endpoint := options.BaseEndpoint; endpoint != nil {
 		u.base, _ = url.Parse(*endpoint) // where it is none, each request says so
