@@ -40,7 +40,7 @@ func TestAttackLoad(t *testing.T) {
 	needDisk(t, 2<<30)
 
 	a := newAttack(t, seed)
-	before := a.daemon.idleLoad()
+	before := a.daemon.openLoad()
 	health := startProber(t, a.healthAddresses())
 	a.attack(lasts)
 	health.end(t)
@@ -80,11 +80,10 @@ func newAttack(t *testing.T, seed uint64) *attack {
 		a.small = append(a.small, a.scene.file(t, fmt.Sprint("small-", i), size))
 	}
 	a.large = a.scene.file(t, "large", oneRequest+1)
-	a.daemon = startDaemon(t, "S3DAEMON_LISTEN=127.0.0.1:0,unix:"+socketPath(t), "S3DAEMON_HISTORY_COUNT=10000000")
-	a.tricks = a.scene.tricks(a.daemon, false)
-	waitFor(t, "the pool to be open", func() bool {
-		return a.daemon.metric(`s3daemon_pool_connections{state="idle"}`) == poolSize
-	})
+	allowed := strings.Join([]string{a.bucket + "/small/", a.bucket + "/large/", a.bucket + "/gone/", a.bucket + "/smuggled/"}, ",")
+	a.daemon = startDaemon(t, append(a.scene.guardedHome(t), "S3DAEMON_LISTEN=unix:"+socketPath(t)+",127.0.0.1:0", "S3DAEMON_OPS_LISTEN=127.0.0.1:0",
+		"S3DAEMON_ROOTS="+a.scene.inside, "S3DAEMON_BUCKETS="+allowed, fmt.Sprint("S3DAEMON_UIDS=", os.Getuid()), "S3DAEMON_HISTORY_COUNT=10000000")...)
+	a.tricks = a.scene.tricks(a.daemon, true)
 	return a
 }
 
@@ -101,11 +100,20 @@ func (s *scene) file(t *testing.T, name string, size int64) *randomFile {
 
 // healthAddresses is where health is asked for.
 func (a *attack) healthAddresses() map[string]string {
-	return map[string]string{"the API's listener": a.daemon.addrs[0]}
+	a.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	ops, err := a.daemon.out.wait(ctx, 1, "listening for health and metrics")
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return map[string]string{
+		"the API's socket": a.daemon.addrs[0], "the API's port": a.daemon.addrs[1], "the port for health": ops[0]["address"].(string),
+	}
 }
 
-// callers is how many there are at once, by listener.
-var callers = map[string]int{"tcp": 32, "unix": 16}
+// callers is how many there are at once, over each kind of listener.
+var callers = []int{16, 32}
 
 // attack has the callers at it for that long, and looks at the daemon's memory
 // meanwhile.
@@ -115,7 +123,7 @@ func (a *attack) attack(lasts time.Duration) {
 	defer cancel()
 	var all sync.WaitGroup
 	for i, addr := range a.daemon.addrs {
-		for n := range callers[[]string{"tcp", "unix"}[i]] {
+		for n := range callers[i] {
 			all.Go(func() { newAttacker(a, addr, uint64(1000*i+n)).run(ctx) })
 		}
 	}
@@ -237,8 +245,8 @@ func (a *attack) checkEnds() {
 	a.t.Logf("%d pushes were accepted, the callers heard of %d; they ended so: %v", len(found), len(a.accepted), ends)
 }
 
-// endsOf are the ends that pushes to the keys of a kind may have. There is no
-// kind of which nothing may be accepted.
+// endsOf are the ends that pushes to the keys of a kind may have. Of other kinds
+// there may be none.
 var endsOf = map[string][]string{
 	"small": {"done", "cancelled cancelled"},
 	"large": {"done", "cancelled cancelled"},
@@ -326,7 +334,7 @@ func (a *attack) checkOutput() {
 	a.t.Helper()
 	out := a.daemon.out.bytes()
 	a.t.Logf("the log has %.1f MB", float64(len(out))/1e6)
-	for _, never := range []string{"panic", "goroutine ", hidden} {
+	for _, never := range []string{"panic", "goroutine ", hidden, attackToken} {
 		if at := bytes.Index(out, []byte(never)); at >= 0 {
 			a.t.Errorf("the log has %q: %s", never, tail(out[:min(len(out), at+2000)], 3000))
 		}

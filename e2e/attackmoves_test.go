@@ -3,6 +3,7 @@ package e2e
 import (
 	"bufio"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -57,6 +58,9 @@ func init() { // since some of them look at others
 		{"ask for what there is not", 5, (*attacker).noRoute},
 		{"try a path", 10, (*attacker).tryPath},
 		{"try a key", 6, (*attacker).tryKey},
+		{"try a place", 4, (*attacker).tryPlace},
+		{"ask without the token", 5, (*attacker).withoutToken},
+		{"send it compressed", 2, (*attacker).compressed},
 	}
 }
 
@@ -86,7 +90,11 @@ func (a *attacker) ask(req *http.Request) (answer, error) {
 
 // request makes one with that body.
 func (a *attacker) request(method, path, contentType, body string) *http.Request {
-	return a.daemon.request(context.Background(), method, path, contentType, body)
+	req := a.daemon.request(context.Background(), method, path, contentType, body)
+	if a.network == "tcp" {
+		req.Header.Set("Authorization", "Bearer "+attackToken)
+	}
+	return req
 }
 
 // expect sends a request whose answer has to be one of those given: a status, or
@@ -296,11 +304,20 @@ func (a *attacker) dial() (net.Conn, error) {
 
 // raw is a request as it is on the wire.
 func (a *attacker) raw(method, path, header, body string) string {
-	return fmt.Sprintf("%s %s HTTP/1.1\r\nHost: localhost\r\n%sContent-Length: %d\r\n\r\n%s", method, path, header, len(body), body)
+	return fmt.Sprintf("%s %s HTTP/1.1\r\nHost: localhost\r\n%sContent-Length: %d\r\n\r\n%s", method, path, a.header()+header, len(body), body)
+}
+
+// header are the lines that each request for a push needs.
+func (a *attacker) header() string {
+	lines := "Content-Type: " + formType + "\r\n"
+	if a.network == "tcp" {
+		lines += "Authorization: Bearer " + attackToken + "\r\n"
+	}
+	return lines
 }
 
 func (a *attacker) rawPush() string {
-	return a.raw("POST", "/push", "Content-Type: "+formType+"\r\n", a.form(a.smallFile(), a.key("small", 200)))
+	return a.raw("POST", "/push", "", a.form(a.smallFile(), a.key("small", 200)))
 }
 
 func (a *attacker) hangUpInRequest() (string, error) {
@@ -375,21 +392,21 @@ func (a *attacker) sendGarbage() (string, error) {
 // framings are requests whose end two readers may see at different places; each
 // has another behind it, or in it, that must not be read as one.
 var framings = []string{
-	"POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Type: %[1]s\r\nContent-Length: 4\r\nTransfer-Encoding: chunked, identity\r\n\r\n%[2]s",
-	"POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Type: %[1]s\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\n%[2]s",
-	"POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Type: %[1]s\r\nContent-Length: -1\r\n\r\n%[2]s",
-	"POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Type: %[1]s\r\nContent-Length: 99999999999999999999\r\n\r\n%[2]s",
-	"POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Type: %[1]s\r\nTransfer-Encoding: xchunked\r\n\r\n%[2]s",
-	"POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Type: %[1]s\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n%[2]s",
-	"POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Type: %[1]s\r\nTransfer-Encoding : chunked\r\n\r\n%[2]s",
-	"POST /push HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\nContent-Type: %[1]s\r\nContent-Length: 0\r\n\r\n%[2]s",
-	"POST /push HTTP/1.1\r\nContent-Type: %[1]s\r\nContent-Length: 0\r\n\r\n%[2]s",
-	"POST /push\x00 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n%[2]s",
+	"POST /push HTTP/1.1\r\nHost: localhost\r\n%[1]sContent-Length: 4\r\nTransfer-Encoding: chunked, identity\r\n\r\n%[2]s",
+	"POST /push HTTP/1.1\r\nHost: localhost\r\n%[1]sContent-Length: 4\r\nContent-Length: 5\r\n\r\n%[2]s",
+	"POST /push HTTP/1.1\r\nHost: localhost\r\n%[1]sContent-Length: -1\r\n\r\n%[2]s",
+	"POST /push HTTP/1.1\r\nHost: localhost\r\n%[1]sContent-Length: 99999999999999999999\r\n\r\n%[2]s",
+	"POST /push HTTP/1.1\r\nHost: localhost\r\n%[1]sTransfer-Encoding: xchunked\r\n\r\n%[2]s",
+	"POST /push HTTP/1.1\r\nHost: localhost\r\n%[1]sTransfer-Encoding: chunked\r\n\r\nzz\r\n%[2]s",
+	"POST /push HTTP/1.1\r\nHost: localhost\r\n%[1]sTransfer-Encoding : chunked\r\n\r\n%[2]s",
+	"POST /push HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n%[1]sContent-Length: 0\r\n\r\n%[2]s",
+	"POST /push HTTP/1.1\r\n%[1]sContent-Length: 0\r\n\r\n%[2]s",
+	"POST /push\x00 HTTP/1.1\r\nHost: localhost\r\n%[1]sContent-Length: 0\r\n\r\n%[2]s",
 }
 
 func (a *attacker) frameBadly() (string, error) {
 	framing := framings[a.dice.IntN(len(framings))]
-	return a.talk(fmt.Sprintf(framing, formType, a.raw("POST", "/push", "Content-Type: "+formType+"\r\n", a.form(a.smallFile(), "smuggled/key"))))
+	return a.talk(fmt.Sprintf(framing, a.header(), a.raw("POST", "/push", "", a.form(a.smallFile(), "smuggled/key"))))
 }
 
 // talk sends bytes that are no request, and reads until the daemon has closed the
@@ -560,5 +577,45 @@ func (a *attacker) tryKey() (string, error) {
 	}
 	body := url.Values{"file": {a.smallFile()}, "destination": {destination}}.Encode()
 	_, outcome, err := a.expect(a.request("POST", "/push", formType, body), "invalid_destination", "missing_field")
+	return outcome, err
+}
+
+// elsewhere are destinations that there may be, and not for this daemon.
+var elsewhere = []string{
+	"s3://other-bucket/small/key", "any/other-bucket/small/key", "s3://%s/elsewhere/key", "s3://%s/small", "s3://%s/SMALL/key", "s3://%s/./small/key",
+	"s3://%s//small/key", "s3://%s/small/../elsewhere/key", "s3://%s/small/../../%s/small/../x/key", "s3://%sx/small/key", "s3://x%s/small/key",
+	"s3://%s/smaller/key", "s3://%s/%%73mall/key",
+}
+
+func (a *attacker) tryPlace() (string, error) {
+	destination := strings.ReplaceAll(strings.ReplaceAll(elsewhere[a.dice.IntN(len(elsewhere))], "%%", "%25"), "%s", a.bucket)
+	body := url.Values{"file": {a.smallFile()}, "destination": {destination}}.Encode()
+	_, outcome, err := a.expect(a.request("POST", "/push", formType, body), "destination_not_allowed", "invalid_destination")
+	return outcome, err
+}
+
+func (a *attacker) withoutToken() (string, error) {
+	req := a.request("POST", "/push", formType, a.form(a.smallFile(), "smuggled/key"))
+	if a.network == "unix" {
+		return "not over a socket", nil
+	}
+	req.Header.Del("Authorization")
+	wrong := []string{"", "Bearer", "Bearer ", "Bearer " + attackToken + "x", "Bearer " + attackToken[1:], "Basic " + attackToken, attackToken,
+		"Bearer " + strings.Repeat("a", 10_000), "Bearer \"" + attackToken + "\"", "Bearer " + strings.ToUpper(attackToken)}
+	if value := wrong[a.dice.IntN(len(wrong))]; value != "" {
+		req.Header.Set("Authorization", value)
+	}
+	_, outcome, err := a.expect(req, "unauthorized")
+	return outcome, err
+}
+
+func (a *attacker) compressed() (string, error) {
+	var bomb bytes.Buffer
+	w := gzip.NewWriter(&bomb)
+	w.Write(bytes.Repeat([]byte("file=/a&"), 1<<20))
+	w.Close()
+	req := a.request("POST", "/push", formType, bomb.String())
+	req.Header.Set("Content-Encoding", "gzip")
+	_, outcome, err := a.expect(req, "unsupported_media_type", "body_too_large")
 	return outcome, err
 }

@@ -2,8 +2,10 @@ package e2e
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/url"
 	"os"
@@ -70,6 +72,9 @@ func newScene(t *testing.T) *scene {
 		os.Symlink(filepath.Join(s.outside, "nothing"), in("leaving-to-nothing")),
 		os.Symlink("nothing", in("dangling")),
 		os.Symlink("loop", in("loop")),
+		os.Symlink(s.inside, in("again")),
+		os.Mkdir(filepath.Join(s.outside, "dir"), 0o755),
+		os.WriteFile(filepath.Join(s.outside, "dir", "good"), []byte(hidden), 0o644),
 		os.Symlink("/proc/self/environ", in("environ")),
 		os.Symlink("environ", in("environ-chain")),
 		os.Symlink("/proc", in("proc")),
@@ -125,6 +130,8 @@ func (s *scene) tricks(d *daemon, rooted bool) []pathTrick {
 		{"a relative link inside", in("relative"), nil},
 		{"a link to a link inside", in("chain"), nil},
 		{"by a link to a directory inside", in("directory/good"), nil},
+		{"by a link to the root itself, again and again", in("again/again/again/dir/good"), nil},
+		{"upwards, and not out of it", in("dir/../dir/good"), nil},
 
 		{"no such file", in("nothing"), []string{"file_not_found"}},
 		{"a link that leads nowhere", in("dangling"), []string{"file_not_found"}},
@@ -135,7 +142,7 @@ func (s *scene) tricks(d *daemon, rooted bool) []pathTrick {
 		{"overlong dots are a name", in("dir/\xc0\xae\xc0\xae/\xc0\xae\xc0\xae/out/secret"), []string{"file_not_found"}},
 		{"backslashes are a name", in(`dir\..\..\out\secret`), []string{"file_not_found"}},
 		{"dots of full width are a name", in("．．/out/secret"), []string{"file_not_found"}},
-		{"a link to itself", in("loop"), []string{"invalid_file"}},
+		{"a link to itself", in("loop"), []string{"invalid_file", never}},
 
 		{"a directory", in("dir"), []string{"file_not_regular"}},
 		{"a link to a directory", in("directory"), []string{"file_not_regular"}},
@@ -166,6 +173,21 @@ func (s *scene) tricks(d *daemon, rooted bool) []pathTrick {
 		{"a link to zeros without end", in("zero"), []string{never}},
 		{"a link to what the kernel shows", in("sys"), []string{never}},
 	}
+	home, token := setting(d.env, "HOME"), setting(d.env, "S3DAEMON_TOKEN_FILE")
+	all = append(all,
+		pathTrick{"the journal", d.dataDir() + "/journal.db", []string{never}},
+		pathTrick{"a link to the journal", s.link(d.dataDir() + "/journal.db"), []string{never}},
+		pathTrick{"what is not there beside it", d.dataDir() + "/nothing", []string{never}},
+		pathTrick{"by a link to its directory", s.link(d.dataDir()) + "/journal.db", []string{never}},
+		pathTrick{"the credentials of the daemon's user", home + "/.aws/credentials", []string{never}},
+		pathTrick{"a link to them", s.link(home + "/.aws/credentials"), []string{never}},
+		pathTrick{"a hard link to them", s.hardLink(home + "/.aws/credentials"), []string{never}},
+		pathTrick{"what a login has left", home + "/.aws/sso/cache/token.json", []string{never}},
+		pathTrick{"the token", token, []string{never}},
+		pathTrick{"a link to the token", s.link(token), []string{never}},
+		pathTrick{"a hard link to the token", s.hardLink(token), []string{never}},
+		pathTrick{"the secrets of a pod", "/run/secrets/kubernetes.io/serviceaccount/token", []string{never}},
+	)
 	away := []pathTrick{
 		{"outside", s.secret, nil},
 		{"outside, where nothing is", filepath.Join(s.outside, "nothing"), []string{"file_not_found"}},
@@ -196,6 +218,44 @@ func (s *scene) tricks(d *daemon, rooted bool) []pathTrick {
 	return all
 }
 
+// link makes a link inside to a place, and returns its path.
+func (s *scene) link(to string) string {
+	path := filepath.Join(s.inside, fmt.Sprintf("link-%x", sha256.Sum256([]byte(to))))
+	if err := os.Symlink(to, path); err != nil && !errors.Is(err, fs.ErrExist) {
+		panic(err)
+	}
+	return path
+}
+
+// hardLink gives a file another name inside, and returns that.
+func (s *scene) hardLink(to string) string {
+	path := filepath.Join(s.inside, fmt.Sprintf("hard-%x", sha256.Sum256([]byte(to))))
+	if err := os.Link(to, path); err != nil && !errors.Is(err, fs.ErrExist) {
+		panic(err)
+	}
+	return path
+}
+
+// guardedHome makes a home with credentials, and a token, and returns the
+// settings of a daemon that has them. They are where the scene is, so that hard
+// links can be made.
+func (s *scene) guardedHome(t *testing.T) []string {
+	t.Helper()
+	home := filepath.Join(filepath.Dir(s.inside), "home")
+	aws, token := filepath.Join(home, ".aws"), filepath.Join(home, "token")
+	err := errors.Join(os.MkdirAll(filepath.Join(aws, "sso/cache"), 0o700),
+		os.WriteFile(filepath.Join(aws, "credentials"), []byte("# "+hidden+"\n"), 0o600),
+		os.WriteFile(filepath.Join(aws, "sso/cache/token.json"), []byte(hidden), 0o600),
+		os.WriteFile(token, []byte(attackToken+"\n"), 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []string{"HOME=" + home, "S3DAEMON_TOKEN_FILE=" + token}
+}
+
+// attackToken is what the API wants over TCP in these tests.
+const attackToken = "e2e-token-that-nobody-guesses"
+
 // Every path trick is answered at once with a problem that says what is wrong,
 // or is honest. Of the others no byte reaches the store, and nothing is left of
 // them: not a descriptor, not a goroutine.
@@ -207,13 +267,16 @@ func TestPathTricks(t *testing.T) {
 		env    []string
 	}{
 		{"without roots", false, nil},
+		{"with a root", true, []string{"S3DAEMON_ROOTS=" + s.inside}},
+		{"with two roots, one of them a link in the other", true, []string{"S3DAEMON_ROOTS=" + s.inside + "," + s.link(s.inside+"/dir")}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := newFaultProxy(t)
 			bucket := newBucket(t)
-			d := startDaemon(t, append(tt.env, "S3_ENDPOINT_URL="+p.url())...)
+			settings := append(s.guardedHome(t), "S3_ENDPOINT_URL="+p.url(), "S3DAEMON_LISTEN=unix:"+socketPath(t))
+			d := startDaemon(t, append(settings, tt.env...)...)
 			d.push(t, s.good.path, "s3://"+bucket+"/first").done(t)
-			before, made := d.idleLoad(), 1
+			before, made := d.openLoad(), 1
 			for i, trick := range s.tricks(d, tt.rooted) {
 				key := fmt.Sprint("trick-", i)
 				asked := len(p.requests(""))
@@ -279,18 +342,21 @@ func checkTrick(t *testing.T, trick pathTrick, a answer) {
 func TestSwappedLink(t *testing.T) {
 	s := newScene(t)
 	for _, tt := range []struct {
-		name, forbidden string
-		env             []string
+		name, allowed, forbidden string
+		beneath                  string // of both, what is pushed
+		env                      []string
 	}{
-		{"without roots", "/proc/self/environ", nil},
+		{"without roots", s.good.path, "/proc/self/environ", "", nil},
+		{"with a root", s.good.path, s.secret, "", []string{"S3DAEMON_ROOTS=" + s.inside}},
+		{"a directory", filepath.Dir(s.good.path), filepath.Join(s.outside, "dir"), "/good", []string{"S3DAEMON_ROOTS=" + s.inside}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			bucket := newBucket(t)
 			d := startDaemon(t, tt.env...)
-			before := d.idleLoad()
+			before := d.openLoad()
 			path := filepath.Join(s.inside, "swapped")
-			stop := swapLinks(t, path, s.good.path, tt.forbidden)
-			ends := s.pushSwapped(t, d, bucket, path, 500)
+			stop := swapLinks(t, path, tt.allowed, tt.forbidden)
+			ends := s.pushSwapped(t, d, bucket, path+tt.beneath, 500)
 			stop()
 			t.Logf("500 pushes of a link that is swapped ended so: %v", ends)
 			if ends["done"] == 0 || ends["file_not_allowed"] == 0 {
@@ -300,6 +366,9 @@ func TestSwappedLink(t *testing.T) {
 				s.good.takeObject(t, bucket, key)
 			}
 			checkReturns(t, d, before)
+			if strings.Contains(string(d.out.bytes()), hidden) {
+				t.Error("the log has what is in a file")
+			}
 		})
 	}
 }

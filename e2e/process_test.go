@@ -111,6 +111,16 @@ func (d *daemon) idleLoad() load {
 	return load{goroutines: d.goroutines(), descriptors: d.descriptors()}
 }
 
+// openLoad is idleLoad once the whole pool is open, which a daemon does by itself
+// at its start.
+func (d *daemon) openLoad() load {
+	d.t.Helper()
+	waitFor(d.t, "the pool to be open", func() bool {
+		return d.metric(`s3daemon_pool_connections{state="idle"}`) == poolSize
+	})
+	return d.idleLoad()
+}
+
 // checkReturns fails the test unless the daemon's load comes back to what it
 // was.
 func checkReturns(t testing.TB, d *daemon, before load) {
