@@ -106,8 +106,16 @@ func TestOpenHangs(t *testing.T) {
 // nothing is known of its file system yet and others take all the places that
 // there are for that.
 func TestOpenBesideHanging(t *testing.T) {
+	t.Run("anywhere", func(t *testing.T) { openBesideHanging(t, func(...string) *Opener { return anywhere }) })
+	t.Run("roots", func(t *testing.T) {
+		openBesideHanging(t, func(dirs ...string) *Opener { return New(Rules{Roots: dirs}) })
+	})
+}
+
+func openBesideHanging(t *testing.T, rules func(dirs ...string) *Opener) {
 	h := startHangFS(t)
 	sound := write(t, "sound", []byte("light"))
+	o := rules(h.at, filepath.Dir(sound))
 	usual := all
 	t.Cleanup(func() { all = usual })
 	all = newLines(2)
@@ -118,12 +126,16 @@ func TestOpenBesideHanging(t *testing.T) {
 	for _, name := range []string{"a", "b"} {
 		path := h.write(name, []byte("light"))
 		callers.Go(func() {
-			_, err := Open(ctx, path)
+			_, err := o.Open(ctx, path)
 			wantCode(t, "Open", err, push.FileHangs)
 		})
 	}
 	h.tell("wait 1")
-	mustOpen(t, sound)
+	f, err := o.Open(t.Context(), sound)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
 	cancel()
 	callers.Wait()
 	h.tell("wake")

@@ -12,7 +12,7 @@ import (
 
 const (
 	mostLinks = 40  // that one path may lead through, as the kernel has it
-	mostSteps = 256 // that are taken one by one, each of which looks at all directories above
+	mostSteps = 256 // that one path may take name by name, each of which looks at all directories above
 	mostTries = 8   // to take hold of a file while somebody changes what leads to it
 )
 
@@ -194,13 +194,14 @@ type trail struct {
 	at    []string // where it is below that: names without links
 	names []string // that are left
 	links int      // followed
+	steps int      // taken
 }
 
 // follow returns the name, below t.root and without links, of what is at the
 // end. That may have changed by then.
 func (t *trail) follow() (string, error) {
 	dir := true // what is at t.at is one
-	for range mostSteps {
+	for t.walks() {
 		if len(t.names) == 0 {
 			return t.name(), nil
 		}
@@ -226,6 +227,12 @@ func (t *trail) follow() (string, error) {
 		}
 	}
 	return "", syscall.ELOOP
+}
+
+// walks reports whether one more step may be taken.
+func (t *trail) walks() bool {
+	t.steps++
+	return t.steps <= mostSteps
 }
 
 func (t *trail) name() string {
@@ -276,7 +283,7 @@ func (t *trail) link(target string) (absolute bool, err error) {
 
 // comeBack goes from a directory above a root back into one.
 func (t *trail) comeBack(at string) error {
-	for range mostSteps {
+	for t.walks() {
 		if t.enterBy(strings.TrimSuffix(at, "/") + "/" + strings.Join(t.names, "/")) {
 			return nil
 		}
