@@ -21,6 +21,7 @@ func guardedPaths(cfg config, getenv func(string) string) []string {
 	}
 	for _, name := range []string{
 		"AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+		"AWS_ACCESS_KEY_ID_FILE", "AWS_SECRET_ACCESS_KEY_FILE", "AWS_SESSION_TOKEN_FILE",
 		"CREDENTIALS_DIRECTORY", // systemd's
 	} {
 		if path := getenv(name); path != "" {

@@ -14,13 +14,13 @@ import (
 
 func TestGuardedPaths(t *testing.T) {
 	environment := map[string]string{"HOME": "/home/me", "AWS_SHARED_CREDENTIALS_FILE": "/etc/s3/credentials", "AWS_WEB_IDENTITY_TOKEN_FILE": "/etc/token",
-		"AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": "/etc/token2", "AWS_CONFIG_FILE": "config", "CREDENTIALS_DIRECTORY": "/run/credentials/s3daemon.service"}
+		"AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": "/etc/token2", "AWS_CONFIG_FILE": "config", "AWS_SECRET_ACCESS_KEY_FILE": "/etc/s3/secret", "CREDENTIALS_DIRECTORY": "/run/credentials/s3daemon.service"}
 	got := guardedPaths(config{dataDir: "/srv/s3daemon", tokenFile: "/etc/s3daemon/tokens"}, func(name string) string { return environment[name] })
 	here, err := os.Getwd()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"/srv/s3daemon", "/srv/s3daemon/journal.db", "/etc/s3daemon/tokens", "/home/me/.aws", "/home/me/.aws/credentials", "/etc/s3/credentials", "/etc/token", "/etc/token2",
+	for _, want := range []string{"/srv/s3daemon", "/srv/s3daemon/journal.db", "/etc/s3daemon/tokens", "/home/me/.aws", "/home/me/.aws/credentials", "/etc/s3/credentials", "/etc/s3/secret", "/etc/token", "/etc/token2",
 		filepath.Join(here, "config"), "/run/credentials/s3daemon.service", "/run/secrets", "/var/run/secrets"} {
 		if !slices.Contains(got, want) {
 			t.Errorf("%s is not guarded: %q", want, got)
