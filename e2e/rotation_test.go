@@ -35,8 +35,9 @@ const (
 // pickyStore is a gofakes3 that knows two pairs of keys, behind a door that takes
 // only those that a test allows.
 type pickyStore struct {
-	url    string
-	client *s3.Client
+	url     string
+	client  *s3.Client
+	handler http.Handler
 
 	mu    sync.Mutex
 	wants func(id, token string) (refusal string) // a code, or empty
@@ -54,7 +55,7 @@ func startPickyStore(t *testing.T) *pickyStore {
 		t.Fatal(err)
 	}
 	backend := gofakes3.New(s3mem.New(), gofakes3.WithV4Auth(map[string]string{accessKey: secretKey, newAccessKey: newSecretKey}), gofakes3.WithoutVersioning()).Server()
-	server := &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if match := signedBy.FindStringSubmatch(r.Header.Get("Authorization")); match != nil && r.Method != http.MethodHead {
 			if code := s.refuses(match[1], r.Header.Get("X-Amz-Security-Token")); code != "" {
 				io.Copy(io.Discard, r.Body)
@@ -64,7 +65,8 @@ func startPickyStore(t *testing.T) *pickyStore {
 			}
 		}
 		backend.ServeHTTP(w, r)
-	})}
+	})
+	server := &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: s.handler}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	t.Cleanup(func() {

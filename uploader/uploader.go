@@ -40,6 +40,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
@@ -210,6 +211,7 @@ func (u *Uploader) start() {
 		u.workers.Go(func() { u.work(part) })
 	}
 	u.workers.Go(u.janitor.run)
+	u.workers.Go(func() { warnOfCleartext(u.stopped, u.log, u.base, net.DefaultResolver.LookupNetIP) })
 	if u.warmup != (push.Destination{}) {
 		u.workers.Go(u.keepWarm)
 	}
