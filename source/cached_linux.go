@@ -110,7 +110,7 @@ func (o *Opener) openCached(path string) (found, bool) {
 		return left, false
 	}
 	self, leadsTo, err := whereabouts(fd)
-	if err != nil || o.refuse(path, leadsTo, fileID{device, st.Ino}, uint64(st.Nlink)) != nil {
+	if err != nil || o.never(path, leadsTo) != nil || o.guarded.of(fileID{device, st.Ino}) != nil {
 		return left, false
 	}
 	// With O_NONBLOCK it does not wait for the holder of a lease either.

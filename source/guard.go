@@ -124,14 +124,21 @@ func (g guard) named(path string) string {
 	return ""
 }
 
-// linked returns the place that the file is, by whatever name, or "".
-func (g guard) linked(id fileID) string {
+// of returns the place that the file was, by whatever name, or nil.
+func (g guard) of(id fileID) *place {
 	for _, p := range g {
 		if last := p.last.Load(); last != nil && last.file == id && id != (fileID{}) {
-			return p.path
+			return p
 		}
 	}
-	return ""
+	return nil
+}
+
+// isStill asks whether the place is the file at this moment, which may take its
+// time: the number of a file that is gone is soon another's.
+func (p *place) isStill(id fileID) bool {
+	now, err := p.find(p.path)
+	return err != nil || now.file == id
 }
 
 func (p *place) has(path string) bool {

@@ -66,6 +66,42 @@ func TestGuardedComesAndGoes(t *testing.T) {
 	}
 }
 
+// TestGuardedMounted mounts what is guarded elsewhere, the directory and a file.
+func TestGuardedMounted(t *testing.T) {
+	dir := tree(t, "key", "home/credentials", "home/other", "data/key", "data/home/", "data/a")
+	o := New(Rules{Guarded: []string{dir + "/key", dir + "/home", dir + "/home/credentials"}})
+	inMounts(t, func() {
+		if err := errors.Join(unix.Mount(dir+"/key", dir+"/data/key", "", unix.MS_BIND, ""), unix.Mount(dir+"/home", dir+"/data/home", "", unix.MS_BIND, "")); err != nil {
+			t.Error(err)
+			return
+		}
+		for name, ok := range map[string]bool{"key": false, "home/credentials": false, "a": true} {
+			got := o.look(dir + "/data/" + name) // not Open, which would do so in another thread
+			if (got.err == nil) != ok {
+				t.Errorf("%s: %v", name, got.err)
+			}
+			got.close()
+		}
+	})
+}
+
+// TestGuardedNumber: a file that has got the number of a guarded one that is gone
+// is none.
+func TestGuardedNumber(t *testing.T) {
+	path := write(t, "a", []byte("light"))
+	f := mustOpen(t, path)
+	was := spot{file: fileID{f.identity.Device, f.identity.Inode}}
+	p := &place{path: "/home/key", find: func(string) (spot, error) { return was, nil }}
+	o := &Opener{guarded: guard{p}}
+	if got := opens(t, o, path); got != refused {
+		t.Errorf("what is guarded is %q", got)
+	}
+	p.find = func(string) (spot, error) { return spot{}, nil }
+	if got := opens(t, o, path); got != "light" {
+		t.Errorf("another file of its number is %q", got)
+	}
+}
+
 // TestGuardedReplaced replaces a guarded file, as rotated credentials are, while
 // it is asked for: neither state of it may be read.
 func TestGuardedReplaced(t *testing.T) {
@@ -119,19 +155,19 @@ func TestGuardedHangs(t *testing.T) {
 			g.refresh()
 			return time.Since(begin)
 		}
-		guarded := func(when string, file string) {
+		guarded := func(when string, file *place) {
 			t.Helper()
 			if g.named("/server/key") != p.path || g.named("/home/key") != p.path || g.named("/server/key2") != "" {
 				t.Errorf("%s it is not guarded", when)
 			}
-			if got := g.linked(fileID{1, 2}); got != file {
-				t.Errorf("%s its file is %q", when, got)
+			if got := g.of(fileID{1, 2}); got != file {
+				t.Errorf("%s its file is of %v", when, got)
 			}
 		}
 		if g.isFresh() || took() != 0 || !g.isFresh() {
 			t.Error("the first answer was not waited for, or took its time")
 		}
-		guarded("at first", p.path)
+		guarded("at first", p)
 		if took(); asked.Load() != 1 {
 			t.Error("what was fresh was asked for")
 		}
@@ -139,14 +175,14 @@ func TestGuardedHangs(t *testing.T) {
 		if took() != askPatience || took() != 0 || g.isFresh() {
 			t.Error("a question that hangs was not waited for once")
 		}
-		guarded("while it hangs", p.path)
+		guarded("while it hangs", p)
 		close(hang)
 		synctest.Wait()
-		guarded("after an error", "") // whose file is gone, and its number another's
+		guarded("after an error", nil) // whose file is gone, and its number another's
 		time.Sleep(freshFor)
 		if took(); asked.Load() != 3 || !g.isFresh() {
 			t.Errorf("asked %d times", asked.Load())
 		}
-		guarded("at last", p.path)
+		guarded("at last", p)
 	})
 }

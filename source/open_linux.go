@@ -38,7 +38,7 @@ func (o *Opener) open(path string) (*os.File, kind, error) {
 		return nil, remote, &push.Error{Code: push.Internal, Err: err,
 			Detail: "the daemon needs /proc to open files safely, and it is not mounted here"}
 	}
-	if err := o.refuse(path, leadsTo, fileID{st.Dev, st.Ino}, uint64(st.Nlink)); err != nil {
+	if err := o.refuse(path, leadsTo, fileID{st.Dev, st.Ino}); err != nil {
 		return nil, remote, err
 	}
 	var mounted unix.Statfs_t
@@ -63,14 +63,13 @@ func (o *Opener) open(path string) (*os.File, kind, error) {
 }
 
 // refuse returns the error of a path that leads to a place that is never read,
-// or to a file of one by another name. Only files with several names are
-// compared: the number of one that is gone is given to the next.
-func (o *Opener) refuse(path, leadsTo string, id fileID, names uint64) error {
-	if err := o.never(path, leadsTo); err != nil || names < 2 {
+// or to a file of one by another name: a hard link, or a mount.
+func (o *Opener) refuse(path, leadsTo string, id fileID) error {
+	if err := o.never(path, leadsTo); err != nil {
 		return err
 	}
-	if at := o.guarded.linked(id); at != "" {
-		return kept(path, at)
+	if p := o.guarded.of(id); p != nil && p.isStill(id) {
+		return kept(path, p.path)
 	}
 	return nil
 }

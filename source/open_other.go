@@ -41,9 +41,10 @@ func (o *Opener) open(path string) (*os.File, kind, error) {
 		err = notRegular(path, info.Mode())
 	}
 	if err == nil {
-		id := identityOf(info)
-		if at := o.guarded.linked(fileID{id.Device, id.Inode}); at != "" {
-			err = kept(path, at)
+		is := identityOf(info)
+		id := fileID{is.Device, is.Inode}
+		if p := o.guarded.of(id); p != nil && p.isStill(id) {
+			err = kept(path, p.path)
 		}
 	}
 	if err != nil {
