@@ -87,6 +87,7 @@ type api struct {
 	Config
 	started time.Time
 	refused throttle
+	pages   chan struct{} // has one for each large page that is made or written
 }
 
 // New returns the handler of the whole interface, and one that has health and
@@ -100,7 +101,7 @@ func newRouters(cfg Config) (whole, ops chi.Router) {
 	if cfg.Admit == nil {
 		cfg.Admit = everybody
 	}
-	a := &api{Config: cfg, started: time.Now()}
+	a := &api{Config: cfg, started: time.Now(), pages: make(chan struct{}, mostPages)}
 	count := a.count()
 
 	whole = chi.NewRouter()

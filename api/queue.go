@@ -13,13 +13,40 @@ func (a *api) list(w http.ResponseWriter, r *http.Request) {
 		a.refuse(w, err)
 		return
 	}
+	pending := -1
+	if filter.Limit > smallPage || filter.Limit == 0 {
+		if wait > 0 { // which may take an hour, in which no large page waits too
+			passed, err := a.Queue.List(r.Context(), push.Filter{Label: filter.Label, Limit: 1}, wait)
+			if err != nil {
+				a.fail(w, "", err)
+				return
+			}
+			pending, wait = passed.Pending, 0
+		}
+		select {
+		case a.pages <- struct{}{}:
+			defer func() { <-a.pages }()
+		case <-r.Context().Done(): // nobody is there any more
+			return
+		}
+	}
 	page, err := a.Queue.List(r.Context(), filter, wait)
 	if err != nil {
 		a.fail(w, "", err)
 		return
 	}
+	if pending >= 0 {
+		page.Pending = pending
+	}
 	reply(w, http.StatusOK, completePage(page))
 }
+
+// A page of a thousand pushes is 2 MB of memory until its last byte has been
+// taken, so that there are not as many at once as there may be callers.
+const (
+	smallPage = 10 // pushes, of which there may be any number
+	mostPages = 32
+)
 
 func (a *api) get(w http.ResponseWriter, r *http.Request) {
 	id, wait, err := decodeGet(r)

@@ -36,7 +36,7 @@ func (f *fakeQueue) Get(ctx context.Context, id push.ID, wait time.Duration) (pu
 }
 
 func (f *fakeQueue) List(ctx context.Context, filter push.Filter, wait time.Duration) (push.Page, error) {
-	f.asked, f.filter, f.wait = "list", filter, wait
+	f.asked, f.filter, f.wait = "list", filter, max(f.wait, wait)
 	f.hold(ctx)
 	return f.page, f.err
 }

@@ -14,6 +14,8 @@ const (
 	// answerTimeout is how long a caller may leave a piece of his answer where it
 	// is. It bounds no answer: only the time in which none of it is taken.
 	answerTimeout = 30 * time.Second
+	// leastLie is how long he may in any case, even where his place is wanted.
+	leastLie = time.Second
 	// answerPiece is what has that time, in bytes.
 	answerPiece = 64 << 10
 )
@@ -25,18 +27,27 @@ type conn struct {
 	door *Door
 
 	// What the daemon is at on it, which only the two loops of net/http change.
-	reading, writing, ending atomic.Bool
+	reading, ending atomic.Bool
+	writing         atomic.Pointer[time.Time] // since when a piece of the answer; nil: nothing
 
 	// The door's mu guards these.
-	place *list.Element // among those that wait; nil while it is served, and at the end
-	since time.Time     // when it began to wait
-	gone  bool          // it has been closed, or is about to be
+	place  *list.Element // among those that are served or wait; nil once it was, or is about to be, closed
+	served bool
+	since  time.Time // when it began to wait
 }
 
 // waits reports whether the daemon waits for the caller: to send something,
 // while nothing of his has arrived; to take his answer; or to hang up.
 func (c *conn) waits() bool {
-	return c.writing.Load() || c.ending.Load() || c.reading.Load() && !c.arrived()
+	return c.lying() > 0 || c.ending.Load() || c.reading.Load() && !c.arrived()
+}
+
+// lying returns how long a piece of the answer has waited to be taken.
+func (c *conn) lying() time.Duration {
+	if since := c.writing.Load(); since != nil {
+		return max(1, time.Since(*since))
+	}
+	return 0
 }
 
 // arrived reports whether there is something to read, the end included.
@@ -64,11 +75,12 @@ func (c *conn) Read(p []byte) (int, error) {
 }
 
 func (c *conn) Write(p []byte) (int, error) {
-	c.writing.Store(true)
-	defer c.writing.Store(false)
+	defer c.writing.Store(nil)
 	written := 0
 	for {
-		_ = c.SetWriteDeadline(time.Now().Add(answerTimeout))
+		now := time.Now()
+		c.writing.Store(&now)
+		_ = c.SetWriteDeadline(now.Add(answerTimeout))
 		n, err := c.Conn.Write(p[written:min(len(p), written+answerPiece)])
 		written += n
 		if errors.Is(err, os.ErrDeadlineExceeded) {

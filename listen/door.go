@@ -27,19 +27,20 @@ type Limits struct {
 // caller: from the beginning, and again from each answer, until a handler that
 // has read a whole request calls Admit. It is served from then on until the
 // answer has been written. Of those that are served there are as many as Limits
-// say, and none of them is ever closed for another. When all places are taken
-// and one more caller comes, the connection that has waited longest is closed.
-// It is none whose caller has sent something that was not looked at yet, since
-// it is the daemon that is late then, and none that has hardly begun to wait:
-// rather than that the newcomer waits.
+// say, and none of them is closed for another while its caller waits for the
+// daemon. When all places are taken and one more caller comes, the connection
+// that has waited longest is closed. It is none whose caller has sent something
+// that was not looked at yet, since it is the daemon that is late then, and none
+// that has hardly begun to wait: rather than that the newcomer waits.
 //
-// Who does not take his answer is given up too: see conn.
+// Who does not take his answer is given up too, sooner where his place is
+// wanted: see conn.
 type Door struct {
 	limits  Limits
 	metrics *metrics
 
 	mu      sync.Mutex // guards what follows
-	open    int        // connections, those that are served too
+	serving list.List  // of *conn
 	waiting list.List  // of *conn, who has waited longest first
 }
 
@@ -86,12 +87,12 @@ func (d *Door) Admit(ctx context.Context) bool {
 	if c.place == nil { // closed meanwhile
 		return false
 	}
-	if d.open-d.waiting.Len() >= d.limits.Callers {
+	if d.serving.Len() >= d.limits.Callers && !d.giveUpLocked() {
 		d.metrics.refused.Inc()
 		return false
 	}
 	d.waiting.Remove(c.place)
-	c.place = nil
+	c.place, c.served = d.serving.PushBack(c), true
 	return true
 }
 
@@ -99,18 +100,14 @@ func (d *Door) Admit(ctx context.Context) bool {
 func (d *Door) wait(c *conn) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	switch {
-	case c.gone:
-	case c.place != nil:
-		d.waiting.MoveToBack(c.place)
-		c.since = time.Now()
-	default:
+	if c.place != nil {
+		d.leaveLocked(c)
 		d.waitLocked(c)
 	}
 }
 
 func (d *Door) waitLocked(c *conn) {
-	c.place = d.waiting.PushBack(c)
+	c.place, c.served = d.waiting.PushBack(c), false
 	c.since = time.Now()
 }
 
@@ -118,10 +115,9 @@ func (d *Door) waitLocked(c *conn) {
 func (d *Door) enter(c *conn) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.open >= d.limits.Callers+d.limits.Spare && !d.dropLocked() {
+	if d.serving.Len()+d.waiting.Len() >= d.limits.Callers+d.limits.Spare && !d.dropLocked() {
 		return false
 	}
-	d.open++
 	d.waitLocked(c)
 	return true
 }
@@ -144,29 +140,43 @@ func (d *Door) dropLocked() bool {
 	return false
 }
 
+// giveUpLocked closes a connection that is served and whose caller does not take
+// his answer, if there is one.
+func (d *Door) giveUpLocked() bool {
+	for e := d.serving.Front(); e != nil; e = e.Next() {
+		if c := e.Value.(*conn); c.lying() >= leastLie {
+			d.leaveLocked(c)
+			c.Conn.Close()
+			d.metrics.notTaken.Inc()
+			return true
+		}
+	}
+	return false
+}
+
 // leave forgets a connection that is about to be closed.
 func (d *Door) leave(c *conn) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !c.gone {
+	if c.place != nil {
 		d.leaveLocked(c)
 	}
 }
 
 func (d *Door) leaveLocked(c *conn) {
-	c.gone = true
-	d.open--
-	if c.place != nil {
+	if c.served {
+		d.serving.Remove(c.place)
+	} else {
 		d.waiting.Remove(c.place)
-		c.place = nil
 	}
+	c.place = nil
 }
 
 // counts returns how many connections are served, and how many wait.
 func (d *Door) counts() (serving, waiting int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.open - d.waiting.Len(), d.waiting.Len()
+	return d.serving.Len(), d.waiting.Len()
 }
 
 // guarded is a listener whose connections come through the door.

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -81,6 +82,10 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == "/hold" {
 		s.held <- struct{}{}
 		<-s.free
+	}
+	if n, err := strconv.Atoi(r.URL.RawQuery); err == nil {
+		w.Write(make([]byte, n))
+		return
 	}
 	fmt.Fprint(w, r.URL.Path)
 }
@@ -198,7 +203,7 @@ func (s *site) settled(t *testing.T, serving, waiting int) {
 				return false
 			}
 		}
-		return d.open == serving+waiting && d.waiting.Len() == waiting
+		return d.serving.Len() == serving && d.waiting.Len() == waiting
 	})
 }
 
@@ -320,6 +325,44 @@ func TestNobodyLateLeaves(t *testing.T) {
 		t.Error("a newcomer came in through a closed door")
 	}
 	c.Close()
+}
+
+// TestAnswersThatLie has all places taken by callers who do not take their
+// answers: once they have had a second for it, others are served instead, and
+// who takes his has all of it.
+func TestAnswersThatLie(t *testing.T) {
+	const huge = 16 << 20 // more than lies between the two
+	s := newSite(t, Limits{Callers: 2, Spare: 10}, "tcp", "127.0.0.1:0")
+	for range 2 {
+		lazy := s.call(t, "tcp")
+		lazy.ask(fmt.Sprintf("/huge?%d", huge))
+	}
+	await(t, "two answers to lie", func() bool { return s.lying(2) })
+	for range 3 {
+		c := s.call(t, "tcp")
+		c.ask(fmt.Sprintf("/huge?%d", huge))
+		if status, body := c.answer(t); status != 200 || len(body) != huge {
+			t.Errorf("an honest caller is answered %d, %d bytes", status, len(body))
+		}
+	}
+	await(t, "one to be left", func() bool { return s.count()[0] == 1 })
+	if n := testutil.ToFloat64(s.door.metrics.notTaken); n != 1 {
+		t.Errorf("%v were given up, want the one whose place was wanted", n)
+	}
+}
+
+// lying reports whether so many answers have waited to be taken as long as they
+// may.
+func (s *site) lying(n int) bool {
+	d := s.door
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for e := d.serving.Front(); e != nil; e = e.Next() {
+		if e.Value.(*conn).lying() >= leastLie {
+			n--
+		}
+	}
+	return n == 0
 }
 
 // telling tells when it has a connection.
