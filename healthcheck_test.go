@@ -121,6 +121,21 @@ func TestHealthcheck(t *testing.T) {
 	}
 }
 
+// TestHealthcheckOfOps asks where health has an address of its own, which may be
+// all that answers.
+func TestHealthcheckOfOps(t *testing.T) {
+	alive := serveHTTP(t, "tcp", "127.0.0.1:0", http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	setEnvironment(t, "S3DAEMON_LISTEN="+refusing(t), "S3DAEMON_OPS_LISTEN="+alive)
+	if err := healthcheck(t.Context()); err != nil {
+		t.Error(err)
+	}
+	dead := refusing(t)
+	setEnvironment(t, "S3DAEMON_LISTEN="+alive, "S3DAEMON_OPS_LISTEN="+dead)
+	if err := healthcheck(t.Context()); err == nil || !strings.Contains(err.Error(), dead) {
+		t.Errorf("error %v, want one about %s", err, dead)
+	}
+}
+
 // TestHealthcheckEnds: a daemon that takes the question and never answers does
 // not hold the one who asks.
 func TestHealthcheckEnds(t *testing.T) {

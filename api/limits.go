@@ -74,13 +74,17 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 func (a *api) admit(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !a.Admit(r.Context()) {
-			e := push.Errorf(push.TooManyCallers, "as many requests are under way as may be (S3DAEMON_MAX_CALLERS): ask again in a moment")
-			e.RetryAfter = time.Second
-			a.fail(w, "", e)
+			a.fail(w, "", tooMany("as many requests are under way as may be (S3DAEMON_MAX_CALLERS): ask again in a moment"))
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+func tooMany(format string, args ...any) error {
+	e := push.Errorf(push.TooManyCallers, format, args...)
+	e.RetryAfter = time.Second
+	return e
 }
 
 // everybody admits all requests.

@@ -237,16 +237,19 @@ func (q *pagesQueue) List(_ context.Context, f push.Filter, wait time.Duration) 
 	return push.Page{Pending: 8}, nil
 }
 
-// TestLargePages asks for more of them than there may be at once: the others
-// wait, and those who want little do not.
+// TestLargePages asks for more of them than there may be at once: the others are
+// told to come again if they wait too long, and those who want little do not.
 func TestLargePages(t *testing.T) {
 	r := newRig(t)
 	queue := &pagesQueue{free: make(chan struct{})}
 	cfg := r.config()
 	cfg.Queue = queue
 	r.server.Config.Handler, _ = New(cfg)
+	usual := pageTimeout
+	t.Cleanup(func() { pageTimeout = usual })
+	pageTimeout = 10 * time.Millisecond
 	var askers sync.WaitGroup
-	for range mostPages + 3 {
+	for range mostPages {
 		askers.Go(func() {
 			resp, err := http.Get(r.server.URL + "/pushes?wait=1h")
 			if err != nil {
@@ -262,6 +265,8 @@ func TestLargePages(t *testing.T) {
 	for queue.now.Load() < mostPages {
 		runtime.Gosched()
 	}
+	resp, body := r.do(t, "GET", "/pushes", "", "")
+	wantProblem(t, resp, body, 503, push.TooManyCallers)
 	for _, query := range []string{"limit=1", "limit=10&wait=1h"} {
 		if resp, body := r.do(t, "GET", "/pushes?"+query, "", ""); resp.StatusCode != 200 {
 			t.Errorf("%s: %s %s", query, resp.Status, body)

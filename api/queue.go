@@ -3,6 +3,7 @@ package api
 import (
 	"errors"
 	"net/http"
+	"time"
 
 	"github.com/lsst-dm/s3daemon/push"
 )
@@ -26,7 +27,8 @@ func (a *api) list(w http.ResponseWriter, r *http.Request) {
 		select {
 		case a.pages <- struct{}{}:
 			defer func() { <-a.pages }()
-		case <-r.Context().Done(): // nobody is there any more
+		case <-time.After(pageTimeout):
+			a.fail(w, "", tooMany("as many long lists are asked for as may be: ask again in a moment, or for less (limit=%d)", smallPage))
 			return
 		}
 	}
@@ -44,9 +46,13 @@ func (a *api) list(w http.ResponseWriter, r *http.Request) {
 // A page of a thousand pushes is 2 MB of memory until its last byte has been
 // taken, so that there are not as many at once as there may be callers.
 const (
-	smallPage = 10 // pushes, of which there may be any number
-	mostPages = 32
+	smallPage = 10 // pushes; of pages of so many there may be any number
+	mostPages = 8
 )
+
+// pageTimeout is how long a caller waits for others' large pages. Tests shorten
+// it.
+var pageTimeout = 2 * time.Second
 
 func (a *api) get(w http.ResponseWriter, r *http.Request) {
 	id, wait, err := decodeGet(r)

@@ -42,6 +42,9 @@ type Door struct {
 	mu      sync.Mutex // guards what follows
 	serving list.List  // of *conn
 	waiting list.List  // of *conn, who has waited longest first
+	// lookedAt is when those who are served were looked through last: with all
+	// places taken that must not be once for each who comes.
+	lookedAt time.Time
 }
 
 // NewDoor returns a door that nobody has come through. The registry may be nil.
@@ -125,7 +128,8 @@ func (d *Door) enter(c *conn) bool {
 // dropLocked closes the connection that has waited for its caller longest, if
 // there is one that may be.
 func (d *Door) dropLocked() bool {
-	for e := d.waiting.Front(); e != nil; e = e.Next() {
+	e := d.waiting.Front()
+	for n := 0; e != nil && n < mostLooked; n, e = n+1, e.Next() {
 		c := e.Value.(*conn)
 		if time.Since(c.since) < leastWait {
 			return false
@@ -143,11 +147,16 @@ func (d *Door) dropLocked() bool {
 // giveUpLocked closes a connection that is served and whose caller does not take
 // his answer, if there is one.
 func (d *Door) giveUpLocked() bool {
+	if time.Since(d.lookedAt) < leastWait {
+		return false
+	}
+	d.lookedAt = time.Now()
 	for e := d.serving.Front(); e != nil; e = e.Next() {
 		if c := e.Value.(*conn); c.lying() >= leastLie {
 			d.leaveLocked(c)
 			c.Conn.Close()
 			d.metrics.notTaken.Inc()
+			d.lookedAt = time.Time{} // there may be more
 			return true
 		}
 	}
@@ -193,7 +202,11 @@ const (
 	leastWait = 100 * time.Millisecond
 	// lookAgain is how often a newcomer looks whether there is room, where nobody
 	// may be closed for him.
-	lookAgain = time.Millisecond
+	lookAgain = 2 * time.Millisecond
+	// mostLooked is at how many he looks. That none of those who have waited
+	// longest may be closed lasts for a moment only, until the daemon has looked
+	// at what they sent.
+	mostLooked = 32
 )
 
 // Accept returns the next connection once there is room for it.
