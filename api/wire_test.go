@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -241,4 +242,41 @@ func cutLast(s, sep string) (before, after string, found bool) {
 		return s[:at], s[at+len(sep):], true
 	}
 	return s, "", false
+}
+
+// FuzzAuthorization: a token lets in only to the letter, behind the name of its
+// scheme, in a header that is there once.
+func FuzzAuthorization(f *testing.F) {
+	const token = "0123456789abcdef"
+	for _, pair := range [][2]string{
+		{"Bearer " + token, ""}, {"bearer  " + token, ""}, {"Bearer " + token, "Bearer " + token}, {"Basic " + token, ""}, {token, ""}, {"Bearer", token},
+		{"Bearer\t" + token, ""}, {"Bearer " + token + " ", ""}, {"Bearer " + token[:15], ""}, {"Bearer \"" + token + "\"", ""}, {"Bearer " + token + "," + token, ""}, {"Bearer \x00", "\xff"},
+	} {
+		f.Add(pair[0], pair[1])
+	}
+	handler, _ := New(Config{
+		Pusher: &counting{}, Queue: &counting{}, Version: "1", Scrape: http.NotFoundHandler(), Registry: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler),
+		Tokens: func(given string) bool { return given == token },
+	})
+	right := regexp.MustCompile(`^(?i:bearer) +` + token + `$`)
+	f.Fuzz(func(t *testing.T, first, second string) {
+		req := httptest.NewRequest("GET", "/pushes", nil)
+		req.Host = "localhost"
+		req.Header["Authorization"] = []string{first}
+		if second != "" {
+			req.Header["Authorization"] = []string{first, second}
+		}
+		answer := httptest.NewRecorder()
+		handler.ServeHTTP(answer, req)
+		want := http.StatusUnauthorized
+		if right.MatchString(first) && second == "" {
+			want = http.StatusOK
+		}
+		if answer.Code != want {
+			t.Errorf("Authorization: %q is answered with %d, want %d", req.Header["Authorization"], answer.Code, want)
+		}
+		if body := answer.Body.String(); len(first) > 8 && first != token && answer.Code != http.StatusOK && strings.Contains(body, first) {
+			t.Errorf("the answer repeats %q: %s", first, body)
+		}
+	})
 }

@@ -5,6 +5,8 @@ import (
 	"crypto/md5"
 	"encoding/xml"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"unicode"
@@ -143,6 +145,42 @@ func FuzzJudge(f *testing.F) {
 			case v.needsMD5 && have&withMD5 != 0:
 				t.Errorf("%+v asks for the MD5, which is known", says)
 			}
+		}
+	})
+}
+
+// FuzzKey: a file holds a key that a header can carry, with or without a newline,
+// or it is refused in words that do not show it.
+func FuzzKey(f *testing.F) {
+	for _, s := range []string{"", "\n", "AKIAEXAMPLE", "AKIAEXAMPLE\n", "secret/with+signs=\r\n", "two words", "key\n\n", "\xef\xbb\xbfkey", "k\x00y", strings.Repeat("k", longestKey), strings.Repeat("k", longestKey+1)} {
+		f.Add([]byte(s))
+	}
+	path := filepath.Join(f.TempDir(), "key")
+	said := func(content []byte) (string, error) {
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			f.Fatal(err)
+		}
+		return readKey(path)
+	}
+	mistakes := make(map[string]bool)
+	for _, content := range []string{"", "a b", strings.Repeat("k", longestKey+1)} {
+		_, err := said([]byte(content))
+		if err == nil {
+			f.Fatalf("%.20q is a key", content)
+		}
+		mistakes[err.Error()] = true
+	}
+	f.Fuzz(func(t *testing.T, content []byte) {
+		key, err := said(content)
+		if err != nil {
+			if !mistakes[err.Error()] || key != "" {
+				t.Errorf("of %q it is said: %v", content, err)
+			}
+			return
+		}
+		rest := strings.TrimPrefix(string(content), key)
+		if key == "" || rest != "" && rest != "\n" && rest != "\r" && rest != "\r\n" || strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+			t.Errorf("%q is the key %q", content, key)
 		}
 	})
 }
