@@ -3,7 +3,9 @@ package uploader
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 	"time"
 
@@ -89,7 +91,27 @@ func newClient(ctx context.Context, cfg Config, dialer *transport.Dialer, dial t
 		o.ContinueHeaderThresholdBytes = -1 // 100-continue costs a round trip
 		o.Logger = logging.Nop{}
 	})
+	if err := checkEndpoint(made.Options().BaseEndpoint); err != nil {
+		return nil, err
+	}
 	connections.Connections, connections.Once = mostQuestions, true
 	connections.Dial = dialer.Dial
 	return &client{s3: made, credentials: keys, wire: wire, asker: transport.New(connections)}, nil
+}
+
+// checkEndpoint looks at an endpoint that the AWS configuration may have brought. What
+// is wrong with it is not repeated, for it may hold a password.
+func checkEndpoint(endpoint *string) error {
+	if endpoint == nil {
+		return nil
+	}
+	const from = "the endpoint of the store (S3_ENDPOINT_URL, or AWS_ENDPOINT_URL, AWS_ENDPOINT_URL_S3 and endpoint_url of the AWS configuration)"
+	u, err := url.Parse(*endpoint)
+	switch {
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
+		return errors.New(from + " is not a URL such as https://s3.example.org")
+	case u.User != nil:
+		return errors.New(from + " has a user or password in it, which no store is asked with")
+	}
+	return nil
 }

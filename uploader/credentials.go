@@ -85,6 +85,9 @@ func (e *heldError) Unwrap() error { return e.err }
 func newCredentials(ctx context.Context, cfg Config) (*credentials, error) {
 	load := func(ctx context.Context) (origin, error) { return loadOrigin(ctx, cfg.Keys) }
 	from, err := load(ctx)
+	for _, file := range from.exposed() {
+		cfg.Log.Warn("other users of this host can read or write a file with credentials: take the right from them (chmod o= FILE)", "file", file)
+	}
 	return &credentials{load: load, log: cfg.Log, origin: from}, err
 }
 

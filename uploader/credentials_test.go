@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/lsst-dm/s3daemon/push"
 )
@@ -435,6 +436,21 @@ func TestCredentialFilesAreNotPushed(t *testing.T) {
 		}
 		r.wantObject(t, "k", content)
 		wantGuarded(t, r, key)
+		if text := r.log.String(); strings.Contains(text, "other users") {
+			t.Errorf("warned of a file that is nobody else's: %s", text)
+		}
+	})
+	t.Run("keys that all may read", func(t *testing.T) {
+		r := newRig(t, func(c *Config) {
+			key := write(t, "key", os.Getenv("AWS_SECRET_ACCESS_KEY"))
+			if err := os.Chmod(key, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			c.Keys = Keys{ID: os.Getenv("AWS_ACCESS_KEY_ID"), SecretFile: key}
+		})
+		if !strings.Contains(r.log.String(), "other users") {
+			t.Error("no warning")
+		}
 	})
 	t.Run("a profile", func(t *testing.T) {
 		r := newRig(t, func(*Config) {
@@ -459,6 +475,21 @@ func wantGuarded(t *testing.T, r *rig, path string) {
 		var e *push.Error
 		if _, err := r.Push(t.Context(), push.Request{File: name, Destination: "s3://bucket/got"}); !errors.As(err, &e) || e.Code != push.FileNotAllowed {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestEndpointsWithPasswords come from where the daemon's configuration does not look.
+func TestEndpointsWithPasswords(t *testing.T) {
+	for _, endpoint := range []string{"https://me:kept+Between@store.example", "https://me:kept+Between%zz@store.example", "kept+Between"} {
+		for _, name := range []string{"AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"} {
+			t.Run(name, func(t *testing.T) {
+				t.Setenv(name, endpoint)
+				_, err := New(t.Context(), Config{MaxConnections: 1, Attempts: 1, Journal: openJournal(t, t.TempDir()), Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
+				if err == nil || !strings.Contains(err.Error(), name) || strings.Contains(err.Error(), "kept") {
+					t.Errorf("%s: %v", endpoint, err)
+				}
+			})
 		}
 	}
 }

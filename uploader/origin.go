@@ -208,6 +208,16 @@ func digestOf(files []string) (held digest, written time.Time) {
 	return digest(sum.Sum(nil)), written
 }
 
+// exposed returns those of the files that other users of the host may read or write. The
+// shared configuration is not among them: it need hold no secret.
+func (o origin) exposed() []string {
+	return slices.DeleteFunc(slices.Clone(o.files), func(path string) bool {
+		info, err := os.Stat(path)
+		configuration := path == os.Getenv("AWS_CONFIG_FILE") || slices.Contains(config.DefaultSharedConfigFiles, path)
+		return err != nil || configuration || !info.Mode().IsRegular() || info.Mode().Perm()&0o006 == 0
+	})
+}
+
 // readRegular reads a regular file of that many bytes at most. Any other is left
 // alone: a pipe can be read once only.
 func readRegular(path string, most int64) (content []byte, written time.Time, err error) {
