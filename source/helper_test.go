@@ -24,6 +24,7 @@ import (
 // reports, instead of testing.
 const (
 	openVariable  = "SOURCE_TEST_OPEN"  // the path to open
+	rootsVariable = "SOURCE_TEST_ROOTS" // the roots, separated by commas; empty: none
 	limitVariable = "SOURCE_TEST_LIMIT" // how many descriptors may still be opened; empty for the usual limit
 )
 
@@ -48,7 +49,11 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 	}
-	f, err := Open(context.Background(), path)
+	rules := Rules{}
+	if roots := os.Getenv(rootsVariable); roots != "" {
+		rules.Roots = strings.Split(roots, ",")
+	}
+	f, err := New(rules).Open(context.Background(), path)
 	var e *push.Error
 	switch {
 	case err == nil:

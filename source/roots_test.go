@@ -217,6 +217,28 @@ func TestRootsHideWhatIsElsewhere(t *testing.T) {
 	}
 }
 
+// TestRootsUnprivileged: a user who may not look everywhere learns no more of what
+// is elsewhere, and of what is inside that he may not.
+func TestRootsUnprivileged(t *testing.T) {
+	dir := tree(t, "root/a", "root/closed/in", "root/searchable/in", "root/l -> DIR/x", "x/file", "x/closed/in")
+	for path, mode := range map[string]os.FileMode{filepath.Dir(dir): 0o755, dir: 0o755, dir + "/root/closed": 0o700, dir + "/root/searchable": 0o711, dir + "/x/closed": 0o700} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("only root can be another user")
+	}
+	for path, want := range map[string]string{
+		"root/a": "opened 6", "root/closed/in": string(push.FileUnreadable), "root/closed/none": string(push.FileUnreadable), "root/searchable/in": string(push.FileUnreadable),
+		"root/l/file": refused, "root/l/none": refused, "root/l/closed": refused, "root/l/closed/in": refused, "root/l/closed/none": refused, "x/closed/in": refused,
+	} {
+		if got := helper(t, dir+"/"+path, rootsVariable+"="+dir+"/root"); !strings.HasPrefix(got, want) {
+			t.Errorf("%s: %q, want %q", path, got, want)
+		}
+	}
+}
+
 // TestRootsAfterwards: nor does what is said once a file was read tell what there is
 // elsewhere.
 func TestRootsAfterwards(t *testing.T) {

@@ -339,7 +339,7 @@ func explain(path string, err error) error {
 		e.Code = push.InvalidFile
 		e.Detail = "file " + push.Quote(path) + " cannot be: " + reason(err)
 	case errors.Is(err, fs.ErrPermission):
-		e.Detail = "the daemon, which runs as user " + uid() + ", may not read the file " + push.Quote(path) + ": change the permissions of the file or of a directory above it"
+		e.Detail = "the daemon, which runs as user " + uid() + ", may not read the file " + push.Quote(path) + ": change the permissions of the file or of a directory above it (which it must also be able to list beneath S3DAEMON_ROOTS)"
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		e.Code = push.Internal
 		e.Detail = "the daemon has too many files open: raise its limit (ulimit -n)"
