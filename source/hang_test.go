@@ -141,6 +141,24 @@ func openBesideHanging(t *testing.T, rules func(dirs ...string) *Opener) {
 	h.tell("wake")
 }
 
+// TestRootsDoNotWaitForWhatIsElsewhere: a link that leads out to a file system
+// that hangs is refused as any is, and no call on that is made.
+func TestRootsDoNotWaitForWhatIsElsewhere(t *testing.T) {
+	h := startHangFS(t)
+	h.write("f", []byte("light"))
+	dir := tree(t, "root/file -> "+h.at+"/f", "root/dir -> "+h.at, "root/around -> "+h.at+"/f/../../root/a", "root/a")
+	o := New(Rules{Roots: []string{dir + "/root"}})
+	h.tell("hang * *")
+	for _, name := range []string{"file", "dir/f", "dir/none", "dir", "around"} {
+		_, err := o.Open(t.Context(), dir+"/root/"+name)
+		wantCode(t, name, err, push.FileNotAllowed)
+	}
+	if n := h.held(); n != 0 {
+		t.Errorf("%d calls hang", n)
+	}
+	h.tell("wake")
+}
+
 // TestReadHangs reads a file by many readers while its file system hangs.
 func TestReadHangs(t *testing.T) {
 	h := startHangFS(t)
