@@ -112,18 +112,8 @@ func command(path string, env []string, out *output, args ...string) *exec.Cmd {
 // clientOf returns a client of the listener with the address given, which
 // keeps any number of connections open.
 func clientOf(addr string) *http.Client {
-	network := "tcp"
-	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
-		network, addr = "unix", path
-	}
 	return &http.Client{Timeout: answerLimit, Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			conn, err := new(net.Dialer).DialContext(ctx, network, addr)
-			if err != nil {
-				return nil, err
-			}
-			return &heardConn{Conn: conn, heard: stream{leaks: theLeaks, where: "an answer"}}, nil
-		},
+		DialContext:         func(context.Context, string, string) (net.Conn, error) { return dialDaemon(addr) },
 		MaxIdleConnsPerHost: 1000,
 		DisableCompression:  true, // or nothing would be found in it
 	}}

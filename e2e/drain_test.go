@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"syscall"
 	"testing"
@@ -17,7 +16,7 @@ import (
 func refusesConnections(t testing.TB, d *daemon) {
 	t.Helper()
 	waitFor(t, "the daemon to take no more connections", func() bool {
-		conn, err := net.Dial("tcp", d.addrs[0])
+		conn, err := dialDaemon(d.addrs[0])
 		if err == nil {
 			conn.Close()
 		}
@@ -76,7 +75,7 @@ func TestDrainRefusesLateCallers(t *testing.T) {
 	bucket, file := newBucket(t), makeFile(t, "file", 1_000_000)
 
 	// A connection of our own, which no client closes behind our back.
-	conn, err := net.Dial("tcp", d.addrs[0])
+	conn, err := dialDaemon(d.addrs[0])
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -175,6 +175,7 @@ func (d *daemon) converse(t *testing.T, sent string) []byte {
 		wrote <- err
 	}()
 	got, err := io.ReadAll(c)
+	theLeaks.search("an answer", got)
 	if err != nil && !errors.Is(err, syscall.ECONNRESET) { // for what was not read
 		t.Errorf("read the answer: %v", err)
 	}

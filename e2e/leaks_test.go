@@ -200,6 +200,19 @@ func (c *heardConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// dialDaemon connects to a daemon's address, as it logs it.
+func dialDaemon(addr string) (net.Conn, error) {
+	network := "tcp"
+	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
+		network, addr = "unix", path
+	}
+	conn, err := net.Dial(network, addr)
+	if err != nil {
+		return nil, err
+	}
+	return &heardConn{Conn: conn, heard: stream{leaks: theLeaks, where: "an answer"}}, nil
+}
+
 // TestLeaksAreFound has a secret in every form in the midst of other text, and in
 // pieces; in a process's output, an answer and a file.
 func TestLeaksAreFound(t *testing.T) {

@@ -249,7 +249,7 @@ func TestForeignHosts(t *testing.T) {
 		{"2130706433", false}, {"0x7f000001:" + port, false}, {"0x7f.1", false}, {"0177.0.0.1", false}, {"017700000001", false}, {"127.1", false}, {"127.000.000.001", false},
 		{"0.0.0.0:" + port, false}, {"[::]:" + port, false}, {"[::ffff:10.0.0.1]", false}, {"[fe80::1%25lo]", false}, {"192.0.2.1", false}, {"[", false}, {":" + port, false},
 	} {
-		conn, err := net.Dial("tcp", addr)
+		conn, err := dialDaemon(addr)
 		if err != nil {
 			t.Fatal(err)
 		}
