@@ -153,14 +153,26 @@ func (v *view) take(hold func(r *os.Root, name string) (*os.File, error)) (*os.F
 		var name string
 		var f *os.File
 		t := trail{view: v, root: r, names: names}
-		if name, err = t.follow(); err != nil {
+		if name, err = t.follow(); err == errMoved {
+			continue
+		} else if err != nil {
 			return nil, err
 		}
 		if f, err = hold(t.root.Root, name); err == nil {
 			return f, nil
 		}
 	}
-	return nil, err // which os.Root had in a root
+	return nil, settled(err)
+}
+
+// settled returns the error of os.Root for a name without links, or errMoved if
+// that says that the name is none any more: one on the way leads out (an error
+// without a number), or what was a link is not.
+func settled(err error) error {
+	if errno, is := errors.AsType[syscall.Errno](err); is && errno != syscall.EINVAL {
+		return err
+	}
+	return errMoved
 }
 
 // enter opens the outermost root that the path is beneath of those that can be,
@@ -255,7 +267,7 @@ func (t *trail) step(name string) (dir bool, err error) {
 	}
 	info, err := t.root.Lstat(below)
 	if err != nil {
-		return false, err
+		return false, settled(err)
 	}
 	if info.Mode().Type() != fs.ModeSymlink {
 		t.at = at
@@ -263,7 +275,7 @@ func (t *trail) step(name string) (dir bool, err error) {
 	}
 	target, err := t.root.Readlink(below)
 	if err != nil {
-		return false, err
+		return false, settled(err)
 	}
 	if absolute, err := t.link(target); err != nil || !absolute {
 		return true, err
