@@ -379,9 +379,9 @@ func (c *credentials) accepted(number uint64) {
 	}
 }
 
-// state returns why no request can be signed so that the store takes it, and since
-// when; and when the credentials end, which is never where it is zero.
-func (c *credentials) state() (problem error, since, end time.Time) {
+// state returns why no request can be signed so that the store takes it, if so, and
+// since when; and when the credentials end, which is never where it is zero.
+func (c *credentials) state() (since, end time.Time, problem error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := time.Now()
@@ -390,13 +390,13 @@ func (c *credentials) state() (problem error, since, end time.Time) {
 	}
 	switch {
 	case c.refused != nil:
-		return c.refused, c.since, end
+		return c.since, end, c.refused
 	case c.problem != nil:
-		return &credentialsError{c.problem}, c.since, end
+		return c.since, end, &credentialsError{c.problem}
 	case c.number > 0 && !c.usableLocked(now):
-		return &credentialsError{errEnded}, end, end
+		return end, end, &credentialsError{errEnded}
 	}
-	return nil, time.Time{}, end
+	return time.Time{}, end, nil
 }
 
 var errEnded = errors.New("they have expired")

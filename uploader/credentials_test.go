@@ -148,7 +148,7 @@ func TestCredentialsThatCannotBeReadStay(t *testing.T) {
 		if n := strings.Count(s.log.String(), "no new credentials"); n != 1 {
 			t.Errorf("told %d times: %s", n, s.log.String())
 		}
-		if problem, _, _ := s.state(); problem != nil {
+		if _, _, problem := s.state(); problem != nil {
 			t.Errorf("a problem though there are old ones: %v", problem)
 		}
 		s.gives.Store(key("new"))
@@ -169,7 +169,7 @@ func TestCredentialsEnd(t *testing.T) {
 		}
 		s := newSource(t, ending("first", time.Hour))
 		s.wantKey(t, "first")
-		if _, _, end := s.state(); !end.Equal(time.Now().Add(time.Hour)) {
+		if _, end, _ := s.state(); !end.Equal(time.Now().Add(time.Hour)) {
 			t.Errorf("they end at %v", end)
 		}
 		time.Sleep(time.Hour - renewBefore - time.Second)
@@ -188,7 +188,7 @@ func TestCredentialsEnd(t *testing.T) {
 		if !stale(err) || !lacksCredentials(err) || needsRepair(err) || !transient(err) {
 			t.Errorf("error %v is not one that passes", err)
 		}
-		if problem, _, _ := s.state(); problem == nil {
+		if _, _, problem := s.state(); problem == nil {
 			t.Error("no problem though they have ended")
 		}
 		asked := s.asked.Load()
@@ -202,7 +202,7 @@ func TestCredentialsEnd(t *testing.T) {
 		s.gives.Store(ending("third", time.Hour))
 		s.wantKey(t, "third")
 		synctest.Wait()
-		if problem, _, _ := s.state(); problem != nil || s.timesItCame.Load() == 0 {
+		if _, _, problem := s.state(); problem != nil || s.timesItCame.Load() == 0 {
 			t.Errorf("still %v", problem)
 		}
 	})
@@ -218,7 +218,7 @@ func TestCredentialsThatTheStoreRefuses(t *testing.T) {
 		if err := s.judge(t.Context(), number, expired); !stale(err) || renewed(err) || needsRepair(err) || !transient(err) {
 			t.Errorf("judged %v", err)
 		}
-		if problem, _, _ := s.state(); problem == nil || !strings.Contains(credentialsText(problem), "ExpiredToken") {
+		if _, _, problem := s.state(); problem == nil || !strings.Contains(credentialsText(problem), "ExpiredToken") {
 			t.Errorf("the problem is %v", problem)
 		}
 		begun, let := time.Now(), 0
@@ -248,7 +248,7 @@ func TestCredentialsThatTheStoreRefuses(t *testing.T) {
 		if err := s.judge(t.Context(), 1, expired); !renewed(err) {
 			t.Errorf("a late refusal of the old ones: %v", err)
 		}
-		if problem, _, _ := s.state(); problem != nil {
+		if _, _, problem := s.state(); problem != nil {
 			t.Errorf("still %v", problem)
 		}
 		synctest.Wait()
@@ -281,11 +281,11 @@ func TestCredentialsThatAreTakenAgain(t *testing.T) {
 		number := s.wantKey(t, "old")
 		s.judge(t.Context(), number, refusal(403, "InvalidAccessKeyId"))
 		s.judge(t.Context(), number, refusal(503, "SlowDown")) // which says nothing of them
-		if problem, _, _ := s.state(); problem == nil {
+		if _, _, problem := s.state(); problem == nil {
 			t.Error("no problem after a refusal")
 		}
 		s.judge(t.Context(), number, nil)
-		if problem, _, _ := s.state(); problem != nil || s.timesItCame.Load() != 1 {
+		if _, _, problem := s.state(); problem != nil || s.timesItCame.Load() != 1 {
 			t.Errorf("still %v, came %d times", problem, s.timesItCame.Load())
 		}
 		synctest.Wait()
@@ -309,7 +309,7 @@ func TestCredentialsInVariables(t *testing.T) {
 		if n := s.asked.Load(); n != 1 {
 			t.Errorf("asked %d times", n)
 		}
-		if problem, _, _ := s.state(); problem == nil {
+		if _, _, problem := s.state(); problem == nil {
 			t.Error("no problem though the store refuses them")
 		}
 	})

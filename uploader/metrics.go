@@ -68,13 +68,13 @@ func newMetrics(reg prometheus.Registerer, u *Uploader, limit int) *metrics {
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "s3daemon_credentials_usable", Help: "0 while there are no credentials, or the store refuses them, else 1."},
 			func() float64 {
-				problem, _, _ := u.credentials.state()
+				_, _, problem := u.credentials.state()
 				return map[bool]float64{true: 1}[problem == nil]
 			}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "s3daemon_credentials_expire_timestamp_seconds", Help: "When the credentials end that are in use, as Unix time; +Inf where nothing is known of an end."},
 			func() float64 {
-				_, _, end := u.credentials.state()
+				_, end, _ := u.credentials.state()
 				if end.IsZero() {
 					return math.Inf(1)
 				}

@@ -273,7 +273,7 @@ func (u *Uploader) Ready() (notes []string, err error) {
 	if since, cause, down := u.endpoint.down(); down {
 		notes = append(notes, fmt.Sprintf("since %s the store cannot be reached: %s", since.UTC().Format(time.RFC3339), push.OneLine(rootText(cause))))
 	}
-	if problem, since, _ := u.credentials.state(); problem != nil {
+	if since, _, problem := u.credentials.state(); problem != nil {
 		notes = append(notes, fmt.Sprintf("since %s the store cannot be asked for pushes, for want of good credentials: %s", since.UTC().Format(time.RFC3339), credentialsText(problem)))
 	}
 	u.mu.Lock()
