@@ -11,6 +11,11 @@ import (
 )
 
 const (
+	// desks is how many requests are looked at at once, from what has come of them
+	// until a handler serves them or more must come. That takes no time to speak
+	// of, but for a thousand together it is long, and whoever comes then, a health
+	// check too, would have his turn behind them.
+	desks = 16
 	// answerTimeout is how long a caller may leave a piece of his answer where it
 	// is. It bounds no answer: only the time in which none of it is taken.
 	answerTimeout = 30 * time.Second
@@ -28,6 +33,7 @@ type conn struct {
 
 	// What the daemon is at on it, which only the two loops of net/http change.
 	reading, ending atomic.Bool
+	atDesk          atomic.Bool
 	writing         atomic.Pointer[time.Time] // since when a piece of the answer; nil: nothing
 
 	// The door's mu guards these.
@@ -68,13 +74,29 @@ func (c *conn) arrived() bool {
 	return something
 }
 
+// Read reads, and returns once there is a desk for what came.
 func (c *conn) Read(p []byte) (int, error) {
+	c.leaveDesk()
 	c.reading.Store(true)
-	defer c.reading.Store(false)
-	return c.Conn.Read(p)
+	n, err := c.Conn.Read(p)
+	c.reading.Store(false)
+	if n > 0 && len(p) > 1 { // with one byte net/http only looks whether the caller hangs up
+		c.door.desks <- struct{}{}
+		c.atDesk.Store(true)
+	}
+	return n, err
+}
+
+// leaveDesk makes room for the next request: this one is served now, or waits
+// for its caller.
+func (c *conn) leaveDesk() {
+	if c.atDesk.CompareAndSwap(true, false) {
+		<-c.door.desks
+	}
 }
 
 func (c *conn) Write(p []byte) (int, error) {
+	c.leaveDesk()
 	defer c.writing.Store(nil)
 	written := 0
 	for {
@@ -95,6 +117,7 @@ func (c *conn) Write(p []byte) (int, error) {
 // CloseWrite ends the answer; net/http then gives the caller a moment to read
 // it, before it closes the connection.
 func (c *conn) CloseWrite() error {
+	c.leaveDesk()
 	c.ending.Store(true)
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
@@ -106,6 +129,7 @@ func (c *conn) CloseWrite() error {
 func (c *conn) NetConn() net.Conn { return c.Conn }
 
 func (c *conn) Close() error {
+	c.leaveDesk()
 	c.door.leave(c)
 	return c.Conn.Close()
 }

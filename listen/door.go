@@ -38,6 +38,7 @@ type Limits struct {
 type Door struct {
 	limits  Limits
 	metrics *metrics
+	desks   chan struct{} // has one for each request that is looked at
 
 	mu      sync.Mutex // guards what follows
 	serving list.List  // of *conn
@@ -49,7 +50,7 @@ type Door struct {
 
 // NewDoor returns a door that nobody has come through. The registry may be nil.
 func NewDoor(limits Limits, registry prometheus.Registerer) *Door {
-	d := &Door{limits: limits}
+	d := &Door{limits: limits, desks: make(chan struct{}, desks)}
 	d.metrics = newMetrics(registry, d)
 	return d
 }
@@ -85,6 +86,7 @@ func (d *Door) Admit(ctx context.Context) bool {
 	if !ok {
 		return true
 	}
+	c.leaveDesk()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if c.place == nil { // closed meanwhile
