@@ -259,7 +259,7 @@ func (p *prober) answered(t testing.TB) {
 	p.halt()
 	t.Logf("%s", p.control)
 	for _, one := range p.probed {
-		t.Logf("%s; %d late beside the bare server", one, one.late(p.control))
+		t.Logf("%s", one)
 		for _, err := range one.errs[:min(len(one.errs), 5)] {
 			t.Errorf("health was not answered: %v", err)
 		}
