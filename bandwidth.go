@@ -2,13 +2,11 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"log/slog"
-	"os"
 	"strconv"
 	"strings"
-	"syscall"
 
+	"github.com/lsst-dm/s3daemon/secret"
 	"github.com/lsst-dm/s3daemon/transport"
 )
 
@@ -46,19 +44,13 @@ func (b *bandwidth) reread(log *slog.Logger) {
 	log.Info("the bandwidth was read again", "bits_per_second", bits, "file", b.file)
 }
 
-// longestBandwidth is the most of such a file that is read, in bytes.
+// longestBandwidth is how long such a file may be, in bytes.
 const longestBandwidth = 128
 
 // readBandwidth reads a limit from a file, which may be another than was meant:
-// what it has is not repeated. A FIFO that nobody writes to is an error, not a
-// wait.
+// what it has is not repeated.
 func readBandwidth(path string) (int64, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return 0, fmt.Errorf("S3DAEMON_BANDWIDTH: %w", err)
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, longestBandwidth))
+	_, text, err := secret.Read(path, longestBandwidth)
 	if err != nil {
 		return 0, fmt.Errorf("S3DAEMON_BANDWIDTH: %w", err)
 	}

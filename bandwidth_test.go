@@ -92,6 +92,11 @@ func TestBandwidthThatCannotBeRead(t *testing.T) {
 	if err := os.WriteFile(wrong, []byte("hunter2"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	held, err := os.OpenFile(fifo, os.O_RDWR, 0) // so that what reads it waits
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
 	for _, path := range []string{fifo, wrong, dir, filepath.Join(dir, "none")} {
 		setEnvironment(t, "S3DAEMON_BANDWIDTH="+path, "S3DAEMON_ATTEMPTS=0")
 		err := daemon(t.Context(), os.Stderr)

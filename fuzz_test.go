@@ -66,16 +66,17 @@ func FuzzBandwidth(f *testing.F) {
 		return bits, ""
 	}
 	_, mistake := said("no bandwidth")
+	_, tooLong := said(strings.Repeat("x", longestBandwidth+1))
 	f.Fuzz(func(t *testing.T, text string) {
 		bits, ok := bitsPerSecond(text)
 		if ok && bits != 0 && (bits < leastBandwidth || bits > mostBandwidth) {
 			t.Errorf("%q is %d bits per second", text, bits)
 		}
 		read, told := said(text)
-		if told != "" && told != mistake {
+		if told != "" && told != mistake && told != tooLong {
 			t.Errorf("of a file that holds %q it is said: %s", text, told)
 		}
-		if len(text) < longestBandwidth && strings.TrimSpace(text) == text && (told == "") != ok || told == "" && ok && read != bits {
+		if len(text) <= longestBandwidth && strings.TrimSpace(text) == text && (told == "") != ok || told == "" && ok && read != bits {
 			t.Errorf("%q is %d, %v, and in a file %d: %s", text, bits, ok, read, told)
 		}
 	})

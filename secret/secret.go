@@ -21,6 +21,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -109,7 +110,7 @@ func (f *File[T]) look() {
 
 // readAgain takes over what the file has now.
 func (f *File[T]) readAgain() error {
-	info, content, err := readFile(f.path)
+	info, content, err := Read(f.path, maxBytes)
 	if err != nil {
 		return err
 	}
@@ -122,26 +123,38 @@ func (f *File[T]) readAgain() error {
 	return nil
 }
 
-// readFile reads a file that is one, so that none of them blocks or is endless.
-func readFile(path string) (fs.FileInfo, []byte, error) {
+// Read reads a regular file of that many bytes at most. Any other is left alone,
+// also one that takes its place just then: a FIFO would be waited for, and what
+// is read of it is gone. The info is of what was read.
+func Read(path string, most int64) (fs.FileInfo, []byte, error) {
 	info, err := os.Stat(path)
+	if err == nil {
+		err = wantRegular(path, info)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
-	if !info.Mode().IsRegular() {
-		return nil, nil, fmt.Errorf("%s is not a regular file", path)
-	}
-	file, err := os.Open(path)
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer file.Close()
-	if info, err = file.Stat(); err != nil {
+	if info, err = file.Stat(); err == nil {
+		err = wantRegular(path, info)
+	}
+	if err != nil {
 		return nil, nil, err
 	}
-	content, err := io.ReadAll(io.LimitReader(file, maxBytes+1))
-	if err == nil && len(content) > maxBytes {
-		err = fmt.Errorf("%s has more than %d bytes", path, maxBytes)
+	content, err := io.ReadAll(io.LimitReader(file, most+1))
+	if err == nil && int64(len(content)) > most {
+		err = fmt.Errorf("%s has more than %d bytes", path, most)
 	}
 	return info, content, err
+}
+
+func wantRegular(path string, info fs.FileInfo) error {
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("%s is not a regular file", path)
+	}
+	return nil
 }

@@ -187,6 +187,56 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
+// TestReadSwapped has a FIFO that somebody holds open take the file's place and
+// make way again: nothing of it is read, and nobody waits for it.
+func TestReadSwapped(t *testing.T) {
+	dir := t.TempDir()
+	path, fifo, other := filepath.Join(dir, "secret"), filepath.Join(dir, "fifo"), filepath.Join(dir, "other")
+	write(t, path, "word")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	held, err := os.OpenFile(fifo, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := make(chan struct{})
+	var swapper, reader sync.WaitGroup
+	swapper.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if err := errors.Join(os.Rename(path, other), os.Rename(fifo, path), os.Rename(path, fifo), os.Rename(other, path)); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	var words, refused int
+	reader.Go(func() {
+		for range 50000 {
+			switch _, content, err := Read(path, 10); {
+			case err == nil && string(content) == "word":
+				words++
+			case err == nil || len(content) > 0:
+				t.Errorf("read %q, %v", content, err)
+			default:
+				refused++
+			}
+		}
+		close(stop)
+	})
+	reader.Wait()
+	swapper.Wait()
+	held.Close()
+	if words == 0 || refused == 0 {
+		t.Errorf("%d reads found the file, and %d did not", words, refused)
+	}
+}
+
 func TestExposed(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "secret")
 	write(t, path, "word")

@@ -5,15 +5,15 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
+
+	"github.com/lsst-dm/s3daemon/secret"
 )
 
 // Keys are credentials that the daemon's own configuration has, each as a value or as
@@ -64,7 +64,7 @@ const longestKey = 64 << 10
 // readKey reads a key from a file, less the newline at its end. Errors name the file
 // and not what it holds.
 func readKey(path string) (string, error) {
-	content, _, err := readRegular(path, longestKey)
+	_, content, err := secret.Read(path, longestKey)
 	if err != nil {
 		return "", err
 	}
@@ -198,9 +198,9 @@ const longestShared = 1 << 20
 func digestOf(files []string) (held digest, written time.Time) {
 	sum := sha256.New()
 	for _, path := range files {
-		content, at, err := readRegular(path, longestShared)
-		if at.After(written) {
-			written = at
+		info, content, err := secret.Read(path, longestShared)
+		if err == nil && info.ModTime().After(written) {
+			written = info.ModTime()
 		}
 		part := sha256.Sum256(content)
 		fmt.Fprintf(sum, "%t %x\n", err == nil, part)
@@ -216,29 +216,4 @@ func (o origin) exposed() []string {
 		configuration := path == os.Getenv("AWS_CONFIG_FILE") || slices.Contains(config.DefaultSharedConfigFiles, path)
 		return err != nil || configuration || !info.Mode().IsRegular() || info.Mode().Perm()&0o006 == 0
 	})
-}
-
-// readRegular reads a regular file of that many bytes at most. Any other is left
-// alone: a pipe can be read once only.
-func readRegular(path string, most int64) (content []byte, written time.Time, err error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, time.Time{}, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, time.Time{}, fmt.Errorf("%s is no regular file", path)
-	}
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, time.Time{}, err
-	}
-	defer f.Close()
-	content, err = io.ReadAll(io.LimitReader(f, most+1))
-	if err == nil && int64(len(content)) > most {
-		err = fmt.Errorf("%s is longer than %d bytes", path, most)
-	}
-	if err != nil {
-		return nil, time.Time{}, err
-	}
-	return content, info.ModTime(), nil
 }
