@@ -519,7 +519,7 @@ func TestStrangeHosts(t *testing.T) {
 	for _, host := range []string{
 		"localhost@evil.example", "localhost:80@evil.example", "evil@localhost", "evil:x@localhost:80", `localhost\.evil.example`, "localhost/evil.example",
 		"localhost?evil.example", "localhost#evil.example", "localhost evil.example", " localhost", "localhost ", "lo\x00calhost", "[localhost]:80", "[127.0.0.1",
-		"[::1", "::1]:80x", "127.0.0.1:80:evil.example", "127.0.0.1%00.evil.example", "127.0.0.1%2eevil.example", "http://localhost", "*", ".", ":80", "[]:80", "l\u043ecalhost",
+		"[::1", "::1]:80x", "127.0.0.1:80:evil.example", "127.0.0.1%00.evil.example", "127.0.0.1%2eevil.example", "http://localhost", "*", ".", ":80", "[]:80", "l\u043ecalhost", "",
 	} {
 		req := httptest.NewRequest("GET", "/healthz", nil)
 		req.Host = host

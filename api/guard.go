@@ -92,10 +92,10 @@ func crossOrigin(r *http.Request) bool {
 
 // ours reports whether the request's Host is a loopback name, the address that
 // the caller connected to, or a configured name. A Unix socket needs none:
-// no browser reaches it. Nor does a request without a Host, which only
-// HTTP/1.0 allows and no browser sends.
+// no browser reaches it. Nor does HTTP/1.0, which no browser speaks; in all that
+// came later a Host without a name is a foreign one.
 func ours(r *http.Request, configured map[string]bool) bool {
-	if r.Host == "" || overUnix(r) {
+	if overUnix(r) || r.Host == "" && !r.ProtoAtLeast(1, 1) {
 		return true
 	}
 	name := strings.ToLower(hostName(r.Host))

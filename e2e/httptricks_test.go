@@ -75,6 +75,7 @@ func TestHTTPTricks(t *testing.T) {
 		{"a value with a NUL", "GET /healthz" + head + "X: a\x00b\r\n\r\n", "400", 0},
 		{"two hosts", "GET /healthz" + head + "Host: evil.example\r\n\r\n", "400", 0},
 		{"no host", "GET /healthz HTTP/1.1\r\n\r\n", "400", 0},
+		{"a host without a name", "GET /healthz HTTP/1.1\r\nHost:\r\n\r\n", "403", 0},
 		{"a host that is none", "GET /healthz HTTP/1.1\r\nHost: a b\r\n\r\n", "400", 0},
 		{"a header of 1 MB", "GET /healthz" + head + "X: " + strings.Repeat("y", 1<<20) + "\r\n\r\n", "431", 0},
 		{"a target of 1 MB", "GET /" + strings.Repeat("y", 1<<20) + head + "\r\n", "431", 0},
