@@ -167,7 +167,7 @@ func TestRequestsInDoubt(t *testing.T) {
 		"chunked, and a length": {"POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked, "400"},
 		"HTTP/1.0":              {"GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", "200"},
 		"HTTP/1.0, chunked":     {"GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n", "200"},
-		"HTTP/2":                {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "404"},
+		"HTTP/2":                {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "403"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
