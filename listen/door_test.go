@@ -221,9 +221,9 @@ func TestLongestWaitingLeaves(t *testing.T) {
 	s.settled(t, 2, 1)
 	silent := s.call(t, "tcp")
 	s.settled(t, 2, 2)
-	slowHead := s.call(t, "tcp")
+	slowBody := s.call(t, "tcp") // waits anew from its head on
 	s.settled(t, 2, 3)
-	slowBody := s.call(t, "tcp")
+	slowHead := s.call(t, "tcp")
 	s.settled(t, 2, 4)
 	slowBody.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345")
 	await(t, "the head to be read", func() bool { return s.heads.Load() == 3 })
@@ -274,6 +274,7 @@ func TestNobodyLateLeaves(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	late.(*conn).since = time.Time{} // it is none that has hardly begun to wait
 	s.call(t, "tcp")
 	next := make(chan net.Conn)
 	go func() {
@@ -344,8 +345,8 @@ func TestAnswersThatLie(t *testing.T) {
 		if status, body := c.answer(t); status != 200 || len(body) != huge {
 			t.Errorf("an honest caller is answered %d, %d bytes", status, len(body))
 		}
+		await(t, "him to have left, and one who is lazy to be there", func() bool { return s.count()[0] == 1 })
 	}
-	await(t, "one to be left", func() bool { return s.count()[0] == 1 })
 	if n := testutil.ToFloat64(s.door.metrics.notTaken); n != 1 {
 		t.Errorf("%v were given up, want the one whose place was wanted", n)
 	}
@@ -375,6 +376,44 @@ func (l telling) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	l.taken <- struct{}{}
 	return c, err
+}
+
+// TestHardlyWaiting: who has just come is not closed for the next.
+func TestHardlyWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		door := NewDoor(Limits{Spare: 1}, nil)
+		ours, theirs := net.Pipe()
+		defer theirs.Close()
+		first, second := &conn{Conn: ours, door: door}, &conn{door: door}
+		door.enter(first)
+		go first.Read(make([]byte, 1))
+		time.Sleep(leastWait - time.Millisecond)
+		synctest.Wait()
+		if door.enter(second) {
+			t.Error("he had less than the time that he has in any case")
+		}
+		time.Sleep(time.Millisecond)
+		if !door.enter(second) {
+			t.Error("he keeps others out")
+		}
+	})
+}
+
+// TestAdmitWhoLeft: a request is not served whose connection was closed for
+// another just then.
+func TestAdmitWhoLeft(t *testing.T) {
+	ours, theirs := net.Pipe()
+	defer theirs.Close()
+	door := NewDoor(Limits{Callers: 1, Spare: 1}, nil)
+	c := &conn{Conn: ours, door: door}
+	door.enter(c)
+	c.Close()
+	if door.Admit(door.ConnContext(t.Context(), c)) {
+		t.Error("admitted")
+	}
+	if serving, waiting := door.counts(); serving != 0 || waiting != 0 {
+		t.Errorf("%d are served and %d wait, want nobody", serving, waiting)
+	}
 }
 
 // TestNoDoor admits what came another way.
@@ -431,4 +470,50 @@ func TestCrowdAtTheDoor(t *testing.T) {
 		}
 	}
 	await(t, "all to have left", func() bool { return s.count() == [2]int{} })
+}
+
+// TestDesks: no more requests are looked at at once than there are desks; each
+// makes room once it is served, is answered, has to send more, or ends.
+func TestDesks(t *testing.T) {
+	for name, leave := range map[string]func(c *conn){
+		"served":       func(c *conn) { c.door.Admit(c.door.ConnContext(t.Context(), c)) },
+		"answered":     func(c *conn) { c.Write([]byte("an answer")) },
+		"to send more": func(c *conn) { c.Read(make([]byte, 100)) },
+		"over":         func(c *conn) { c.CloseWrite() },
+		"gone":         func(c *conn) { c.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ours, theirs := net.Pipe()
+				defer theirs.Close()
+				c := &conn{Conn: ours, door: NewDoor(Limits{Callers: 1, Spare: 1}, nil)}
+				for range desks {
+					c.door.desks <- struct{}{}
+				}
+				c.door.enter(c)
+				go io.WriteString(theirs, "GET / HTTP/1.1")
+				read := make(chan string)
+				go func() {
+					p := make([]byte, 100)
+					n, _ := c.Read(p)
+					read <- string(p[:n])
+				}()
+				synctest.Wait()
+				select {
+				case <-read:
+					t.Error("it is looked at though all desks are taken")
+				default:
+				}
+				<-c.door.desks
+				if text := <-read; text != "GET / HTTP/1.1" {
+					t.Errorf("what came is %q", text)
+				}
+				go leave(c)
+				synctest.Wait()
+				if n := len(c.door.desks); n != desks-1 {
+					t.Errorf("%d desks are taken, want those of others, %d", n, desks-1)
+				}
+			})
+		})
+	}
 }
