@@ -61,7 +61,7 @@ type environment struct {
 	Endpoint       string `envconfig:"S3_ENDPOINT_URL" desc:"Base URL of the store, e.g. https://s3.example.org. Empty: Amazon S3, or what the AWS configuration says."`
 	Listen         string `envconfig:"S3DAEMON_LISTEN" default:"127.0.0.1:15556" desc:"Addresses to serve on, separated by commas: host:port (port 0 picks one) or unix:/path."`
 	Hosts          string `envconfig:"S3DAEMON_HOSTS" desc:"Names allowed in the Host header beside loopback ones and the address connected to, separated by commas."`
-	SocketMode     string `envconfig:"S3DAEMON_SOCKET_MODE" default:"0660" desc:"Mode of the unix:/ sockets in S3DAEMON_LISTEN, octal; who may write may connect."`
+	SocketMode     string `envconfig:"S3DAEMON_SOCKET_MODE" default:"0660" desc:"Mode of the unix:/ sockets that it serves on, octal; who may write may connect."`
 	SocketGroup    string `envconfig:"S3DAEMON_SOCKET_GROUP" desc:"Group of those sockets, a name or a number. Empty: the daemon's own."`
 	Users          string `envconfig:"S3DAEMON_UIDS" desc:"Users that may use the API over those sockets, names or numbers, separated by commas; root is none of them unless it is there. Empty: whoever may connect."`
 	TokenFile      string `envconfig:"S3DAEMON_TOKEN_FILE" desc:"File with bearer tokens, one a line, one of which the API wants over TCP; it is read again when it changes. The send command sends the first. Empty: it wants none."`
@@ -173,8 +173,8 @@ func (e environment) parse() (config, error) {
 	var p parser
 	cfg := config{
 		endpoint:       p.endpoint("S3_ENDPOINT_URL", e.Endpoint),
-		listen:         p.listen("S3DAEMON_LISTEN", orDefault("S3DAEMON_LISTEN", e.Listen)),
-		opsListen:      p.addresses("S3DAEMON_OPS_LISTEN", e.OpsListen),
+		listen:         p.listen("S3DAEMON_LISTEN", e.Listen),
+		opsListen:      p.listen("S3DAEMON_OPS_LISTEN", e.OpsListen),
 		hosts:          list(e.Hosts),
 		socket:         listen.Socket{Mode: p.mode("S3DAEMON_SOCKET_MODE", e.SocketMode), Group: p.group("S3DAEMON_SOCKET_GROUP", e.SocketGroup)},
 		users:          p.users("S3DAEMON_UIDS", e.Users),

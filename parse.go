@@ -153,18 +153,14 @@ func (p *parser) roots(name, text string) []string {
 	return roots
 }
 
-// listen reads addresses to listen on, at least one.
+// listen reads addresses to listen on. A list of nothing is a mistake: who wrote
+// it asks somewhere, and nobody would answer.
 func (p *parser) listen(name, text string) []string {
-	addrs := p.addresses(name, text)
-	if len(addrs) == 0 {
+	text = orDefault(name, text)
+	addrs := list(text)
+	if text != "" && len(addrs) == 0 {
 		p.mistake(name, "names no address")
 	}
-	return addrs
-}
-
-// addresses reads addresses to listen on.
-func (p *parser) addresses(name, text string) []string {
-	addrs := list(text)
 	for _, a := range addrs {
 		if path, ok := strings.CutPrefix(a, "unix:"); ok {
 			if !strings.HasPrefix(path, "/") {
