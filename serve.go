@@ -32,7 +32,8 @@ const lastAnswersTimeout = 2 * time.Second
 // the pushes in flight; what has not ended stays in the journal. Those who ask
 // at S3DAEMON_OPS_LISTEN are answered until the end. It calls ready with the
 // addresses of the API once it accepts connections. The limit may be changed
-// meanwhile. It returns an error if it could not start, or could not deliver what it was told to before the end.
+// meanwhile. It returns an error if it could not start, or could not deliver
+// what it was told to before the end.
 func serve(ctx context.Context, cfg config, limit *transport.Bandwidth, log *slog.Logger, ready func([]string)) (err error) {
 	registry := newRegistry()
 	kept, err := journal.Open(journal.Config{

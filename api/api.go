@@ -93,8 +93,7 @@ type api struct {
 // New returns the handler of the whole interface, and one that has health and
 // metrics alone, for whoever can reach it, under any name.
 func New(cfg Config) (whole, ops http.Handler) {
-	whole, ops = newRouters(cfg)
-	return whole, ops
+	return newRouters(cfg)
 }
 
 func newRouters(cfg Config) (whole, ops chi.Router) {

@@ -75,7 +75,7 @@ func (p Places) Check(d Destination) error {
 
 func (p pattern) hasBucket(name string) bool {
 	// path.Match has a character that no '*' or '?' stands for, and it is '/'.
-	slashes := strings.NewReplacer(":", "/")
-	matched, _ := path.Match(slashes.Replace(p.bucket), slashes.Replace(name)) // badPattern has looked at it
+	slashes := func(text string) string { return strings.ReplaceAll(text, ":", "/") }
+	matched, _ := path.Match(slashes(p.bucket), slashes(name)) // badPattern has looked at it
 	return matched
 }
