@@ -312,7 +312,7 @@ func TestNobodyLateLeaves(t *testing.T) {
 	}
 
 	// Nor does the newcomer keep the listener from being closed.
-	s.call(t, "tcp")
+	outside := s.call(t, "tcp")
 	ended := make(chan error)
 	go func() {
 		_, err := guarded.Accept()
@@ -325,6 +325,7 @@ func TestNobodyLateLeaves(t *testing.T) {
 	if err := <-ended; err == nil {
 		t.Error("a newcomer came in through a closed door")
 	}
+	outside.closed(t)
 	c.Close()
 }
 
@@ -397,6 +398,84 @@ func TestHardlyWaiting(t *testing.T) {
 			t.Error("he keeps others out")
 		}
 	})
+}
+
+// TestWhoIsPassedOver: behind one of whom the daemon has yet to look at what he
+// sent, the next makes room.
+func TestWhoIsPassedOver(t *testing.T) {
+	door := NewDoor(Limits{Spare: 2}, nil)
+	first, second := &conn{door: door}, &conn{door: door}
+	for _, c := range []*conn{first, second} {
+		ours, theirs := net.Pipe()
+		defer theirs.Close()
+		c.Conn = ours
+		door.enter(c)
+		c.since = time.Time{}
+	}
+	second.reading.Store(true)
+	if !door.enter(&conn{door: door}) || first.place == nil || second.place != nil {
+		t.Errorf("the first left: %v; the second: %v", first.place == nil, second.place == nil)
+	}
+}
+
+// TestWhoWaits: the daemon waits for a caller while it reads and nothing of his
+// is there, while his answer lies, and once that is over.
+func TestWhoWaits(t *testing.T) {
+	s := &site{}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	s.addr = l.Addr().String()
+	pair := func() (*conn, *caller) {
+		theirs := s.call(t, "tcp")
+		ours, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { ours.Close() })
+		return &conn{Conn: ours, door: NewDoor(Limits{Spare: 1}, nil)}, theirs
+	}
+	want := func(c *conn, waits bool, when string) {
+		t.Helper()
+		if c.waits() != waits {
+			t.Errorf("%s: the daemon waits for him: %v", when, !waits)
+		}
+	}
+
+	for _, tt := range []struct {
+		what string
+		do   func(*caller)
+	}{
+		{"what he sent has come", func(c *caller) { c.send("x") }},
+		{"he has hung up", func(c *caller) { c.Close() }},
+	} {
+		c, theirs := pair()
+		want(c, false, "nobody has looked at him yet")
+		c.reading.Store(true) // and Read is late
+		want(c, true, "nothing has come")
+		tt.do(theirs)
+		await(t, tt.what, c.arrived)
+		want(c, false, tt.what)
+	}
+
+	c, theirs := pair()
+	const huge = 64 << 20 // more than lies between the two
+	written := make(chan error)
+	go func() {
+		_, err := c.Write(make([]byte, huge))
+		written <- err
+	}()
+	await(t, "the answer to lie", func() bool { return c.lying() > 0 })
+	want(c, true, "his answer lies")
+	go io.CopyN(io.Discard, theirs, huge)
+	if err := <-written; err != nil {
+		t.Fatal(err)
+	}
+	want(c, false, "he took it")
+	c.CloseWrite()
+	want(c, true, "nothing more is said to him")
 }
 
 // TestAdmitWhoLeft: a request is not served whose connection was closed for
