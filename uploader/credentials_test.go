@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -181,7 +182,15 @@ func TestCredentialsEnd(t *testing.T) {
 		s.wantKey(t, "second") // renewed beside that request
 
 		s.gives.Store(nil)
-		time.Sleep(time.Hour - 5*time.Second)
+		time.Sleep(time.Hour - time.Minute)
+		begun := s.asked.Load()
+		for range 110 {
+			s.wantKey(t, "second")
+			time.Sleep(lookEvery / 2)
+		}
+		if n := s.asked.Load() - begun; n < 5 || n > 6 {
+			t.Errorf("in 55 s of their last minute the source was asked %d times", n)
+		}
 		s.wantKey(t, "second") // to its last moment
 		time.Sleep(6 * time.Second)
 		_, _, err := s.sign(t)
@@ -283,6 +292,10 @@ func TestCredentialsThatAreTakenAgain(t *testing.T) {
 		s.judge(t.Context(), number, refusal(503, "SlowDown")) // which says nothing of them
 		if _, _, problem := s.state(); problem == nil {
 			t.Error("no problem after a refusal")
+		}
+		s.judge(t.Context(), number+1, nil)
+		if _, _, problem := s.state(); problem == nil {
+			t.Error("no problem since others were taken")
 		}
 		s.judge(t.Context(), number, nil)
 		if _, _, problem := s.state(); problem != nil || s.timesItCame.Load() != 1 {
@@ -491,5 +504,24 @@ func TestEndpointsWithPasswords(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestExposed tells which files others can read or write: of those with secrets.
+func TestExposed(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("AWS_CONFIG_FILE", dir+"/config")
+	from := origin{files: []string{dir + "/none", dir}}
+	for name, mode := range map[string]os.FileMode{"mine": 0o600, "ours": 0o660, "read": 0o604, "written": 0o602, "config": 0o666} {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Chmod(path, mode)); err != nil {
+			t.Fatal(err)
+		}
+		from.files = append(from.files, path)
+	}
+	got := from.exposed()
+	slices.Sort(got)
+	if want := []string{dir + "/read", dir + "/written"}; !slices.Equal(got, want) {
+		t.Errorf("exposed are %q, want %q", got, want)
 	}
 }
