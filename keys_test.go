@@ -43,8 +43,8 @@ func TestKeys(t *testing.T) {
 		{"empty", "is empty", map[string]string{"AWS_ACCESS_KEY_ID_FILE": id, "AWS_SECRET_ACCESS_KEY_FILE": in("empty", "\n")}, uploader.Keys{}},
 		{"white space", "holds white space", map[string]string{"AWS_ACCESS_KEY_ID_FILE": id, "AWS_SECRET_ACCESS_KEY_FILE": in("space", secret+" "+secret)}, uploader.Keys{}},
 		{"two lines", "holds white space", map[string]string{"AWS_ACCESS_KEY_ID_FILE": id, "AWS_SECRET_ACCESS_KEY_FILE": in("lines", secret+"\n\n")}, uploader.Keys{}},
-		{"too long", "is longer than", map[string]string{"AWS_ACCESS_KEY_ID_FILE": id, "AWS_SECRET_ACCESS_KEY_FILE": in("long", strings.Repeat(secret, 10_000))}, uploader.Keys{}},
-		{"a directory", "is no regular file", map[string]string{"AWS_ACCESS_KEY_ID_FILE": id, "AWS_SECRET_ACCESS_KEY_FILE": dir}, uploader.Keys{}},
+		{"too long", "has more than", map[string]string{"AWS_ACCESS_KEY_ID_FILE": id, "AWS_SECRET_ACCESS_KEY_FILE": in("long", strings.Repeat(secret, 10_000))}, uploader.Keys{}},
+		{"a directory", "is not a regular file", map[string]string{"AWS_ACCESS_KEY_ID_FILE": id, "AWS_SECRET_ACCESS_KEY_FILE": dir}, uploader.Keys{}},
 		{"a value for a path", "AWS_SECRET_ACCESS_KEY_FILE: it is not the absolute path", map[string]string{"AWS_ACCESS_KEY_ID_FILE": id, "AWS_SECRET_ACCESS_KEY_FILE": secret}, uploader.Keys{}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
