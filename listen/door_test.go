@@ -583,6 +583,12 @@ func TestDesks(t *testing.T) {
 					t.Error("it is looked at though all desks are taken")
 				default:
 				}
+				served, caller := net.Pipe()
+				go caller.Write([]byte("x"))
+				look := &conn{Conn: served, door: c.door} // whether he hangs up, which takes no desk
+				if n, err := look.Read(make([]byte, 1)); n != 1 || err != nil {
+					t.Errorf("a look for a hang-up: %d bytes, %v", n, err)
+				}
 				<-c.door.desks
 				if text := <-read; text != "GET / HTTP/1.1" {
 					t.Errorf("what came is %q", text)

@@ -85,7 +85,7 @@ func (f *File[T]) Exposed() bool {
 // look reads the file anew if it has changed and it is time to look.
 func (f *File[T]) look() {
 	now := time.Now()
-	if since := now.Sub(f.looked); 0 <= since && since < lookEvery {
+	if now.Sub(f.looked) < lookEvery {
 		return
 	}
 	f.looked = now

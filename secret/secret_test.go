@@ -285,3 +285,51 @@ func TestGetAtOnce(t *testing.T) {
 		t.Errorf("in the end: %q", got)
 	}
 }
+
+// TestChangesThatHardlyShow: another file of one size and time, and one written
+// over within a step of the file system's clock, are read all the same; and what
+// is missing twice is told twice.
+func TestChangesThatHardlyShow(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "secret")
+	write := func(path, content string, at time.Time) {
+		t.Helper()
+		if err := errors.Join(os.WriteFile(path, []byte(content), 0o600), os.Chtimes(path, at, at)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rename := func(from, to string) {
+		t.Helper()
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	long := time.Now().Add(-time.Hour)
+	write(path, "one", long)
+	bad := 0
+	f, err := Open(path, func(content []byte) (string, error) { return string(content), nil }, func(error) { bad++ })
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := func(content string, told int) {
+		t.Helper()
+		f.looked = time.Time{} // longer than a second ago
+		if got := f.Get(); got != content || bad != told {
+			t.Errorf("it is %q, told %d times, want %q and %d", got, bad, content, told)
+		}
+	}
+	write(dir+"/next", "two", long)
+	rename(dir+"/next", path)
+	want("two", 0)
+	now := time.Now()
+	write(path, "six", now)
+	want("six", 0)
+	write(path, "ten", now)
+	want("ten", 0)
+	for n := range 2 {
+		rename(path, dir+"/away")
+		want("ten", n+1)
+		rename(dir+"/away", path)
+		want("ten", n+1)
+	}
+}
