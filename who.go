@@ -39,13 +39,17 @@ func connected(ctx context.Context, c net.Conn) context.Context {
 	return api.WithUser(ctx, uid)
 }
 
-// warnOfAddress says who else may reach an address than was perhaps meant.
+// warnOfAddress says who else may reach an address than was perhaps meant, or be
+// reached there.
 func warnOfAddress(cfg config, l net.Listener, log *slog.Logger) {
+	address := listen.Address(l)
 	tcp, ok := l.Addr().(*net.TCPAddr)
 	if !ok {
+		if dir := listen.Replaceable(l.Addr().String()); dir != "" {
+			log.Warn("every user of this host can put a socket of his own in the place of this one, and be asked instead: take the right to write to the directory away (chmod o-w), or choose another", "address", address, "directory", dir)
+		}
 		return
 	}
-	address := listen.Address(l)
 	switch {
 	case !tcp.IP.IsLoopback() && cfg.tokenFile != "":
 		log.Warn("other hosts can reach this address, and as it is plain HTTP whoever is on the way can read the token, and then push any file that the daemon may read", "address", address)

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strings"
 	"syscall"
 )
@@ -48,28 +47,7 @@ func open(addr string, s Socket) (net.Listener, error) {
 	if !isUnix {
 		return net.Listen("tcp", addr)
 	}
-	l, err := s.open(path)
-	if errors.Is(err, syscall.EADDRINUSE) && abandoned(path) {
-		if err := os.Remove(path); err != nil {
-			return nil, err
-		}
-		return s.open(path)
-	}
-	return l, err
-}
-
-// abandoned reports whether the path is a socket that nobody listens on, as a
-// killed daemon leaves behind.
-func abandoned(path string) bool {
-	info, err := os.Lstat(path)
-	if err != nil || info.Mode().Type() != os.ModeSocket {
-		return false
-	}
-	c, err := net.Dial("unix", path)
-	if err == nil {
-		c.Close()
-	}
-	return errors.Is(err, syscall.ECONNREFUSED)
+	return s.open(path)
 }
 
 func explain(addr string, err error) error {

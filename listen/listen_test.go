@@ -37,6 +37,13 @@ func TestSocket(t *testing.T) {
 	if got, err := os.ReadFile(path); err != nil || string(got) != "precious" {
 		t.Errorf("the file: %q, %v", got, err)
 	}
+	empty := t.TempDir()
+	if _, err := All([]string{"unix:" + empty}, own); err == nil {
+		t.Error("a directory was taken for a socket left behind")
+	}
+	if _, err := os.Stat(empty); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestAllOrNone: the address that can be had is free again after one that

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 )
@@ -20,7 +21,14 @@ const nobody = 65534
 // follows, and says how that went.
 const dialFlag = "dial-as-somebody"
 
+// swapFlag makes it one that puts a link to the second path in the place of each
+// socket that turns up at the first.
+const swapFlag = "swap-for-a-link"
+
 func TestMain(m *testing.M) {
+	if len(os.Args) == 4 && os.Args[1] == swapFlag {
+		swap(os.Args[2], os.Args[3])
+	}
 	if len(os.Args) == 3 && os.Args[1] == dialFlag {
 		c, err := net.Dial("unix", os.Args[2])
 		if err != nil {
@@ -39,6 +47,16 @@ func as(t *testing.T, uid, gid uint32, path string) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe", dialFlag, path)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: gid}, Pdeathsig: syscall.SIGKILL}
 	return cmd
+}
+
+func swap(path, victim string) {
+	os.Stdout.WriteString("ready")
+	var is syscall.Stat_t
+	for {
+		if syscall.Lstat(path, &is) == nil && is.Mode&syscall.S_IFMT == syscall.S_IFSOCK && syscall.Rename(path, path+".away") == nil {
+			syscall.Symlink(victim, path)
+		}
+	}
 }
 
 // openDir returns a directory that other users may enter.
@@ -142,6 +160,138 @@ func TestSocketIsNeverWider(t *testing.T) {
 	}
 	if out, err := as(t, nobody, nobody, path).CombinedOutput(); err == nil || !strings.Contains(string(out), "permission denied") {
 		t.Errorf("before it has its group a stranger gets %s, %v", out, err)
+	}
+}
+
+// TestSocketSwapped has another user, who may write to the directory, put a link
+// to a file of ours in the place of the socket at any moment: the file keeps its
+// mode and its group.
+func TestSocketSwapped(t *testing.T) {
+	dir := openDir(t)
+	shared, victim := filepath.Join(dir, "shared"), filepath.Join(dir, "victim")
+	if err := errors.Join(os.WriteFile(victim, nil, 0o600), os.Mkdir(shared, 0), os.Chmod(shared, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(shared, "socket")
+	swapper := exec.Command("/proc/self/exe", swapFlag, path, victim)
+	swapper.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}, Pdeathsig: syscall.SIGKILL}
+	said, err := swapper.StdoutPipe()
+	if err == nil {
+		err = swapper.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer swapper.Wait()
+	defer swapper.Process.Kill()
+	if _, err := said.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	noticed, linked := 0, 0
+	for range 3000 {
+		l, err := All([]string{"unix:" + path}, Socket{Mode: 0o666, Group: nobody})
+		if errors.Is(err, errReplaced) {
+			noticed++
+		} else if err != nil && !errors.Is(err, syscall.EADDRINUSE) { // by a link of the round before
+			t.Fatal(err)
+		}
+		Close(l)
+		if now, err := os.Lstat(path); err == nil && now.Mode().Type() == fs.ModeSymlink {
+			linked++
+		}
+		os.Remove(path)
+		os.Remove(path + ".away")
+		info, err := os.Stat(victim)
+		if err != nil || info.Mode() != 0o600 || info.Sys().(*syscall.Stat_t).Gid != 0 {
+			t.Fatalf("the file is %v, of the group %d: %v", info.Mode(), info.Sys().(*syscall.Stat_t).Gid, err)
+		}
+	}
+	t.Logf("of 3000 sockets %d were found to be swapped before they had their mode, and %d links were left", noticed, linked)
+}
+
+// TestSocketAbandonedToMany has several find the same dead socket at the same
+// moment: one of them gets the path, and nobody takes it away from that one.
+func TestSocketAbandonedToMany(t *testing.T) {
+	for range 100 {
+		path := filepath.Join(t.TempDir(), "socket")
+		dead, err := bindShut(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dead.Close()
+		var won atomic.Int32
+		var daemons sync.WaitGroup
+		var mu sync.Mutex
+		var all []net.Listener
+		for range 4 {
+			daemons.Go(func() {
+				l, err := All([]string{"unix:" + path}, own)
+				if err == nil {
+					won.Add(1)
+				} else if !errors.Is(err, syscall.EADDRINUSE) {
+					t.Error(err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				all = append(all, l...)
+			})
+		}
+		daemons.Wait()
+		c, err := net.Dial("unix", path)
+		if err != nil || won.Load() != 1 {
+			t.Errorf("%d daemons have the path: %v", won.Load(), err)
+		} else {
+			c.Close()
+		}
+		Close(all)
+	}
+}
+
+// TestSocketOfAnother: who has lost his name to another leaves it to him.
+func TestSocketOfAnother(t *testing.T) {
+	address := "unix:" + filepath.Join(t.TempDir(), "socket")
+	open := func() []net.Listener {
+		t.Helper()
+		l, err := All([]string{address}, own)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	first := open()
+	if err := os.Remove(first[0].Addr().String()); err != nil { // as what cleans /tmp does
+		t.Fatal(err)
+	}
+	second := open()
+	Close(first)
+	Close(first) // a second time, when its number is free
+	c, err := net.Dial("unix", second[0].Addr().String())
+	if err != nil {
+		t.Fatalf("the second is gone with the first: %v", err)
+	}
+	c.Close()
+	Close(second)
+}
+
+func TestReplaceable(t *testing.T) {
+	dir := t.TempDir()
+	inner := filepath.Join(dir, "a", "b")
+	if err := os.MkdirAll(inner, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		outer, inner fs.FileMode
+		want         string
+	}{
+		{0o755, 0o755, ""}, {0o775, 0o770, ""}, {0o755, 0o777, inner}, {0o777, 0o755, filepath.Dir(inner)}, {0o702, 0o755, filepath.Dir(inner)},
+		{0o777 | fs.ModeSticky, 0o755, ""}, {0o755, 0o777 | fs.ModeSticky, ""},
+	} {
+		if err := errors.Join(os.Chmod(filepath.Dir(inner), tc.outer), os.Chmod(inner, tc.inner)); err != nil {
+			t.Fatal(err)
+		}
+		if got := Replaceable(filepath.Join(inner, "socket")); got != tc.want {
+			t.Errorf("%v, %v: %q, want %q", tc.outer, tc.inner, got, tc.want)
+		}
 	}
 }
 
