@@ -43,12 +43,16 @@ type fakePusher struct {
 	takes   time.Duration
 }
 
-func (f *fakePusher) Push(_ context.Context, r push.Request, opts push.Options) (push.Receipt, error) {
+func (f *fakePusher) Push(ctx context.Context, r push.Request, opts push.Options) (push.Receipt, error) {
 	if f.fault != nil {
 		panic(f.fault)
 	}
 	f.got, f.opts = r, opts
-	<-time.After(f.takes)
+	select {
+	case <-time.After(f.takes):
+	case <-ctx.Done(): // its caller has hung up, as far as the daemon knows
+		return push.Receipt{}, ctx.Err()
+	}
 	return f.receipt, f.err
 }
 
