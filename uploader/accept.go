@@ -28,7 +28,7 @@ const journalRetryAfter = 5 * time.Second
 func (u *Uploader) Push(ctx context.Context, req push.Request, opts push.Options) (push.Receipt, error) {
 	dest, err := req.Check()
 	if err == nil {
-		err = u.places.Check(dest)
+		err = u.checkPlace(dest)
 	}
 	if err != nil {
 		return push.Receipt{}, u.refuse(req, err)

@@ -3,7 +3,6 @@ package uploader
 import (
 	"context"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -36,6 +35,7 @@ var answerLimits = struct {
 // without the gate before it, each on a connection of its own.
 type client struct {
 	s3          *s3.Client
+	base        *url.URL // the endpoint; nil with Amazon
 	credentials *credentials
 	wire, asker *transport.Transport
 }
@@ -74,14 +74,18 @@ func newClient(ctx context.Context, cfg Config, dialer *transport.Dialer, dial t
 		return nil, err
 	}
 	wire := transport.New(connections)
+	var base *url.URL
+	var wrong error
 	made := s3.NewFromConfig(shared, func(o *s3.Options) {
 		o.HTTPClient = plain{wire}
 		if o.BaseEndpoint != nil {
+			base, wrong = parseEndpoint(*o.BaseEndpoint)
 			o.UsePathStyle = true // virtual hosts need DNS that custom stores seldom have
-			// Sessions are for S3 Express, which is Amazon's alone, and would be
-			// requests that take no slot.
-			o.DisableS3ExpressSessionAuth = aws.Bool(true)
+			o.EndpointResolverV2 = resolver{base, o.Region}
+			o.AuthSchemePreference = nil // there is one
 		}
+		// Sessions are for S3 Express, and would be requests that take no slot.
+		o.DisableS3ExpressSessionAuth = aws.Bool(true)
 		o.Credentials = keys
 		o.Retryer = aws.NopRetryer{} // delivery.request retries, by retryPolicy
 		// We bring checksums of our own. The SDK's default is a trailer that
@@ -91,27 +95,10 @@ func newClient(ctx context.Context, cfg Config, dialer *transport.Dialer, dial t
 		o.ContinueHeaderThresholdBytes = -1 // 100-continue costs a round trip
 		o.Logger = logging.Nop{}
 	})
-	if err := checkEndpoint(made.Options().BaseEndpoint); err != nil {
-		return nil, err
+	if wrong != nil {
+		return nil, wrong
 	}
 	connections.Connections, connections.Once = mostQuestions, true
 	connections.Dial = dialer.Dial
-	return &client{s3: made, credentials: keys, wire: wire, asker: transport.New(connections)}, nil
-}
-
-// checkEndpoint looks at an endpoint that the AWS configuration may have brought. What
-// is wrong with it is not repeated, for it may hold a password.
-func checkEndpoint(endpoint *string) error {
-	if endpoint == nil {
-		return nil
-	}
-	const from = "the endpoint of the store (S3_ENDPOINT_URL, or AWS_ENDPOINT_URL, AWS_ENDPOINT_URL_S3 and endpoint_url of the AWS configuration)"
-	u, err := url.Parse(*endpoint)
-	switch {
-	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
-		return errors.New(from + " is not a URL such as https://s3.example.org")
-	case u.User != nil:
-		return errors.New(from + " has a user or password in it, which no store is asked with")
-	}
-	return nil
+	return &client{s3: made, base: base, credentials: keys, wire: wire, asker: transport.New(connections)}, nil
 }

@@ -17,7 +17,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go"
-	"github.com/aws/smithy-go/encoding/httpbinding"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
@@ -25,8 +24,8 @@ import (
 // costs about as much CPU as all the rest of a small push; DESIGN.md has the
 // figures. Signer, credentials and the types of errors are the SDK's. It serves
 // stores at an endpoint of their own, by path and Signature Version 4; at
-// Amazon's own endpoints the SDK knows more (virtual hosts, access points, S3
-// Express), and makes all requests.
+// Amazon's own endpoints the SDK knows more (virtual hosts, access points), and
+// makes all requests.
 type putter struct {
 	options s3.Options
 	base    *url.URL
@@ -35,13 +34,9 @@ type putter struct {
 }
 
 // newPutter returns nil where the SDK is to make the requests.
-func newPutter(o s3.Options) *putter {
-	if o.BaseEndpoint == nil {
+func newPutter(o s3.Options, base *url.URL) *putter {
+	if base == nil {
 		return nil
-	}
-	base, err := url.Parse(strings.TrimRight(*o.BaseEndpoint, "/"))
-	if err != nil || base.Host == "" {
-		return nil // the SDK will say what is wrong with it
 	}
 	return &putter{options: o, base: base, signer: v4.NewSigner(func(s *v4.SignerOptions) {
 		s.DisableURIPathEscaping = true // S3 signs the path as it is sent
@@ -66,7 +61,7 @@ func (p *putter) exchange(ctx context.Context, in *s3.PutObjectInput, signed str
 		return nil, err
 	}
 	now := time.Now().Add(time.Duration(p.skew.Load()))
-	if err := p.signer.SignHTTP(ctx, credentials, req, signed, "s3", p.options.Region, now); err != nil {
+	if err := p.signer.SignHTTP(ctx, credentials, req, signed, signedAs, p.options.Region, now); err != nil {
 		return nil, err
 	}
 	resp, err := p.options.HTTPClient.Do(req)
@@ -96,11 +91,7 @@ func (p *putter) exchange(ctx context.Context, in *s3.PutObjectInput, signed str
 
 // request builds the request, unsigned.
 func (p *putter) request(ctx context.Context, in *s3.PutObjectInput, signed string) *http.Request {
-	u := *p.base
-	path := "/" + *in.Bucket + "/" + *in.Key
-	u.Path = p.base.Path + path
-	u.RawPath = p.base.EscapedPath() + httpbinding.EscapePath(path, false)
-
+	u := inPath(p.base, *in.Bucket+"/"+*in.Key)
 	h := make(http.Header, 12)
 	h["User-Agent"] = []string{"s3daemon"}
 	h["X-Amz-Content-Sha256"] = []string{signed}
@@ -125,7 +116,7 @@ func (p *putter) request(ctx context.Context, in *s3.PutObjectInput, signed stri
 		h.Set("X-Amz-Meta-"+name, value)
 	}
 	req := &http.Request{
-		Method: http.MethodPut, URL: &u, Host: u.Host, Header: h, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Method: http.MethodPut, URL: u, Host: u.Host, Header: h, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Body: io.NopCloser(in.Body), ContentLength: *in.ContentLength,
 	}
 	if req.ContentLength == 0 {

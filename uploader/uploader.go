@@ -178,13 +178,17 @@ func newUploader(ctx context.Context, cfg Config) (*Uploader, error) {
 		return nil, err
 	}
 	options := made.s3.Options()
-	u.name, u.client, u.wire, u.asker, u.putter = endpointName(options), made.s3, made.wire, made.asker, newPutter(options)
+	u.name, u.client, u.wire, u.asker, u.putter = endpointName(options), made.s3, made.wire, made.asker, newPutter(options, made.base)
+	u.base = made.base
 	u.credentials = made.credentials
 	u.credentials.came = u.credentialsCame
 	u.files = source.New(source.Rules{Roots: cfg.Roots, Guarded: slices.Concat(cfg.Guarded, u.credentials.files())})
 	u.path = u.pathTo
-	if endpoint := options.BaseEndpoint; endpoint != nil {
-		u.base, _ = url.Parse(*endpoint) // where it is none, each request says so
+	if u.warmup != (push.Destination{}) {
+		if err := u.checkBucket(u.warmup); err != nil {
+			u.stop()
+			return nil, fmt.Errorf("S3DAEMON_WARMUP: %w", err)
+		}
 	}
 	u.metrics = newMetrics(cfg.Metrics, u, cfg.MaxConnections)
 	cfg.Metrics.MustRegister(connectionCollector{u.wire, dialer.TCP(), cfg.Bandwidth})

@@ -129,7 +129,7 @@ func (u *Uploader) record(e *entry, t *task) (*journal.Record, error) {
 func (u *Uploader) destinationOf(r *journal.Record) (push.Destination, error) {
 	dest, err := push.ParseDestination(r.Request.Destination)
 	if err == nil {
-		err = u.places.Check(dest)
+		err = u.checkPlace(dest)
 	}
 	return dest, err
 }
