@@ -12,7 +12,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/lsst-dm/s3daemon/api"
 	"github.com/lsst-dm/s3daemon/journal"
@@ -70,7 +69,7 @@ func serve(ctx context.Context, cfg config, limit *transport.Bandwidth, log *slo
 	}
 	whole.Handler, ops.Handler = api.New(api.Config{
 		Pusher: up, Queue: up, Version: version, Hosts: cfg.hosts, Users: cfg.users, Tokens: tokens, OpenAPI: openAPI, Admit: whole.door.Admit,
-		Scrape: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), Registry: registry, Log: log,
+		Scrape: &scrape{from: registry}, Registry: registry, Log: log,
 	})
 	whole.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
 	ops.ErrorLog = whole.ErrorLog

@@ -2,6 +2,7 @@ package listen
 
 import (
 	"container/list"
+	"context"
 	"errors"
 	"net"
 	"os"
@@ -85,6 +86,14 @@ func (c *conn) Read(p []byte) (int, error) {
 		c.atDesk.Store(true)
 	}
 	return n, err
+}
+
+// Yield lets others be looked at while the request with that context, which
+// Admit is not asked about, waits for something.
+func Yield(ctx context.Context) {
+	if c, ok := ctx.Value(connKey{}).(*conn); ok {
+		c.leaveDesk()
+	}
 }
 
 // leaveDesk makes room for the next request: this one is served now, or waits

@@ -556,6 +556,7 @@ func TestCrowdAtTheDoor(t *testing.T) {
 func TestDesks(t *testing.T) {
 	for name, leave := range map[string]func(c *conn){
 		"served":       func(c *conn) { c.door.Admit(c.door.ConnContext(t.Context(), c)) },
+		"to wait":      func(c *conn) { Yield(c.door.ConnContext(t.Context(), c)) },
 		"answered":     func(c *conn) { c.Write([]byte("an answer")) },
 		"to send more": func(c *conn) { c.Read(make([]byte, 100)) },
 		"over":         func(c *conn) { c.CloseWrite() },

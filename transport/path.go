@@ -153,10 +153,25 @@ type Totals struct {
 func (t *Transport) Totals() Totals {
 	p := t.pool
 	p.mu.Lock()
-	defer p.unlock()
-	all := p.sumLocked()
+	all, count := p.departed, p.count
+	var members []*member
+	for _, at := range p.places {
+		switch m := at.member; {
+		case m == nil:
+		case m.state == busy:
+			members = append(members, m)
+		default:
+			all = sum(all, m.info)
+		}
+	}
+	p.unlock()
+	for _, m := range members { // without the lock, as above
+		if info, ok := infoOf(m.conn); ok {
+			all = sum(all, info)
+		}
+	}
 	return Totals{
-		Dials: p.count.dials, DialFailures: p.count.failures, Lost: p.count.lost, Refreshed: p.count.refreshed, Reused: p.count.reused,
+		Dials: count.dials, DialFailures: count.failures, Lost: count.lost, Refreshed: count.refreshed, Reused: count.reused,
 		Retransmits: all.Retransmits, BufferLimited: all.BufferLimited, ReceiverLimited: all.ReceiverLimited, AckedBytes: all.Acked,
 	}
 }
