@@ -10,8 +10,8 @@ import (
 
 // guardedPaths returns what no push reads, whatever leads there: the daemon's
 // own data, and where credentials are, of this daemon or of another program of
-// its user. Files are there beside their directories where somebody may have
-// given them other names (hard links).
+// its user. Files are there beside their directories where they may be links to
+// elsewhere, or must be known whatever else is in the directory.
 func guardedPaths(cfg config, getenv func(string) string) []string {
 	paths := []string{cfg.dataDir, filepath.Join(cfg.dataDir, "journal.db"),
 		"/run/secrets", "/var/run/secrets"} // of containers and pods

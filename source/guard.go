@@ -18,6 +18,9 @@ const (
 	// that is away: then what was known last counts, and no file of theirs can be
 	// read anyway.
 	askPatience = 100 * time.Millisecond
+	// mostKnown is how many files and directories of a guarded place are looked at
+	// to know them under other names.
+	mostKnown = 2000
 )
 
 // guard has the files and directories that are never read, whatever leads there.
@@ -38,7 +41,9 @@ type place struct {
 type spot struct {
 	at   time.Time // when that was asked
 	dirs []string  // paths without links; what is in one of them belongs to the place
-	file fileID    // of a file; zero: it is none
+	// files are those of the place, as far as they are known: they have other names
+	// where somebody has linked or mounted them, or a directory above them.
+	files map[fileID]bool
 }
 
 // fileID tells files apart, whatever their names.
@@ -61,15 +66,10 @@ func findSpot(path string) (spot, error) {
 	if err != nil {
 		return spot{}, err
 	}
-	info, err := os.Stat(real)
-	if err != nil {
+	if _, err := os.Lstat(real); err != nil { // another has just taken its place
 		return spot{}, err
 	}
-	s := spot{dirs: []string{real}}
-	if info.Mode().IsRegular() {
-		id := identityOf(info)
-		s.file = fileID{id.Device, id.Inode}
-	}
+	s := spot{dirs: []string{real}, files: make(map[fileID]bool)}
 	// Kubernetes exchanges all files of a projected volume at once, by a link of
 	// this name: what a path of one leads to now is one generation of many.
 	dir := filepath.Dir(path)
@@ -78,7 +78,36 @@ func findSpot(path string) (spot, error) {
 			s.dirs = append(s.dirs, dir)
 		}
 	}
+	for _, dir := range s.dirs {
+		s.note(dir, mostKnown)
+	}
 	return s, nil
+}
+
+// note notes the file at the path, which is no link, or the files of the
+// directory there, and returns how many more may be looked at.
+func (s *spot) note(path string, left int) int {
+	info, err := os.Lstat(path)
+	if err != nil || left == 0 {
+		return left
+	}
+	left--
+	switch {
+	case info.Mode().IsRegular():
+		id := identityOf(info)
+		s.files[fileID{id.Device, id.Inode}] = true
+	case info.IsDir() && left > 0:
+		dir, err := os.Open(path)
+		if err != nil {
+			return left
+		}
+		defer dir.Close()
+		entries, _ := dir.ReadDir(left)
+		for _, e := range entries {
+			left = s.note(filepath.Join(path, e.Name()), left)
+		}
+	}
+	return left
 }
 
 // isFresh reports whether it is known of all what they lead to.
@@ -124,21 +153,21 @@ func (g guard) named(path string) string {
 	return ""
 }
 
-// of returns the place that the file was, by whatever name, or nil.
+// of returns the place that the file was of, by whatever name, or nil.
 func (g guard) of(id fileID) *place {
 	for _, p := range g {
-		if last := p.last.Load(); last != nil && last.file == id && id != (fileID{}) {
+		if last := p.last.Load(); last != nil && last.files[id] {
 			return p
 		}
 	}
 	return nil
 }
 
-// isStill asks whether the place is the file at this moment, which may take its
-// time: the number of a file that is gone is soon another's.
+// isStill asks whether the file is of the place at this moment, which may take
+// its time: the number of a file that is gone is soon another's.
 func (p *place) isStill(id fileID) bool {
 	now, err := p.find(p.path)
-	return err != nil || now.file == id
+	return err != nil || now.files[id]
 }
 
 func (p *place) has(path string) bool {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -20,7 +21,7 @@ func TestGuarded(t *testing.T) {
 	dir := tree(t, "home/.aws/credentials", "home/.aws/sso/cache/x", "home/a", "home/credentials", "home/.awsome", "vault/key",
 		"etc/key -> ../vault/key", "tokens/..2026_1/token", "tokens/..data -> ..2026_1", "tokens/token -> ..data/token", "tokens/..2026_0/token",
 		"data/tocredentials -> DIR/home/.aws/credentials", "data/tohome -> ../home", "data/todata -> DIR/tokens/..data")
-	for name, of := range map[string]string{"data/hard": "home/.aws/credentials", "data/hardkey": "vault/key", "data/other": "home/a"} {
+	for name, of := range map[string]string{"data/hard": "home/.aws/credentials", "data/hardkey": "vault/key", "data/hardcache": "home/.aws/sso/cache/x", "data/hardtoken": "tokens/..2026_0/token", "data/other": "home/a"} {
 		if err := os.Link(filepath.Join(dir, of), filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}
@@ -32,7 +33,7 @@ func TestGuarded(t *testing.T) {
 			"home/a": "home/a", "data/other": "home/a", "home/credentials": "home/credentials", "home/.awsome": "home/.awsome",
 			"home/.aws/credentials": refused, "home/.aws/sso/cache/x": refused, "home/.aws/none": refused, "home/.aws": refused, "home/.aws/../.aws/credentials": refused,
 			"data/tocredentials": refused, "data/tohome/.aws/sso/cache/x": refused, "data/tohome/a": "home/a", "data/hard": refused,
-			"etc/key": refused, "vault/key": refused, "data/hardkey": refused,
+			"etc/key": refused, "vault/key": refused, "data/hardkey": refused, "data/hardcache": refused, "data/hardtoken": refused,
 			"tokens/token": refused, "tokens/..data/token": refused, "tokens/..2026_1/token": refused, "tokens/..2026_0/token": refused, "data/todata/token": refused,
 		} {
 			if got := opens(t, o, dir+"/"+path); got != want {
@@ -40,7 +41,7 @@ func TestGuarded(t *testing.T) {
 			}
 		}
 		_, err := o.Open(t.Context(), dir+"/data/hard")
-		if !strings.Contains(err.Error(), dir+"/home/.aws/credentials") {
+		if !strings.Contains(err.Error(), dir+"/home/.aws") {
 			t.Errorf("%s: the error does not name what is guarded: %v", name, err)
 		}
 	}
@@ -66,16 +67,21 @@ func TestGuardedComesAndGoes(t *testing.T) {
 	}
 }
 
-// TestGuardedMounted mounts what is guarded elsewhere, the directory and a file.
+// TestGuardedMounted mounts what is guarded elsewhere: the directory, one in it,
+// one above it, and a file.
 func TestGuardedMounted(t *testing.T) {
-	dir := tree(t, "key", "home/credentials", "home/other", "data/key", "data/home/", "data/a")
-	o := New(Rules{Guarded: []string{dir + "/key", dir + "/home", dir + "/home/credentials"}})
+	dir := tree(t, "key", "home/.aws/credentials", "home/.aws/sso/cache/x", "home/a", "data/key", "data/aws/", "data/cache/", "data/home/", "data/a")
+	o := New(Rules{Guarded: []string{dir + "/key", dir + "/home/.aws"}})
 	inMounts(t, func() {
-		if err := errors.Join(unix.Mount(dir+"/key", dir+"/data/key", "", unix.MS_BIND, ""), unix.Mount(dir+"/home", dir+"/data/home", "", unix.MS_BIND, "")); err != nil {
-			t.Error(err)
-			return
+		for from, to := range map[string]string{"key": "key", "home/.aws": "aws", "home/.aws/sso/cache": "cache", "home": "home"} {
+			if err := unix.Mount(dir+"/"+from, dir+"/data/"+to, "", unix.MS_BIND, ""); err != nil {
+				t.Error(err)
+				return
+			}
 		}
-		for name, ok := range map[string]bool{"key": false, "home/credentials": false, "a": true} {
+		for name, ok := range map[string]bool{
+			"key": false, "aws/credentials": false, "aws/sso/cache/x": false, "cache/x": false, "home/.aws/sso/cache/x": false, "home/a": true, "a": true,
+		} {
 			got := o.look(dir + "/data/" + name) // not Open, which would do so in another thread
 			if (got.err == nil) != ok {
 				t.Errorf("%s: %v", name, got.err)
@@ -85,12 +91,36 @@ func TestGuardedMounted(t *testing.T) {
 	})
 }
 
+// TestGuardedMany: of a directory with very many files all are guarded by where
+// they are, and so many under other names that it takes no time to know them.
+func TestGuardedMany(t *testing.T) {
+	dir := tree(t, "many/", "a")
+	for i := range mostKnown + 100 {
+		if err := os.WriteFile(filepath.Join(dir, "many", strconv.Itoa(i)), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := findSpot(dir + "/many")
+	if err != nil || len(s.files) != mostKnown-1 { // the directory is one too
+		t.Errorf("%d files are known, %v", len(s.files), err)
+	}
+	o := New(Rules{Guarded: []string{dir + "/many"}})
+	for i := range mostKnown + 100 {
+		if got := opens(t, o, filepath.Join(dir, "many", strconv.Itoa(i))); got != refused {
+			t.Fatalf("file %d is %q", i, got)
+		}
+	}
+	if got := opens(t, o, dir+"/a"); got != "a" {
+		t.Error(got)
+	}
+}
+
 // TestGuardedNumber: a file that has got the number of a guarded one that is gone
 // is none.
 func TestGuardedNumber(t *testing.T) {
 	path := write(t, "a", []byte("light"))
 	f := mustOpen(t, path)
-	was := spot{file: fileID{f.identity.Device, f.identity.Inode}}
+	was := spot{files: map[fileID]bool{{f.identity.Device, f.identity.Inode}: true}}
 	p := &place{path: "/home/key", find: func(string) (spot, error) { return was, nil }}
 	o := &Opener{guarded: guard{p}}
 	if got := opens(t, o, path); got != refused {
@@ -147,7 +177,7 @@ func TestGuardedHangs(t *testing.T) {
 				<-hang
 				return spot{}, unix.EIO
 			}
-			return spot{dirs: []string{"/server/key"}, file: fileID{1, 2}}, nil
+			return spot{dirs: []string{"/server/key"}, files: map[fileID]bool{{1, 2}: true}}, nil
 		}}
 		g := guard{p}
 		took := func() time.Duration {
