@@ -3,10 +3,28 @@ package main
 import (
 	"errors"
 	"log/slog"
+	"net/url"
 	"os"
+	"os/user"
 	"path/filepath"
 	"time"
 )
+
+// proxyPasswords returns what the proxies of the environment are shown, which neither
+// they nor anybody else may say again.
+func proxyPasswords(getenv func(string) string) []string {
+	var found []string
+	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"} {
+		proxy, err := url.Parse(getenv(name))
+		if err != nil {
+			continue
+		}
+		if password, is := proxy.User.Password(); is {
+			found = append(found, password)
+		}
+	}
+	return found
+}
 
 // guardedPaths returns what no push reads, whatever leads there: the daemon's
 // own data, and where credentials are, of this daemon or of another program of
@@ -15,7 +33,7 @@ import (
 func guardedPaths(cfg config, getenv func(string) string) []string {
 	paths := []string{cfg.dataDir, filepath.Join(cfg.dataDir, "journal.db"),
 		"/run/secrets", "/var/run/secrets"} // of containers and pods
-	if home := getenv("HOME"); home != "" {
+	if home := homeOf(getenv); home != "" {
 		aws := filepath.Join(home, ".aws")
 		paths = append(paths, aws, filepath.Join(aws, "credentials"), filepath.Join(aws, "config"))
 	}
@@ -37,6 +55,18 @@ func guardedPaths(cfg config, getenv func(string) string) []string {
 		}
 	}
 	return paths
+}
+
+// homeOf returns the directory in which the AWS SDK looks for its files: where HOME is
+// not set, as in a service or a container, that of the user by the system's list.
+func homeOf(getenv func(string) string) string {
+	if home := getenv("HOME"); home != "" {
+		return home
+	}
+	if u, err := user.Current(); err == nil {
+		return u.HomeDir
+	}
+	return ""
 }
 
 // rootPatience is how long the start of the daemon waits for a root.

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -26,8 +27,24 @@ func TestGuardedPaths(t *testing.T) {
 			t.Errorf("%s is not guarded: %q", want, got)
 		}
 	}
-	if got := guardedPaths(config{dataDir: "/d"}, func(string) string { return "" }); slices.Contains(got, here) || slices.Contains(got, "/") {
+	got = guardedPaths(config{dataDir: "/d"}, func(string) string { return "" })
+	if slices.Contains(got, here) || slices.Contains(got, "/") {
 		t.Errorf("without an environment: %q", got)
+	}
+	me, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := filepath.Join(me.HomeDir, ".aws", "credentials"); me.HomeDir != "" && !slices.Contains(got, want) {
+		t.Errorf("without HOME, where the SDK looks into %s: %q", want, got)
+	}
+}
+
+func TestProxyPasswords(t *testing.T) {
+	environment := map[string]string{"HTTPS_PROXY": "http://me:pass%2Fword@proxy:3128", "http_proxy": "http://you:other@proxy", "HTTP_PROXY": "http://proxy", "https_proxy": "%"}
+	got := proxyPasswords(func(name string) string { return environment[name] })
+	if slices.Sort(got); !slices.Equal(got, []string{"other", "pass/word"}) {
+		t.Errorf("%q", got)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/lsst-dm/s3daemon/api"
 	"github.com/lsst-dm/s3daemon/journal"
 	"github.com/lsst-dm/s3daemon/listen"
+	"github.com/lsst-dm/s3daemon/secret"
 	"github.com/lsst-dm/s3daemon/transport"
 	"github.com/lsst-dm/s3daemon/uploader"
 )
@@ -58,6 +59,7 @@ func serve(ctx context.Context, cfg config, limit *transport.Bandwidth, log *slo
 		return err
 	}
 	defer ops.Close()
+	secret.Hide(proxyPasswords(os.Getenv)...)
 	up, err := uploader.New(ctx, uploader.Config{
 		Endpoint: cfg.endpoint, Places: cfg.places, MaxConnections: cfg.maxConnections, Attempts: cfg.attempts, GiveUpAfter: cfg.giveUpAfter,
 		ConnectTimeout: cfg.connectTimeout, StallTimeout: cfg.stallTimeout, QueueLimit: cfg.queueLimit, Roots: cfg.roots, Guarded: guardedPaths(cfg, os.Getenv), SyncFiles: cfg.syncFiles, RetryChanged: cfg.retryChanged, DrainQueue: cfg.drainQueue,

@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 
 	"github.com/lsst-dm/s3daemon/push"
+	"github.com/lsst-dm/s3daemon/secret"
 )
 
 // largestPut is the most that S3 takes in one request, in bytes.
@@ -164,7 +165,7 @@ func (d *delivery) errExists(s sight, cause error) *push.Error {
 		note = "; it may be this push's own, since an earlier attempt ended without an answer"
 	}
 	if h != nil {
-		what += fmt.Sprintf(" (%d bytes, ETag %s", aws.ToInt64(h.ContentLength), push.Quote(bareETag(aws.ToString(h.ETag))))
+		what += fmt.Sprintf(" (%d bytes, ETag %s", aws.ToInt64(h.ContentLength), push.Quote(secret.Blot(bareETag(aws.ToString(h.ETag)))))
 		if h.LastModified != nil {
 			what += ", of " + h.LastModified.UTC().Format(time.RFC3339)
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 
 	"github.com/lsst-dm/s3daemon/push"
+	"github.com/lsst-dm/s3daemon/secret"
 )
 
 const (
@@ -242,6 +243,8 @@ func (c *credentials) look() (came bool) {
 	}
 	if renew && err == nil {
 		got, err = from.retrieve(ctx)
+		from.hide() // before anybody says what came of it
+		secret.Hide(got.AccessKeyID, got.SecretAccessKey, got.SessionToken)
 	}
 
 	c.mu.Lock()
@@ -412,10 +415,16 @@ func refusesCredentials(a push.StoreAnswer) bool {
 	return false
 }
 
-// credentialsText says in words why there are no usable credentials.
+// credentialsText says why there are no usable credentials, in no words from outside.
 func credentialsText(problem error) string {
-	if answer := answerOf(problem); answer.Status != 0 {
-		return "the store says " + answerText(answer)
+	answer := answerOf(problem)
+	switch {
+	case errors.Is(problem, errEnded):
+		return errEnded.Error()
+	case !lacksCredentials(problem):
+		return "the store says " + codeText(answer)
+	case answer.Status != 0:
+		return "where they come from it says " + codeText(answer)
 	}
-	return push.OneLine(problem.Error())
+	return "none can be had, and the log says why"
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/lsst-dm/s3daemon/journal"
 	"github.com/lsst-dm/s3daemon/push"
+	"github.com/lsst-dm/s3daemon/secret"
 	"github.com/lsst-dm/s3daemon/source"
 	"github.com/lsst-dm/s3daemon/transport"
 )
@@ -155,7 +156,7 @@ func (d *delivery) wasLast() bool {
 // CRC64NVME of the file.
 func newOutcome(etag, version *string, crc uint64) outcome {
 	o := outcome{
-		etag: bareETag(aws.ToString(etag)), versionID: aws.ToString(version),
+		etag: secret.Blot(bareETag(aws.ToString(etag))), versionID: secret.Blot(aws.ToString(version)),
 		checksum: &push.Checksum{Algorithm: "crc64nvme", Value: crcText(crc)},
 	}
 	if version != nil && *version == "null" { // what S3 says where versioning is suspended
@@ -255,7 +256,7 @@ func (d *delivery) request(ctx context.Context, operation string, k kind, p plac
 			return err
 		}
 		d.up.log.Debug("attempt failed", "operation", operation, "bucket", d.dest.Bucket, "key", d.dest.Key,
-			"attempt", n, "wait_seconds", wait.Seconds(), "error", err.Error())
+			"attempt", n, "wait_seconds", wait.Seconds(), "error", textOf(err))
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():

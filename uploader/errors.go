@@ -1,14 +1,18 @@
 package uploader
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"strings"
+	"syscall"
 	"time"
+	"unicode"
 
 	"github.com/lsst-dm/s3daemon/push"
+	"github.com/lsst-dm/s3daemon/secret"
 	"github.com/lsst-dm/s3daemon/transport"
 )
 
@@ -18,8 +22,8 @@ type credentialsError struct{ err error }
 
 // Error leaves out what an external program printed: it may be the secret.
 func (e *credentialsError) Error() string {
-	text, _, _ := strings.Cut(e.err.Error(), "process output")
-	return "get credentials: " + text
+	text, _, _ := strings.Cut(textOf(e.err), "process output")
+	return "get credentials: " + shortened(push.OneLine(text))
 }
 
 func (e *credentialsError) Unwrap() error { return e.err }
@@ -149,22 +153,68 @@ func mentionsChecksum(a push.StoreAnswer) bool {
 	return strings.Contains(strings.ToLower(a.Code+" "+a.Message), "checksum")
 }
 
+// textOf returns the text of an error that may have words from outside in it: of the
+// store, of a proxy, of a service that gives credentials. Nothing here shows such an
+// error in another way, but for answerOf and rootText. Secrets are taken out, and what
+// net/http quotes of an answer that is none: that could be anything.
+func textOf(err error) string {
+	text := err.Error()
+	for _, quoting := range []string{"malformed ", "bad Content-Length ", "unsupported transfer encoding", "invalid header"} {
+		if at := strings.Index(text, quoting); at >= 0 {
+			if end := strings.IndexAny(text[at:], `":`); end >= 0 {
+				text = text[:at] + strings.TrimSpace(text[at:at+end])
+			}
+		}
+	}
+	return secret.Blot(text)
+}
+
 // rootText returns the text of the error that says what happened; the layers
 // that the SDK puts around it say only where. An error of the network is taken
 // whole, since it names the address; and so is one of a request that stood still,
 // before what the kernel made of that.
 func rootText(err error) string {
 	if stalled, ok := errors.AsType[*transport.StallError](err); ok {
-		return stalled.Error()
+		return textOf(stalled)
 	}
 	var network net.Error
 	if errors.As(err, &network) {
-		return network.Error()
+		return textOf(network)
 	}
 	for inner := err; inner != nil; inner = errors.Unwrap(inner) {
 		err = inner
 	}
-	return err.Error()
+	return textOf(err)
+}
+
+// awayText says why the store cannot be reached in words that are none of its own: of
+// this host and its kernel. Whoever asks for /readyz reads them.
+func awayText(cause error) string {
+	var untrusted *tls.CertificateVerificationError
+	_, stalled := errors.AsType[*transport.StallError](cause)
+	operation, network := errors.AsType[*net.OpError](cause)
+	system, known := errors.AsType[syscall.Errno](cause)
+	switch {
+	case stalled, network && operation.Op == "dial", errors.Is(cause, errUntaken):
+		return push.OneLine(rootText(cause))
+	case known:
+		return system.Error()
+	case errors.As(cause, &untrusted):
+		return "its certificate is not trusted"
+	}
+	return "it gives no usable answer, of which the log says more"
+}
+
+// codeText says what was answered by status and code alone, as far as the code is one.
+func codeText(a push.StoreAnswer) string {
+	isCode := a.Code != "" && len(a.Code) <= 64 && strings.IndexFunc(a.Code, func(r rune) bool {
+		return r > unicode.MaxASCII || !unicode.IsLetter(r) && !unicode.IsDigit(r)
+	}) < 0
+	if !isCode {
+		a.Code = ""
+	}
+	a.Message = ""
+	return answerText(a)
 }
 
 // counted returns the number with the noun in the form that it needs.

@@ -15,6 +15,7 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/lsst-dm/s3daemon/push"
+	"github.com/lsst-dm/s3daemon/secret"
 	"github.com/lsst-dm/s3daemon/transport"
 )
 
@@ -262,8 +263,8 @@ func lacksCredentials(err error) bool {
 	return errors.As(err, &credentials)
 }
 
-// answerOf returns what the store said in an error of the SDK; its Status is 0
-// if the store did not answer.
+// answerOf returns what the store said in an error of the SDK, less the secrets that
+// it may have repeated; its Status is 0 if the store did not answer.
 func answerOf(err error) push.StoreAnswer {
 	var answer push.StoreAnswer
 	var api smithy.APIError
@@ -281,7 +282,7 @@ func answerOf(err error) push.StoreAnswer {
 		answer.Status, answer.RequestID = response.HTTPStatusCode(), response.ServiceRequestID()
 	}
 	for _, text := range []*string{&answer.Code, &answer.Message, &answer.RequestID} {
-		*text = shortened(push.OneLine(*text))
+		*text = shortened(push.OneLine(secret.Blot(*text)))
 	}
 	return answer
 }

@@ -96,7 +96,7 @@ func (j *janitor) round() (pause time.Duration) {
 	}
 	for bucket, r := range j.refused {
 		if n, first := r.told(); first {
-			j.up.log.Warn("multipart uploads are left for now: the store refuses what is to be done about those of the bucket", "bucket", bucket, "waiting", n, "error", r.err.Error())
+			j.up.log.Warn("multipart uploads are left for now: the store refuses what is to be done about those of the bucket", "bucket", bucket, "waiting", n, "error", textOf(r.err))
 		}
 	}
 	return time.Until(next)
@@ -168,11 +168,11 @@ func (j *janitor) settle(o *journal.Upload, p *postponed) error {
 		j.up.journal.DropUpload(o, nil)
 	case j.up.stopped.Err() != nil || errors.Is(err, errLeaving):
 	case p.hopeless(o, time.Now()):
-		log.Warn("a multipart upload is left behind: nothing could be done about it for a week", "error", err.Error())
+		log.Warn("a multipart upload is left behind: nothing could be done about it for a week", "error", textOf(err))
 		j.up.journal.DropUpload(o, nil)
 	case errors.Is(err, errTooEarly):
 	case p.tries == 0 || p.tries == enoughTries:
-		log.Warn("a multipart upload could not be aborted yet", "error", err.Error())
+		log.Warn("a multipart upload could not be aborted yet", "error", textOf(err))
 	}
 	return err
 }

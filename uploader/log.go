@@ -47,7 +47,7 @@ func reasons(label string, failure *push.Error) []slog.Attr {
 	if failure != nil {
 		attrs = append(attrs, slog.String("code", string(failure.Code)), slog.String("detail", failure.Detail))
 		if failure.Err != nil {
-			attrs = append(attrs, slog.String("error", failure.Err.Error()))
+			attrs = append(attrs, slog.String("error", textOf(failure.Err)))
 		}
 	}
 	return attrs

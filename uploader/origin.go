@@ -82,6 +82,8 @@ func readKey(path string) (string, error) {
 type origin struct {
 	provider aws.CredentialsProvider
 	files    []string // that say what it is; a change means that it may be another
+	tokens   []string // those of them that are a secret as a whole
+	keys     []string // what else the source is shown, or asked by
 	held     digest   // of these, no later than they were read
 	fixed    bool     // it cannot change while the process lives
 }
@@ -121,17 +123,31 @@ func originOf(keys Keys, shared aws.Config) origin {
 	if o.fixed {
 		return o
 	}
-	o.files = append(sharedFiles(environment), environment.WebIdentityTokenFilePath, os.Getenv(containerTokenFile))
+	o.tokens = []string{environment.WebIdentityTokenFilePath, os.Getenv(containerTokenFile)}
+	o.keys = []string{os.Getenv(containerToken)}
 	for p := &profile; p != nil; p = p.Source {
-		o.files = append(o.files, p.WebIdentityTokenFile)
+		o.tokens = append(o.tokens, p.WebIdentityTokenFile)
+		o.keys = append(o.keys, p.Credentials.AccessKeyID, p.Credentials.SecretAccessKey, p.Credentials.SessionToken)
 	}
-	o.files = present(o.files...)
+	o.files = present(append(sharedFiles(environment), o.tokens...)...)
 	return o
+}
+
+// hide has what the source is asked by taken out of all that it says.
+func (o origin) hide() {
+	secret.Hide(o.keys...)
+	for _, path := range o.tokens {
+		content, _, _ := readRegular(path, longestKey)
+		secret.Hide(strings.Fields(string(content))...)
+	}
 }
 
 // containerTokenFile names the file with the token by which a container asks for its
 // credentials.
 const containerTokenFile = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"
+
+// containerToken holds the token itself.
+const containerToken = "AWS_CONTAINER_AUTHORIZATION_TOKEN"
 
 // sharedFiles returns the SDK's shared files, whether they exist or not.
 func sharedFiles(environment config.EnvConfig) []string {

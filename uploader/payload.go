@@ -13,6 +13,7 @@ import (
 	"github.com/aws/smithy-go/middleware"
 
 	"github.com/lsst-dm/s3daemon/push"
+	"github.com/lsst-dm/s3daemon/secret"
 )
 
 // payload is the bytes that one request carries to the store, through all its
@@ -157,7 +158,7 @@ func (p *payload) notVerified() error {
 // errDiffers says that the store has other bytes than were read.
 func errDiffers(dest push.Destination, d *difference) *push.Error {
 	return push.Errorf(push.ChecksumMismatch, "the store has other bytes for %s than were read (%s %s read, %s stored): push it again, and have the network's hardware looked at if that repeats",
-		dest, d.algorithm, d.read, d.stored)
+		dest, d.algorithm, d.read, secret.Blot(d.stored))
 }
 
 // mismatch counts and logs that the store has, or got, other bytes than those
@@ -166,5 +167,5 @@ func (d *delivery) mismatch(operation string, crc uint64, err error) {
 	d.mismatches.Add(1)
 	d.up.metrics.mismatches.WithLabelValues(operation).Inc()
 	d.up.log.Warn("checksum mismatch", "operation", operation, "bucket", d.dest.Bucket, "key", d.dest.Key,
-		"crc64nvme", crcText(crc), "error", err.Error())
+		"crc64nvme", crcText(crc), "error", textOf(err))
 }

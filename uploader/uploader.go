@@ -269,13 +269,14 @@ func endpointName(o s3.Options) string {
 }
 
 // Ready returns nil while pushes are accepted, else a *push.Error that says
-// why not; and in any case what somebody should know who asks.
+// why not; and in any case what somebody should know who asks. No words of the store's
+// are in it: anybody may ask.
 func (u *Uploader) Ready() (notes []string, err error) {
 	if path := u.journal.MovedAside(); path != "" {
 		notes = append(notes, "the journal could not be read when the daemon was started, and was moved to "+path+": pushes that it had are not known")
 	}
 	if since, cause, down := u.endpoint.down(); down {
-		notes = append(notes, fmt.Sprintf("since %s the store cannot be reached: %s", since.UTC().Format(time.RFC3339), push.OneLine(rootText(cause))))
+		notes = append(notes, fmt.Sprintf("since %s the store cannot be reached: %s", since.UTC().Format(time.RFC3339), awayText(cause)))
 	}
 	if since, _, problem := u.credentials.state(); problem != nil {
 		notes = append(notes, fmt.Sprintf("since %s the store cannot be asked for pushes, for want of good credentials: %s", since.UTC().Format(time.RFC3339), credentialsText(problem)))
@@ -303,7 +304,7 @@ func (u *Uploader) endpointChanged() {
 	switch {
 	case u.left:
 	case down:
-		u.log.Warn("the store cannot be reached: pushes wait, and it is asked once a second", "store", u.name, "error", cause.Error())
+		u.log.Warn("the store cannot be reached: pushes wait, and it is asked once a second", "store", u.name, "error", textOf(cause))
 		u.queue.paused = true
 		u.armLocked(since)
 	case u.queue.paused:

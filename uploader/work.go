@@ -234,7 +234,7 @@ func (u *Uploader) afterFailure(e *entry, t *task, r *journal.Record, f failure,
 	reason := reasonOf(f.err)
 	u.metrics.retries.WithLabelValues(reason).Inc()
 	u.log.Debug("push waits for another attempt", "id", e.id.String(), "destination", r.Request.Destination, "attempts", f.attempts,
-		"wait_seconds", what.wait.Seconds(), "reason", reason, "error", f.err.Error())
+		"wait_seconds", what.wait.Seconds(), "reason", reason, "error", textOf(f.err))
 	u.again(e, t, why, now.Add(what.wait))
 }
 
