@@ -8,12 +8,14 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"fmt"
+	"html"
 	"io"
 	"log"
 	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -39,6 +41,32 @@ func TestSecretsStayIn(t *testing.T) {
 			accessKey, r.Header.Get("Authorization"))
 	}))
 	defer echoing.Close()
+	repeating := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// Whatever it is told it says again, wherever there is room for it.
+		form, _ := io.ReadAll(r.Body)
+		authorization, token := r.Header.Get("Authorization"), r.Header.Get("X-Amz-Security-Token")
+		w.Header().Set("X-Amz-Request-Id", token+authorization)
+		status := http.StatusForbidden
+		if r.URL.Path == "/credentials" {
+			w.WriteHeader(status)
+			fmt.Fprintf(w, `{"code": "Refused", "message": "your token %s is not one, nor %q"}`, authorization, r.URL.Query())
+			return
+		}
+		if r.URL.Path == "/" && r.Method == http.MethodPost { // asked for credentials
+			w.WriteHeader(status)
+			fmt.Fprintf(w, "<ErrorResponse><Error><Code>InvalidIdentityToken</Code><Message>what is %s, or %s?</Message></Error></ErrorResponse>", html.EscapeString(string(form)), html.EscapeString(newToken))
+			return
+		}
+		w.WriteHeader(status)
+		fmt.Fprintf(w, "<Error><Code>InvalidToken</Code><Message>the token %s of %s, which is %s or %s</Message><RequestId>%s</RequestId></Error>",
+			strings.ReplaceAll(token, "+", "&#43;"), accessKey, url.QueryEscape(token), base64.StdEncoding.EncodeToString([]byte(token)), html.EscapeString(authorization))
+	}))
+	defer repeating.Close()
+	raw := listenRaw(t, func(head string) string {
+		_, rest, _ := strings.Cut(head, "X-Amz-Security-Token: ")
+		token, _, _ := strings.Cut(rest, "\r\n")
+		return token + "\r\n\r\n"
+	})
 	untrusted := httptest.NewUnstartedServer(http.NotFoundHandler())
 	untrusted.Config.ErrorLog = log.New(io.Discard, "", 0)
 	untrusted.StartTLS()
@@ -65,6 +93,12 @@ func TestSecretsStayIn(t *testing.T) {
 		{"a wrong key", []string{"AWS_SECRET_ACCESS_KEY=e2e-Secret/of+nobody"}, "store_refused", "SignatureDoesNotMatch"},
 		{"a store that repeats what it hears", []string{"S3_ENDPOINT_URL=" + echoing.URL}, "store_refused", "SignatureDoesNotMatch"},
 		{"a session token", []string{"S3_ENDPOINT_URL=" + echoing.URL, "AWS_SESSION_TOKEN=" + oldToken}, "store_refused", "SignatureDoesNotMatch"},
+		{"a store that repeats all it hears", []string{"S3_ENDPOINT_URL=" + repeating.URL, "AWS_SESSION_TOKEN=" + oldToken}, "store_refused", "InvalidToken"},
+		{"a store that repeats it to whoever waits", []string{"S3_ENDPOINT_URL=" + repeating.URL, "AWS_ACCESS_KEY_ID=", "AWS_SECRET_ACCESS_KEY=", "AWS_ACCESS_KEY_ID_FILE=" + file("id", accessKey, 0o600), "AWS_SECRET_ACCESS_KEY_FILE=" + file("secret", secretKey, 0o600), "AWS_SESSION_TOKEN_FILE=" + file("token", oldToken, 0o600)}, "store_refused", "InvalidToken"},
+		{"an answer that is the token", []string{"S3_ENDPOINT_URL=http://" + raw, "AWS_SESSION_TOKEN=" + oldToken}, "store_unreachable", "malformed HTTP"},
+		{"a service that repeats the identity that it is shown", append(none, "AWS_ENDPOINT_URL_STS="+repeating.URL, "AWS_ROLE_ARN=arn:aws:iam::123456789012:role/e2e", "AWS_WEB_IDENTITY_TOKEN_FILE="+file("identity", newToken, 0o600)), "no_credentials", "InvalidIdentityToken"},
+		{"the endpoint of a container that repeats its token", append(none, "AWS_CONTAINER_CREDENTIALS_FULL_URI="+repeating.URL+"/credentials", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE="+file("token", newToken, 0o600)), "no_credentials", "get credentials"},
+		{"the same with a token that is set", append(none, "AWS_CONTAINER_CREDENTIALS_FULL_URI="+repeating.URL+"/credentials", "AWS_CONTAINER_AUTHORIZATION_TOKEN="+newToken), "no_credentials", "get credentials"},
 		{"a proxy that refuses, TLS", []string{"S3_ENDPOINT_URL=https://store.example", "HTTPS_PROXY=" + withProxy}, "store_unreachable", "Proxy Authentication Required"},
 		{"a proxy that refuses", []string{"S3_ENDPOINT_URL=http://store.example", "HTTP_PROXY=" + withProxy}, "store_refused", "407"},
 		{"a proxy that is not there", []string{"S3_ENDPOINT_URL=https://store.example", "HTTPS_PROXY=http://e2e-proxy-user:" + "e2e-Proxy-password@127.0.0.1:1"}, "store_unreachable", "refused"},
@@ -96,6 +130,42 @@ func TestSecretsStayIn(t *testing.T) {
 			}
 		})
 	}
+}
+
+// listenRaw has each request answered by what say makes of its head, but for the
+// question whether anybody is there, and the connection closed. It returns the address.
+func listenRaw(t *testing.T, say func(head string) string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				var head string
+				for buffer := make([]byte, 4096); !strings.Contains(head, "\r\n\r\n"); {
+					n, err := conn.Read(buffer)
+					if err != nil {
+						return
+					}
+					head += string(buffer[:n])
+				}
+				if strings.HasPrefix(head, "HEAD / ") {
+					io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+					return
+				}
+				io.WriteString(conn, say(head))
+			}()
+		}
+	}()
+	return l.Addr().String()
 }
 
 // TestSecretsStayInAtTheStart has configurations that the daemon does not start with.
