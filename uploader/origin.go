@@ -137,7 +137,7 @@ func originOf(keys Keys, shared aws.Config) origin {
 func (o origin) hide() {
 	secret.Hide(o.keys...)
 	for _, path := range o.tokens {
-		content, _, _ := readRegular(path, longestKey)
+		_, content, _ := secret.Read(path, longestKey)
 		secret.Hide(strings.Fields(string(content))...)
 	}
 }
