@@ -143,8 +143,7 @@ func (e environment) keys(getenv func(string) string) (uploader.Keys, error) {
 		case k.name != token && strings.ContainsFunc(k.value, func(r rune) bool { return r <= ' ' || r >= 0x7f }):
 			p.mistake(k.name, "has white space or another character in it that no key has; a secret made from a file often ends in a newline")
 		case k.file == "":
-		case !filepath.IsAbs(k.file):
-			p.mistake(k.name+"_FILE", "it is not the absolute path of a file")
+		case !filepath.IsAbs(p.secretFile(k.name+"_FILE", k.file)):
 		case k.value != "":
 			p.mistake(k.name+"_FILE", "%s is set as well: unset one of them", k.name)
 		}
@@ -178,7 +177,7 @@ func (e environment) parse() (config, error) {
 		hosts:          list(e.Hosts),
 		socket:         listen.Socket{Mode: p.mode("S3DAEMON_SOCKET_MODE", e.SocketMode), Group: p.group("S3DAEMON_SOCKET_GROUP", e.SocketGroup)},
 		users:          p.users("S3DAEMON_UIDS", e.Users),
-		tokenFile:      p.path("S3DAEMON_TOKEN_FILE", e.TokenFile),
+		tokenFile:      p.secretFile("S3DAEMON_TOKEN_FILE", e.TokenFile),
 		maxCallers:     p.number("S3DAEMON_MAX_CALLERS", e.MaxCallers, 1, 100_000),
 		places:         p.places("S3DAEMON_BUCKETS", e.Buckets),
 		roots:          p.roots("S3DAEMON_ROOTS", e.Roots),

@@ -39,12 +39,13 @@ func TestKeys(t *testing.T) {
 		{"both", "AWS_SECRET_ACCESS_KEY_FILE: AWS_SECRET_ACCESS_KEY is set as well", map[string]string{"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": secret, "AWS_SECRET_ACCESS_KEY_FILE": key}, uploader.Keys{}},
 		{"half in a file", "AWS_ACCESS_KEY_ID_FILE and AWS_SECRET_ACCESS_KEY_FILE: one is set", map[string]string{"AWS_SECRET_ACCESS_KEY_FILE": key}, uploader.Keys{}},
 		{"a token alone", "AWS_SESSION_TOKEN_FILE: it is set, and neither", map[string]string{"AWS_SESSION_TOKEN_FILE": token}, uploader.Keys{}},
-		{"no such file", "AWS_SECRET_ACCESS_KEY_FILE: stat ", map[string]string{"AWS_ACCESS_KEY_ID_FILE": id, "AWS_SECRET_ACCESS_KEY_FILE": filepath.Join(dir, "none")}, uploader.Keys{}},
+		{"no such file", "AWS_SECRET_ACCESS_KEY_FILE: the file that it names cannot be looked at: no such file", map[string]string{"AWS_ACCESS_KEY_ID_FILE": id, "AWS_SECRET_ACCESS_KEY_FILE": filepath.Join(dir, "none")}, uploader.Keys{}},
 		{"empty", "is empty", map[string]string{"AWS_ACCESS_KEY_ID_FILE": id, "AWS_SECRET_ACCESS_KEY_FILE": in("empty", "\n")}, uploader.Keys{}},
 		{"white space", "holds white space", map[string]string{"AWS_ACCESS_KEY_ID_FILE": id, "AWS_SECRET_ACCESS_KEY_FILE": in("space", secret+" "+secret)}, uploader.Keys{}},
 		{"two lines", "holds white space", map[string]string{"AWS_ACCESS_KEY_ID_FILE": id, "AWS_SECRET_ACCESS_KEY_FILE": in("lines", secret+"\n\n")}, uploader.Keys{}},
 		{"too long", "has more than", map[string]string{"AWS_ACCESS_KEY_ID_FILE": id, "AWS_SECRET_ACCESS_KEY_FILE": in("long", strings.Repeat(secret, 10_000))}, uploader.Keys{}},
 		{"a directory", "is not a regular file", map[string]string{"AWS_ACCESS_KEY_ID_FILE": id, "AWS_SECRET_ACCESS_KEY_FILE": dir}, uploader.Keys{}},
+		{"a value that looks like a path", "AWS_SECRET_ACCESS_KEY_FILE: the file that it names", map[string]string{"AWS_ACCESS_KEY_ID_FILE": id, "AWS_SECRET_ACCESS_KEY_FILE": "/" + secret}, uploader.Keys{}},
 		{"a value for a path", "AWS_SECRET_ACCESS_KEY_FILE: it is not the absolute path", map[string]string{"AWS_ACCESS_KEY_ID_FILE": id, "AWS_SECRET_ACCESS_KEY_FILE": secret}, uploader.Keys{}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

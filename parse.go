@@ -183,6 +183,15 @@ func (p *parser) path(name, text string) string {
 	return text
 }
 
+// secretFile reads the absolute path of a file that has a secret, and does not repeat
+// what is none: somebody may have given the secret itself.
+func (p *parser) secretFile(name, text string) string {
+	if text != "" && !filepath.IsAbs(text) {
+		p.mistake(name, "it is not the absolute path of a file")
+	}
+	return text
+}
+
 // mode reads the permissions of a socket.
 func (p *parser) mode(name, text string) fs.FileMode {
 	mode, err := strconv.ParseUint(orDefault(name, text), 8, 32)

@@ -180,6 +180,9 @@ func TestSecretsStayInAtTheStart(t *testing.T) {
 	}{
 		"a profile with half of a pair":   {[]string{"AWS_ACCESS_KEY_ID=", "AWS_SECRET_ACCESS_KEY=", "AWS_SHARED_CREDENTIALS_FILE=" + half}, "partial credentials"},
 		"a key in place of a file's name": {[]string{"AWS_SECRET_ACCESS_KEY=", "AWS_SECRET_ACCESS_KEY_FILE=" + secretKey}, "AWS_SECRET_ACCESS_KEY_FILE: it is not the absolute path"},
+		"a key that begins like a path":   {[]string{"AWS_SECRET_ACCESS_KEY=", "AWS_SECRET_ACCESS_KEY_FILE=/" + secretKey}, "AWS_SECRET_ACCESS_KEY_FILE: the file that it names"},
+		"a token in place of a name":      {[]string{"S3DAEMON_TOKEN_FILE=" + newToken}, "S3DAEMON_TOKEN_FILE: it is not the absolute path"},
+		"a token that begins like a path": {[]string{"S3DAEMON_TOKEN_FILE=/" + newToken}, "S3DAEMON_TOKEN_FILE: the file that it names"},
 		"a file that holds more":          {[]string{"AWS_SECRET_ACCESS_KEY=", "AWS_SECRET_ACCESS_KEY_FILE=" + half}, "holds white space"},
 		"a password for the store":        {[]string{"S3_ENDPOINT_URL=https://me:" + newSecretKey + "@store"}, "S3_ENDPOINT_URL: "},
 	} {
@@ -188,7 +191,7 @@ func TestSecretsStayInAtTheStart(t *testing.T) {
 			if got.code != 2 || !strings.Contains(got.out, tt.says) {
 				t.Errorf("exit status %d, and it wrote %s", got.code, got.out)
 			}
-			for _, secret := range []string{accessKey, secretKey, newSecretKey} {
+			for _, secret := range []string{accessKey, secretKey, newSecretKey, newToken} {
 				checkNoSecret(t, "the output", []byte(got.out), secret)
 			}
 		})

@@ -11,10 +11,11 @@
 // changes nothing but the log: the last good one goes on to count.
 //
 // No error has anything of a content in it, as long as what parse returns has
-// not.
+// not; nor the name of what is no file, which may be a secret in its place.
 package secret
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -128,10 +129,10 @@ func (f *File[T]) readAgain() error {
 // is read of it is gone. The info is of what was read.
 func Read(path string, most int64) (fs.FileInfo, []byte, error) {
 	info, err := os.Stat(path)
-	if err == nil {
-		err = wantRegular(path, info)
-	}
 	if err != nil {
+		return nil, nil, unseen(err)
+	}
+	if err = wantRegular(path, info); err != nil {
 		return nil, nil, err
 	}
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
@@ -150,6 +151,15 @@ func Read(path string, most int64) (fs.FileInfo, []byte, error) {
 		err = fmt.Errorf("%s has more than %d bytes", path, most)
 	}
 	return info, content, err
+}
+
+// unseen says why a file cannot be looked at, and not what it is called: somebody may
+// have given the secret itself for its name.
+func unseen(err error) error {
+	if named, ok := errors.AsType[*fs.PathError](err); ok {
+		err = named.Err
+	}
+	return fmt.Errorf("the file that it names cannot be looked at: %w", err)
 }
 
 func wantRegular(path string, info fs.FileInfo) error {

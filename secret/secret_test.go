@@ -179,10 +179,15 @@ func TestOpenRefuses(t *testing.T) {
 	if err := syscall.Mkfifo(filepath.Join(dir, "fifo"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"empty", "fifo", "none", "."} {
+	for _, name := range []string{"empty", "fifo", "."} {
 		path := filepath.Join(dir, name)
 		if _, err := Open(path, word, nil); err == nil || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, name := range []string{"/none-of-that/Secret", "Secret", "/" + strings.Repeat("Secret", 1000), "/dev/null/Secret"} {
+		if _, err := Open(name, word, nil); err == nil || strings.Contains(err.Error(), "Secret") {
+			t.Errorf("what may be the secret itself: %v", err)
 		}
 	}
 }

@@ -207,13 +207,15 @@ func TestNew(t *testing.T) {
 	}
 	for _, where := range []string{
 		"", "127.0.0.1:15556", "localhost:15556", "https://host", "tcp://10.0.0.1:15556", "http://", "http://:80", "http:///x",
-		"http://user:word@host", "http://host?x", "http://host?", "http://host#x", "http://host:port", "http://a b/",
+		"http://user:word@host", "https://user:word@host", "http://user:wo/word@host", "http://user:word@host:port", "user:word@host", "http://host?x", "http://host?", "http://host#x", "http://host:port", "http://a b/",
 		"unix:", "unix:relative", "unix://relative", "http://host:80\n", "http://ho%0d%0ast/", "http://h\u00f6st/",
 	} {
 		if d, err := New(where, nil); err == nil {
 			t.Errorf("%q is taken for a daemon: %+v", where, d)
 		} else if strings.Contains(err.Error(), "\n") {
 			t.Errorf("%q: more than a line: %v", where, err)
+		} else if strings.Contains(err.Error(), "word") {
+			t.Errorf("a password is repeated: %v", err)
 		}
 	}
 }

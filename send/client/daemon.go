@@ -71,6 +71,9 @@ func (t target) local() bool {
 
 func parse(where string) (target, error) {
 	bad := func(why string) (target, error) {
+		if at := strings.LastIndex(where, "@"); at >= 0 { // a password may stand before it
+			where, why = "..."+where[at:], "it has more than a host, a port and a path"
+		}
 		return target{}, fmt.Errorf("%q is not the URL of a daemon: %s", where, why)
 	}
 	if path, ok := strings.CutPrefix(where, "unix:"); ok {
