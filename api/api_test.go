@@ -569,6 +569,11 @@ func TestReading(t *testing.T) {
 		"a preflight to a private network": {"OPTIONS", []string{"Origin", origin, "Access-Control-Request-Method", "POST", "Access-Control-Request-Private-Network", "true"}, false},
 		"a form that leads here":           {"POST", from("cross-site", "navigate", "document", "Sec-Fetch-User", "?1", "Origin", origin), false},
 		"a form without an origin":         {"POST", from("cross-site", "navigate", "document"), false},
+		"a prefetch by a page":             {"GET", from("cross-site", "navigate", "document", "Sec-Purpose", "prefetch"), false},
+		"a prerender by a page":            {"GET", from("cross-site", "navigate", "document", "Sec-Purpose", "prefetch;prerender", "Purpose", "prefetch"), false},
+		"a prefetch by an older browser":   {"GET", from("same-site", "navigate", "document", "Purpose", "prefetch"), false},
+		"our own page's prefetch":          {"GET", from("same-origin", "navigate", "document", "Sec-Purpose", "prefetch"), true},
+		"typed, and got in advance":        {"GET", from("none", "navigate", "document", "Sec-Purpose", "prefetch;prerender"), true},
 		"a link that says an origin":       {"GET", from("cross-site", "navigate", "document", "Origin", origin), false},
 	} {
 		t.Run(name, func(t *testing.T) {

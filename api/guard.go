@@ -78,7 +78,8 @@ var protection = http.NewCrossOriginProtection()
 // crossOrigin reports whether a web page of another origin asked. For reading
 // too: it could not read the answer, but its images and forms could use up what
 // is meant for others. A person may follow a link to what the daemon shows,
-// though, as the answer then is a page of its own; one in a frame is not.
+// though, as the answer then is a page of its own; one in a frame is not, nor
+// is what a page has its browser get in case that somebody follows a link.
 func crossOrigin(r *http.Request) bool {
 	asked := *r
 	asked.Method = http.MethodPost // net/http lets others than those that change something pass
@@ -87,7 +88,17 @@ func crossOrigin(r *http.Request) bool {
 	}
 	link := r.Method == http.MethodGet && r.Header.Get("Origin") == "" &&
 		r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
-	return !link
+	return !link || speculative(r.Header)
+}
+
+// speculative reports whether a browser asks in advance (prefetch, prerender).
+func speculative(h http.Header) bool {
+	for _, name := range []string{"Sec-Purpose", "Purpose", "X-Purpose", "X-Moz"} { // the later ones in older browsers
+		if h.Get(name) != "" {
+			return true
+		}
+	}
+	return false
 }
 
 // ours reports whether the request's Host is a loopback name, the address that

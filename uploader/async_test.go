@@ -377,12 +377,28 @@ func TestTakenUpAgain(t *testing.T) {
 	<-g.arrived
 	<-g.arrived
 	until(t, "all are accepted", func() bool { queued, running := r.depth(); return queued+running == 7 })
+	barrier := make(chan error, 1)
+	go func() {
+		_, err := r.List(context.Background(), push.Filter{Label: "kept"}, patience)
+		barrier <- err
+	}()
+	until(t, "somebody waits at the barrier", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.labels["kept"].quiet != nil
+	})
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
 	if r.stays = r.Drain(over); r.stays != 7 {
 		t.Errorf("%d pushes stay, want 7", r.stays)
 	}
 	wantCode(t, <-waiting, push.ShuttingDown)
+	wantCode(t, <-barrier, push.ShuttingDown)
+	_, err := r.List(t.Context(), push.Filter{}, patience)
+	wantCode(t, err, push.ShuttingDown)
+	if page, err := r.List(t.Context(), push.Filter{}, 0); err != nil || page.Pending != 7 {
+		t.Errorf("a list without a wait: %d pending, %v", page.Pending, err)
+	}
 	if receipt, err := r.Get(t.Context(), ids[0], time.Millisecond); err != nil || receipt.State.Ended() {
 		t.Errorf("after the drain: %+v, %v", receipt, err)
 	}

@@ -84,16 +84,20 @@ func (u *Uploader) Get(ctx context.Context, id push.ID, wait time.Duration) (pus
 // List returns a page of pushes, newest first. With a wait it is a barrier: it
 // answers when no push with the filter's label (or none at all, without one)
 // is queued or running, when the context has ended or the time is over;
-// Pending tells which.
+// Pending tells which. If the daemon stops before, that is an error: who looks
+// at no more than whether there is a page must not take the barrier for passed.
 func (u *Uploader) List(ctx context.Context, f push.Filter, wait time.Duration) (push.Page, error) {
-	pending := u.barrier(ctx, f.Label, wait)
+	pending, err := u.barrier(ctx, f.Label, wait)
+	if err != nil {
+		return push.Page{}, err
+	}
 	limit := f.Limit
 	if limit == 0 {
 		limit = push.DefaultPage
 	}
 	page := push.Page{Pushes: []push.Receipt{}, Pending: pending}
 	more := false
-	err := u.journal.NewestWhere(f.Before, selection(f), func(r *journal.Record) bool {
+	err = u.journal.NewestWhere(f.Before, selection(f), func(r *journal.Record) bool {
 		receipt := u.describe(r)
 		if len(f.States) > 0 && !slices.Contains(f.States, receipt.State) {
 			return true
@@ -129,7 +133,7 @@ func selection(f push.Filter) func(*journal.Brief) bool {
 
 // barrier waits until nothing with the label is under way, and returns how much
 // is.
-func (u *Uploader) barrier(ctx context.Context, labelName string, wait time.Duration) int {
+func (u *Uploader) barrier(ctx context.Context, labelName string, wait time.Duration) (pending int, err error) {
 	var over <-chan time.Time
 	if wait >= 0 {
 		timer := time.NewTimer(wait)
@@ -138,15 +142,19 @@ func (u *Uploader) barrier(ctx context.Context, labelName string, wait time.Dura
 	}
 	for {
 		u.mu.Lock()
-		quiet, pending := u.quietLocked(labelName)
+		var quiet <-chan struct{}
+		quiet, pending = u.quietLocked(labelName)
 		stopping := u.left
 		u.mu.Unlock()
-		if pending == 0 || wait == 0 || stopping {
-			return pending
+		switch {
+		case pending == 0 || wait == 0:
+			return pending, nil
+		case stopping:
+			return pending, push.Errorf(push.ShuttingDown, "the daemon is shutting down, and pushes that you wait for stay in the journal: ask again once it has been started anew")
 		}
 		select {
 		case <-quiet:
-			return 0
+			return 0, nil
 		case <-u.leaving:
 		case <-ctx.Done():
 			wait = 0 // what was counted is as old as the wait
