@@ -8,6 +8,8 @@ import (
 	"os/user"
 	"path/filepath"
 	"time"
+
+	"github.com/lsst-dm/s3daemon/listen"
 )
 
 // proxyPasswords returns what the proxies of the environment are shown, which neither
@@ -67,6 +69,14 @@ func homeOf(getenv func(string) string) string {
 		return u.HomeDir
 	}
 	return ""
+}
+
+// warnOfDataDir says in the log who else may have the daemon push things by what
+// he puts there.
+func warnOfDataDir(dataDir string, log *slog.Logger) {
+	if dir := listen.Replaceable(filepath.Join(dataDir, "journal.db")); dir != "" {
+		log.Warn("every user of this host can put another journal in the place of the daemon's, and have pushed what it may read: take the right to write to the directory away (chmod o-w), or choose another", "data_dir", dataDir, "directory", dir)
+	}
 }
 
 // rootPatience is how long the start of the daemon waits for a root.

@@ -11,8 +11,9 @@ import (
 	"github.com/lsst-dm/s3daemon/listen"
 )
 
-// TestWarnOfAddress: a socket that others can replace is warned of, and no other.
-func TestWarnOfAddress(t *testing.T) {
+// TestWarnOfReplaceable: a socket or a journal that others can replace is warned
+// of, and no other.
+func TestWarnOfReplaceable(t *testing.T) {
 	dir := t.TempDir()
 	for mode, warned := range map[os.FileMode]bool{0o755: false, 0o770: false, 0o777: true, 0o777 | os.ModeSticky: false} {
 		if err := os.Chmod(dir, mode); err != nil {
@@ -28,5 +29,10 @@ func TestWarnOfAddress(t *testing.T) {
 			t.Errorf("%v: %q", mode, said.String())
 		}
 		listen.Close(l)
+		said.Reset()
+		warnOfDataDir(dir, slog.New(slog.NewTextHandler(&said, nil)))
+		if got := strings.Contains(said.String(), " directory="+dir); got != warned || warned != (said.Len() > 0) {
+			t.Errorf("%v: %q", mode, said.String())
+		}
 	}
 }
