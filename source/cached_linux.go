@@ -106,11 +106,11 @@ func (o *Opener) openCached(path string) (found, bool) {
 	}
 	device := unix.Mkdev(st.Dev_major, st.Dev_minor)
 	left := found{identity: Identity{Device: device}}
-	if len(o.roots) > 0 || !o.guarded.isFresh() || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > MaxSize || !disks.has(device) {
+	if len(o.roots) > 0 || !o.guards().isFresh() || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > MaxSize || !disks.has(device) {
 		return left, false
 	}
 	self, leadsTo, err := whereabouts(fd)
-	if err != nil || o.never(path, leadsTo) != nil || o.guarded.of(fileID{device, st.Ino}) != nil {
+	if err != nil || o.never(path, leadsTo) != nil || o.guards().of(fileID{device, st.Ino}) != nil {
 		return left, false
 	}
 	// With O_NONBLOCK it does not wait for the holder of a lease either.

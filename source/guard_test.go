@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lsst-dm/s3daemon/push"
 )
 
 func TestGuarded(t *testing.T) {
@@ -215,4 +217,41 @@ func TestGuardedHangs(t *testing.T) {
 		}
 		guarded("at last", p)
 	})
+}
+
+// TestGuardLater: what is guarded later is so at once, and by its links and other
+// names too; and what was before still is.
+func TestGuardLater(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"early", "late", "free"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(os.Symlink("late", dir+"/link"), os.Link(dir+"/late", dir+"/hard")); err != nil {
+		t.Fatal(err)
+	}
+	o := New(Rules{Guarded: []string{dir + "/early"}})
+	check := func(name string, guarded bool) {
+		t.Helper()
+		f, err := o.Open(t.Context(), filepath.Join(dir, name))
+		if err == nil {
+			f.Close()
+		}
+		var known *push.Error
+		if is := errors.As(err, &known) && known.Code == push.FileNotAllowed; is != guarded {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	check("late", false)
+	for range 2 {
+		o.Guard(dir+"/late", dir+"/early")
+	}
+	if len(o.guards()) != 2 {
+		t.Errorf("%d places", len(o.guards()))
+	}
+	for _, name := range []string{"early", "late", "link", "hard"} {
+		check(name, true)
+	}
+	check("free", false)
 }

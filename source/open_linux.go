@@ -18,7 +18,7 @@ import (
 // is known to be a regular file in an allowed place, that very inode is opened
 // for reading through /proc/self/fd. Nothing can be swapped in between.
 func (o *Opener) open(path string) (*os.File, kind, error) {
-	o.guarded.refresh()
+	o.guards().refresh()
 	held, err := o.hold(path)
 	if err != nil {
 		return nil, remote, err
@@ -68,7 +68,7 @@ func (o *Opener) refuse(path, leadsTo string, id fileID) error {
 	if err := o.never(path, leadsTo); err != nil {
 		return err
 	}
-	if p := o.guarded.of(id); p != nil && p.isStill(id) {
+	if p := o.guards().of(id); p != nil && p.isStill(id) {
 		return kept(path, p.path)
 	}
 	return nil

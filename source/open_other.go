@@ -15,7 +15,7 @@ import (
 // system. Where there are no roots, a file swapped for a link between the look
 // and the open is read; where there are, it is beneath them all the same.
 func (o *Opener) open(path string) (*os.File, kind, error) {
-	o.guarded.refresh()
+	o.guards().refresh()
 	resolved, err := filepath.EvalSymlinks(path)
 	if err == nil {
 		err = o.never(path, resolved)
@@ -43,7 +43,7 @@ func (o *Opener) open(path string) (*os.File, kind, error) {
 	if err == nil {
 		is := identityOf(info)
 		id := fileID{is.Device, is.Inode}
-		if p := o.guarded.of(id); p != nil && p.isStill(id) {
+		if p := o.guards().of(id); p != nil && p.isStill(id) {
 			err = kept(path, p.path)
 		}
 	}

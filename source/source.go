@@ -132,7 +132,10 @@ type Rules struct {
 // Opener opens files by rules. It may be used by several goroutines at once.
 type Opener struct {
 	roots   []string // outer ones first
-	guarded guard
+	guarded guard    // from the start
+
+	adding sync.Mutex
+	grown  atomic.Pointer[guard] // guarded and what was added; changed with adding held only; nil: nothing was
 }
 
 // New returns an Opener that goes by the rules.
@@ -140,6 +143,29 @@ func New(rules Rules) *Opener {
 	roots := slices.Clone(rules.Roots)
 	slices.SortStableFunc(roots, func(a, b string) int { return cmp.Compare(len(a), len(b)) })
 	return &Opener{roots: roots, guarded: newGuard(rules.Guarded)}
+}
+
+// Guard has more files and directories, absolute paths, never read from now on, as
+// those of Rules.Guarded.
+func (o *Opener) Guard(paths ...string) {
+	o.adding.Lock()
+	defer o.adding.Unlock()
+	all := o.guards()
+	paths = slices.DeleteFunc(slices.Clone(paths), func(path string) bool {
+		return slices.ContainsFunc(all, func(p *place) bool { return p.path == filepath.Clean(path) })
+	})
+	if len(paths) > 0 {
+		all = slices.Concat(all, newGuard(paths))
+		o.grown.Store(&all)
+	}
+}
+
+// guards returns all that is guarded now.
+func (o *Opener) guards() guard {
+	if all := o.grown.Load(); all != nil {
+		return *all
+	}
+	return o.guarded
 }
 
 // Open opens the file for reading. The error is a *push.Error with one of the
@@ -157,7 +183,7 @@ func (o *Opener) Open(ctx context.Context, path string) (*File, error) {
 	if dir := forbidden(place); dir != "" {
 		return nil, notAllowed(path, dir)
 	}
-	if at := o.guarded.given(place); at != "" {
+	if at := o.guards().given(place); at != "" {
 		return nil, kept(path, at)
 	}
 	l := all.join(path)
@@ -193,7 +219,7 @@ func (o *Opener) never(path, place string) error {
 	if dir := forbidden(place); dir != "" {
 		return notAllowed(path, dir)
 	}
-	if at := o.guarded.named(place); at != "" {
+	if at := o.guards().named(place); at != "" {
 		return kept(path, at)
 	}
 	return nil

@@ -43,7 +43,8 @@ const (
 type credentials struct {
 	load func(context.Context) (origin, error)
 	log  *slog.Logger
-	came func() // called when there are usable ones again, without mu held
+	came func()               // called when there are usable ones again, without mu held
+	from func(files []string) // told, by absolute paths, of the files that they come from when these may be others, before they are used; without mu held
 
 	doubted atomic.Bool // refused is not nil
 
@@ -97,13 +98,17 @@ func newCredentials(ctx context.Context, cfg Config) (*credentials, error) {
 func (c *credentials) files() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var files []string
-	for _, name := range c.origin.files {
+	return absolute(c.origin.files)
+}
+
+func absolute(names []string) []string {
+	var paths []string
+	for _, name := range names {
 		if path, err := filepath.Abs(name); err == nil {
-			files = append(files, path)
+			paths = append(paths, path)
 		}
 	}
-	return files
+	return paths
 }
 
 // Retrieve implements aws.CredentialsProvider. It notes on the trip of the request
@@ -239,7 +244,9 @@ func (c *credentials) look() (came bool) {
 	var got aws.Credentials
 	var err error
 	if reload {
-		from, err = c.load(ctx)
+		if from, err = c.load(ctx); err == nil && c.from != nil {
+			c.from(absolute(from.files))
+		}
 	}
 	if renew && err == nil {
 		got, err = from.retrieve(ctx)

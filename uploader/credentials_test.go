@@ -474,6 +474,29 @@ func TestCredentialFilesAreNotPushed(t *testing.T) {
 		wantGuarded(t, r, token)
 		wantGuarded(t, r, os.Getenv("AWS_CONFIG_FILE"))
 	})
+	t.Run("a profile that names it later", func(t *testing.T) {
+		var configuration string
+		r := newRig(t, func(*Config) {
+			id, secret := os.Getenv("AWS_ACCESS_KEY_ID"), os.Getenv("AWS_SECRET_ACCESS_KEY")
+			t.Setenv("AWS_ACCESS_KEY_ID", "")
+			t.Setenv("AWS_SECRET_ACCESS_KEY", "")
+			configuration = write(t, "config", "[default]\naws_access_key_id = "+id+"\naws_secret_access_key = "+secret+"\n")
+			t.Setenv("AWS_CONFIG_FILE", configuration)
+		})
+		path, content := r.file(t, "f", 10)
+		if _, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"}); err != nil {
+			t.Fatal(err)
+		}
+		r.wantObject(t, "k", content)
+		later := write(t, "later", "kept+Between/Us")
+		then := time.Now().Add(-time.Minute) // what is young is not taken yet
+		if err := errors.Join(os.WriteFile(configuration, []byte("[default]\nrole_arn = arn:aws:iam::1:role/r\nweb_identity_token_file = "+later+"\n"), 0o600), os.Chtimes(configuration, then, then)); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:1") // which is not there
+		r.credentials.look()
+		wantGuarded(t, r, later)
+	})
 }
 
 // wantGuarded pushes a file by its name, by a link, and by another name of its own.

@@ -183,6 +183,7 @@ func newUploader(ctx context.Context, cfg Config) (*Uploader, error) {
 	u.credentials = made.credentials
 	u.credentials.came = u.credentialsCame
 	u.files = source.New(source.Rules{Roots: cfg.Roots, Guarded: slices.Concat(cfg.Guarded, u.credentials.files())})
+	u.credentials.from = func(files []string) { u.files.Guard(files...) }
 	u.path = u.pathTo
 	if u.warmup != (push.Destination{}) {
 		if err := u.checkBucket(u.warmup); err != nil {
