@@ -30,6 +30,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/lsst-dm/s3daemon/push"
+	"github.com/lsst-dm/s3daemon/throttle"
 )
 
 // Pusher delivers pushes. Its methods are called by many goroutines at once.
@@ -86,7 +87,7 @@ type Config struct {
 type api struct {
 	Config
 	started time.Time
-	refused throttle
+	refused throttle.Lines
 	pages   chan struct{} // has one for each large page that is made or written
 }
 

@@ -110,7 +110,7 @@ func (a *api) turnAway(w http.ResponseWriter, r *http.Request, err error) {
 // warn logs a line about a request that was refused, unless there were many in
 // this second.
 func (a *api) warn(text string, about ...any) {
-	if a.refused.line(func(left int) {
+	if a.refused.Next(func(left int) {
 		a.Log.Warn("more requests were refused, which have no lines of their own", "requests", left)
 	}) {
 		a.Log.Warn(text, about...)

@@ -7,12 +7,17 @@ import (
 	"github.com/lsst-dm/s3daemon/push"
 )
 
-// refuse counts and logs a request that is not accepted.
+// refuse counts and logs a request that is not accepted, unless there were many in this
+// second.
 func (u *Uploader) refuse(req push.Request, err error) error {
 	refusal := asPushError(err)
 	u.metrics.refused(refusal.Code)
 	attrs := []slog.Attr{slog.String("file", req.File), slog.String("destination", req.Destination)}
-	u.log.LogAttrs(context.Background(), slog.LevelWarn, "push refused", append(attrs, reasons(req.Label, refusal)...)...)
+	if u.refusals.Next(func(left int) {
+		u.log.Warn("more pushes were refused, which have no lines of their own", "pushes", left)
+	}) {
+		u.log.LogAttrs(context.Background(), slog.LevelWarn, "push refused", append(attrs, reasons(req.Label, refusal)...)...)
+	}
 	return refusal
 }
 

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/lsst-dm/s3daemon/push"
@@ -65,4 +66,18 @@ func TestRootsOfTheJournal(t *testing.T) {
 	_, err := next.Push(t.Context(), push.Request{File: link, Destination: "s3://bucket/k"}, push.Options{})
 	wantCode(t, err, push.FileNotAllowed)
 	r.wantObject(t, "allowed", []byte("light"))
+}
+
+// TestFloodOfRefusedPushes: who asks for what is not allowed, again and again, does not
+// fill the log.
+func TestFloodOfRefusedPushes(t *testing.T) {
+	r := newRig(t)
+	for range 200 {
+		if _, err := r.Push(t.Context(), push.Request{File: "/dev/null", Destination: "s3://bucket/k"}); err == nil {
+			t.Fatal("it was taken")
+		}
+	}
+	if lines := strings.Count(r.log.String(), "push refused"); lines == 0 || lines == 200 {
+		t.Errorf("%d lines of 200 refusals", lines)
+	}
 }

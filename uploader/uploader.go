@@ -55,6 +55,7 @@ import (
 	"github.com/lsst-dm/s3daemon/journal"
 	"github.com/lsst-dm/s3daemon/push"
 	"github.com/lsst-dm/s3daemon/source"
+	"github.com/lsst-dm/s3daemon/throttle"
 	"github.com/lsst-dm/s3daemon/transport"
 )
 
@@ -115,6 +116,7 @@ type Uploader struct {
 	journal      *journal.Journal
 	janitor      *janitor
 	log          *slog.Logger
+	refusals     throttle.Lines // of pushes that are not accepted
 	metrics      *metrics
 	seed         maphash.Seed
 

@@ -1,4 +1,4 @@
-package api
+package throttle
 
 import (
 	"sync/atomic"
@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-func TestThrottle(t *testing.T) {
+func TestLines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var th throttle
+		var th Lines
 		var told atomic.Int64
 		lines := func(n int) (let int) {
 			for range n {
-				if th.line(func(left int) { told.Add(int64(left)) }) {
+				if th.Next(func(left int) { told.Add(int64(left)) }) {
 					let++
 				}
 			}

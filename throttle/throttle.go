@@ -1,25 +1,27 @@
-package api
+// Package throttle keeps whoever sends one bad request after another from filling
+// the log.
+package throttle
 
 import (
 	"sync"
 	"time"
 )
 
-// mostLines is how many refused requests a second have a line in the log.
+// mostLines is how many lines of one kind a second go to the log.
 const mostLines = 10
 
-// throttle keeps who sends one bad request after another from filling the log.
-// The zero value is ready.
-type throttle struct {
+// Lines are lines of one kind. The zero value is ready; it may be used by many
+// goroutines at once.
+type Lines struct {
 	mu    sync.Mutex // guards all below
 	until time.Time  // the end of this second
 	lines int        // in it
 	left  int        // lines that it had no more room for
 }
 
-// line reports whether a line may go to the log. Where some may not, tell is
+// Next reports whether another line may go to the log. Where some may not, tell is
 // called with how many once the second is over.
-func (t *throttle) line(tell func(left int)) bool {
+func (t *Lines) Next(tell func(left int)) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := time.Now()
