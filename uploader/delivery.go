@@ -236,7 +236,7 @@ func (d *delivery) request(ctx context.Context, operation string, k kind, p plac
 			n--
 			continue
 		}
-		if notTried(err) && p != first || knownDown(err) {
+		if d.up.endpoint.blamed(err) && p != first || knownDown(err) {
 			n--
 			continue
 		}

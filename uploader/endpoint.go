@@ -30,7 +30,7 @@ const (
 var errSilent = errors.New("the store takes a question and says nothing to it")
 
 // downError is the failure of a request that was not sent, because no
-// connection can be made.
+// connection can be made to its host.
 type downError struct {
 	cause error
 	known bool // it was known before, so none was even tried
@@ -48,9 +48,14 @@ func (e *downError) Is(target error) bool { return e.known && target == transpor
 // second, whatever number of pushes waits, and the first that is answered, with
 // whatever, or only taken, brings everything back at once.
 //
+// Where each bucket has a host of its own, as at Amazon, what fails at one of them is
+// that bucket's failure. It may also be the first that is seen of the end of all: the
+// store is asked then, by the host that has no bucket, and nothing waits for the answer.
+//
 // A store that answers with errors, or takes its time, is not down: each bucket
 // has a trial of its own (see queue), and what stands still is ended by transport.
 type endpoint struct {
+	hosts   bool // there are several: each bucket has one, and the store that is asked another
 	connect func(ctx context.Context, network, address string) (net.Conn, error)
 	ask     func(context.Context) error // asks the store anything, on a connection of its own; see errSilent
 	changed func()                      // called after each change, without mu held
@@ -58,6 +63,8 @@ type endpoint struct {
 	mu      sync.Mutex
 	ctx     context.Context // ends the asking; guarded by mu, as all below
 	asking  sync.WaitGroup  // Add only with mu held and ctx not ended
+	doubted bool            // the store is being asked, and nothing waits for it
+	sure    time.Time       // when it has answered such a question last
 	trusted time.Time       // when a connection was made last
 	silent  time.Time       // when the store took a question and said nothing, the last time
 	leader  *leader         // tries whether there is a way; nil where nobody does
@@ -86,7 +93,8 @@ func newEndpoint(ctx context.Context, connect func(context.Context, string, stri
 // dial makes a connection, as http.Transport.DialContext wants it. Where
 // nobody has made one within the last moment, one attempt leads and the others
 // wait for it: of a store that has just gone away, one connection is asked for
-// and not as many as there are requests.
+// and not as many as there are requests. Where there are several hosts none waits:
+// it may be for another.
 func (e *endpoint) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	for {
 		leading, wait, err := e.enter()
@@ -121,7 +129,7 @@ func (e *endpoint) enter() (leading bool, wait *leader, err error) {
 	switch {
 	case e.outage != nil:
 		return false, nil, &downError{cause: e.outage.cause, known: true}
-	case time.Since(e.trusted) < trustedFor:
+	case e.hosts, time.Since(e.trusted) < trustedFor:
 		return false, nil, nil
 	case e.leader != nil:
 		return false, e.leader, nil
@@ -146,11 +154,45 @@ func (e *endpoint) note(ctx context.Context, leading bool, err error) {
 	if err == nil {
 		e.trusted = time.Now()
 	}
-	fell := failed && !vouched && e.fallLocked(err, false)
+	fell := failed && !vouched && e.failedLocked(err)
 	e.mu.Unlock()
 	if fell {
 		e.changed()
 	}
+}
+
+// failedLocked takes in that there is no way to a host, and reports whether an outage
+// has begun.
+func (e *endpoint) failedLocked(cause error) bool {
+	if e.hosts {
+		e.doubtLocked()
+		return false
+	}
+	return e.fallLocked(cause, false)
+}
+
+// doubtLocked has the store asked, unless it has just answered; only if it does not is
+// there an outage.
+func (e *endpoint) doubtLocked() {
+	if e.doubted || e.outage != nil || e.ctx.Err() != nil || !e.sure.IsZero() && time.Since(e.sure) < probeInterval {
+		return
+	}
+	e.doubted = true
+	e.asking.Go(func() {
+		err := e.ask(e.ctx)
+		e.mu.Lock()
+		e.doubted = false
+		fell := false
+		if err == nil || errors.Is(err, errSilent) {
+			e.sure = time.Now()
+		} else {
+			fell = e.fallLocked(err, false)
+		}
+		e.mu.Unlock()
+		if fell {
+			e.changed()
+		}
+	})
 }
 
 // suspect says that a connection broke or stood still while it was in use. That
@@ -164,6 +206,10 @@ func (e *endpoint) suspect(cause error) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.hosts {
+		e.doubtLocked()
+		return
+	}
 	if e.silent.IsZero() || time.Since(e.silent) >= leftAlone {
 		e.fallLocked(cause, true)
 	}
@@ -173,7 +219,7 @@ func (e *endpoint) suspect(cause error) {
 // way to the store: something takes connections in its place.
 func (e *endpoint) lost(cause error) {
 	e.mu.Lock()
-	fell := e.fallLocked(cause, false)
+	fell := e.failedLocked(cause)
 	e.mu.Unlock()
 	if fell {
 		e.changed()
@@ -307,6 +353,10 @@ func knownDown(err error) bool {
 	down, ok := errors.AsType[*downError](err)
 	return ok && down.known
 }
+
+// blamed reports whether that no connection could be made is the store's failure, and
+// not that of a bucket's own host.
+func (e *endpoint) blamed(err error) bool { return knownDown(err) || !e.hosts && notTried(err) }
 
 // notTried reports whether the request failed because no connection could be
 // made.

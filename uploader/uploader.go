@@ -181,7 +181,7 @@ func newUploader(ctx context.Context, cfg Config) (*Uploader, error) {
 	}
 	options := made.s3.Options()
 	u.name, u.client, u.wire, u.asker, u.putter = endpointName(options), made.s3, made.wire, made.asker, newPutter(options, made.base)
-	u.base = made.base
+	u.base, u.endpoint.hosts = made.base, made.base == nil
 	u.credentials = made.credentials
 	u.credentials.came = u.credentialsCame
 	u.files = source.New(source.Rules{Roots: cfg.Roots, Guarded: slices.Concat(cfg.Guarded, u.credentials.files())})

@@ -244,7 +244,7 @@ func (u *Uploader) judgeBucket(b *bucket, err error, now time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	switch {
-	case notTried(err): // nothing: no connection is the endpoint's matter
+	case u.endpoint.blamed(err): // nothing: the way to the store is the endpoint's matter
 	case ofFile(err), errors.Is(err, errAtIt): // nor is the file the bucket's, or what it was not asked for
 		u.queue.untried(b, now)
 	// It answers, though it says no, or has other bytes than were sent.
