@@ -68,7 +68,7 @@ func (r *rig) watch(f func(http.ResponseWriter, *http.Request, http.Handler)) *j
 
 func serve(w http.ResponseWriter, req *http.Request, next http.Handler) { next.ServeHTTP(w, req) }
 
-func isProbe(req *http.Request) bool { return strings.Contains(req.URL.Path, "/"+probeName) }
+func isProbe(req *http.Request) bool { return strings.Contains(req.URL.Path, probeName) }
 
 // take returns the counts, and begins anew.
 func (j *journey) take() map[string]int {
@@ -1016,4 +1016,60 @@ func TestMetInParts(t *testing.T) {
 	if n := int(failures.Load()); n != r.cfg.Attempts {
 		t.Errorf("the second part was sent %d times", n)
 	}
+}
+
+// TestProbesStayWithinThePlace: a probe is where the push may go, by a prefix that is no
+// directory too, and is a key that the store takes.
+func TestProbesStayWithinThePlace(t *testing.T) {
+	for key, want := range map[string]string{ // before what is the probe's own
+		"a.fits": "a.fits", "d/night12-a.fits": "d/night12-a.fits", "d/": "d/", "a/../b/..": "a/../b/..",
+		"d/" + strings.Repeat("k", 255):                                 "d/" + strings.Repeat("k", 255-42),
+		"d/" + strings.Repeat("\u00fc", 127):                            "d/" + strings.Repeat("\u00fc", 106),
+		strings.Repeat(strings.Repeat("k", 99)+"/", 10) + "night12-abc": (strings.Repeat(strings.Repeat("k", 99)+"/", 10) + "night12-abc")[:1024-42],
+	} {
+		got := probeKey(key)
+		if before, random, is := strings.Cut(got, probeName); !is || before != want || len(random) != 26 || len(got) > push.MaxKeyBytes || got == probeKey(key) {
+			t.Errorf("%q: %q", key, got)
+		}
+		if dest, err := push.ParseDestination("s3://bucket/" + got); err != nil || dest.Key != got {
+			t.Errorf("%q: %v", got, err)
+		}
+	}
+
+	places, err := push.ParsePlaces([]string{"bucket/night12-", "bucket/" + strings.Repeat("p", 250)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRig(t, func(c *Config) { c.Places = places })
+	var mu sync.Mutex
+	var keys []string
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		mu.Lock()
+		keys = append(keys, req.URL.Path)
+		mu.Unlock()
+		next.ServeHTTP(w, req)
+	})
+	long := strings.Repeat("p", 250) // no probe of this one is within its place
+	small, _ := r.file(t, "small", 10)
+	parts, _ := r.file(t, "parts", testPart+1)
+	for _, push := range []struct{ path, key string }{{small, long}, {small, "night12-a"}, {parts, "night12-b"}} {
+		if receipt, err := r.create(t, push.path, push.key); err != nil {
+			t.Errorf("%v, %+v", err, receipt)
+		}
+	}
+	probes := 0
+	mu.Lock()
+	defer mu.Unlock()
+	for _, key := range keys {
+		if !strings.HasPrefix(key, "/bucket/night12-") && key != "/bucket/"+long {
+			t.Errorf("the store is asked for %s", key)
+		}
+		if strings.Contains(key, probeName) {
+			probes++
+		}
+	}
+	if probes != 3+6 { // about PutObject and about CompleteMultipartUpload, though nothing could be asked for the first push
+		t.Errorf("%d requests of probes", probes)
+	}
+	r.wantNoProbes(t)
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -146,8 +147,15 @@ func (d *delivery) heeds(ctx context.Context, operation string) (heeding, error)
 	if asked {
 		d.up.hastenAwaiting()
 	}
+	if err == errNoProbe {
+		return unsure, nil
+	}
 	return h, err
 }
+
+// errNoProbe says that no probe beside the push's object would be where pushes may go.
+// It says nothing of other keys in the bucket.
+var errNoProbe = errors.New("there is no place for a probe")
 
 // findOut asks by a probe.
 func (d *delivery) findOut(ctx context.Context, operation string) (heeding, error) {
@@ -162,6 +170,7 @@ func (d *delivery) findOut(ctx context.Context, operation string) (heeding, erro
 	case errors.Is(err, errUntold):
 		d.up.log.Warn("could not find out what the store does with If-None-Match", "operation", operation, "bucket", d.dest.Bucket, "error", inBrief(err))
 		err = nil
+	case err == errNoProbe:
 	default:
 		d.count(false, 1, err)
 	}
@@ -181,13 +190,16 @@ type probe struct {
 	left   time.Duration // for its requests
 }
 
-// probeName begins the last element of the keys of probes.
+// probeName is in the keys of probes, after the push's own.
 const probeName = ".s3daemon-probe-"
 
 // probe asks by a probe, and removes what that made. Until then the janitor
 // leaves it alone.
 func (d *delivery) probe(ctx context.Context, ask func(*probe, context.Context) (heeding, error)) (h heeding, err error) {
 	dest := push.Destination{Bucket: d.dest.Bucket, Key: probeKey(d.dest.Key)}
+	if d.up.places.Check(dest) != nil { // its key was cut
+		return unsure, errNoProbe
+	}
 	p := &probe{
 		delivery: &delivery{up: d.up, dest: dest, id: d.id, clock: d.clock, req: push.Request{Overwrite: d.req.Overwrite, Encryption: d.req.Encryption, KMSKeyID: d.req.KMSKeyID}},
 		upload:   journal.Upload{Push: d.id, BegunAt: time.Now().UTC(), Store: d.up.name, Bucket: dest.Bucket, Key: dest.Key, Probe: true},
@@ -226,15 +238,21 @@ func (p *probe) send(ctx context.Context, operation string, attempt func(context
 
 var errSlowProbe = errors.New("the store takes too long to answer")
 
-// probeKey is a key that nobody else has, below the same prefix. It fits where
-// the key does.
+// longestName is the most that an element of a key has that probeKey makes: stores on
+// file systems take no longer ones.
+const longestName = 255
+
+// probeKey is a key that nobody else has. It begins with the push's own as far as both
+// fit, so that whoever may write that, by the rules of the daemon or of the store, may
+// write this one too.
 func probeKey(key string) string {
-	dir, _ := path.Split(key)
-	name := probeName + rand.Text()
-	if len(dir)+len(name) > push.MaxKeyBytes {
-		return name
+	suffix := probeName + rand.Text()
+	dir, name := path.Split(key)
+	most := min(len(dir)+min(len(name), longestName-len(suffix)), push.MaxKeyBytes-len(suffix))
+	for !utf8.ValidString(key[:most]) { // a cut amid a character
+		most--
 	}
-	return dir + name
+	return key[:most] + suffix
 }
 
 // put asks about PutObject.
