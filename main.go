@@ -22,6 +22,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/lsst-dm/s3daemon/throttle"
 )
 
 // version is set when a release is built (-ldflags "-X main.version=...").
@@ -31,11 +33,37 @@ func main() {
 	signal.Ignore(syscall.SIGPIPE) // a log that nobody reads any more must not end pushes
 	ctx, restore := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, restore) // a second signal ends the process at once
-	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stderr := os.Stderr
+	keepProgramsQuiet()
+	err := run(ctx, os.Args[1:], os.Stdout, stderr)
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
+		fmt.Fprintln(stderr, err)
 	}
 	os.Exit(exitStatus(err))
+}
+
+// keepProgramsQuiet takes os.Stderr away from the programs that the AWS SDK starts for
+// credentials (credential_process), which it hands it to: what they write there would
+// stand amid the lines of the log, and may be the secret. The log says that they wrote.
+func keepProgramsQuiet() {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return // then they are heard
+	}
+	os.Stderr = w
+	go func() {
+		var lines throttle.Lines
+		heard := make([]byte, 4096)
+		for {
+			n, err := r.Read(heard)
+			if err != nil {
+				return
+			}
+			if lines.Next(func(int) {}) {
+				slog.Warn("a program of the AWS configuration (credential_process) wrote to standard error, which is not shown, since it may be secret: run it by hand as the daemon's user to see it", "bytes", n)
+			}
+		}
+	}()
 }
 
 // usageError is a mistake of the one who starts the daemon.

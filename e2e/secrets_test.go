@@ -82,7 +82,7 @@ func TestSecretsStayIn(t *testing.T) {
 		return file("config", "[default]\ncredential_process = sh "+file("keys", script, 0o600)+"\n", 0o600)
 	}
 	withProxy := strings.Replace(refusing.URL, "http://", "http://e2e-proxy-user:"+strings.ReplaceAll(password, "/", "%2F")+"@", 1)
-	none := []string{"AWS_ACCESS_KEY_ID=", "AWS_SECRET_ACCESS_KEY="}
+	none := []string{"AWS_ACCESS_KEY_ID=", "AWS_SECRET_ACCESS_KEY=", "PATH=" + os.Getenv("PATH")} // for a program
 	push := makeFile(t, "file", 1000)
 	for _, tt := range []struct {
 		name string
@@ -103,7 +103,7 @@ func TestSecretsStayIn(t *testing.T) {
 		{"a proxy that refuses", []string{"S3_ENDPOINT_URL=http://store.example", "HTTP_PROXY=" + withProxy}, "store_refused", "407"},
 		{"a proxy that is not there", []string{"S3_ENDPOINT_URL=https://store.example", "HTTPS_PROXY=http://e2e-proxy-user:" + "e2e-Proxy-password@127.0.0.1:1"}, "store_unreachable", "refused"},
 		{"an untrusted store", []string{"S3_ENDPOINT_URL=" + untrusted.URL}, "store_unreachable", "certificate"},
-		{"a program that prints the secret and fails", append(none, "AWS_CONFIG_FILE="+program(`echo '{"Version": 1, "SecretAccessKey": "`+secretKey+`", '; echo '`+secretKey+`' >&2; exit 1`)), "no_credentials", "get credentials"},
+		{"a program that prints the secret and fails", append(none, "AWS_CONFIG_FILE="+program(`echo '{"Version": 1, "SecretAccessKey": "`+secretKey+`", '; echo '`+secretKey+`' >&2; exit 1`)), "no_credentials", "wrote to standard error"},
 		{"a program that prints the secret as it should not", append(none, "AWS_CONFIG_FILE="+program(`echo '{"Version": 2, "AccessKeyId": "`+accessKey+`", "SecretAccessKey": "`+secretKey+`"}'`)), "no_credentials", "get credentials"},
 		{"a token that the endpoint of a container refuses", append(none, "AWS_CONTAINER_CREDENTIALS_FULL_URI="+strings.Replace(echoing.URL, "127.0.0.1", "localhost", 1), "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE="+file("token", newToken+"\nsecond line", 0o600)), "no_credentials", "get credentials"},
 	} {
