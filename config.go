@@ -107,7 +107,7 @@ func loadConfig() (config, []string, error) {
 	}
 	var wrong error
 	cfg.keys, wrong = env.keys(os.Getenv)
-	return cfg, warnings(os.Environ()), errors.Join(err, wrong)
+	return cfg, warnings(os.Environ()), errors.Join(err, wrong, checkProxies(os.Getenv))
 }
 
 // defaultDataDir is where a daemon's state belongs: where systemd says so

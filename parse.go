@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"math"
@@ -88,6 +89,31 @@ func (p *parser) endpoint(name, text string) string {
 		p.mistake(name, "has a port that is none: ports go from 1 to 65535")
 	}
 	return strings.TrimRight(text, "/")
+}
+
+// checkProxies looks for the mistakes for which net/http leaves a proxy aside without a
+// word: what was to go by it would go directly. A value may hold a password.
+func checkProxies(getenv func(string) string) error {
+	var p parser
+	for _, names := range [][2]string{{"HTTPS_PROXY", "https_proxy"}, {"HTTP_PROXY", "http_proxy"}} {
+		for _, name := range names {
+			if text := getenv(name); text != "" {
+				if !isProxy(text) {
+					p.mistake(name, "not the address of a proxy, such as http://proxy.example.org:3128 (http, https or socks5)")
+				}
+				break // the other is not asked for then
+			}
+		}
+	}
+	return errors.Join(p.mistakes...)
+}
+
+func isProxy(text string) bool {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme == "" || u.Host == "" {
+		u, err = url.Parse("http://" + text) // as net/http reads it
+	}
+	return err == nil && slices.Contains([]string{"http", "https", "socks5", "socks5h"}, u.Scheme) && u.Hostname() != "" && (u.Port() == "" && !strings.HasSuffix(u.Host, ":") || validPort(u.Port()))
 }
 
 // algorithm reads auto, or the name of a congestion control as the kernel has

@@ -154,3 +154,22 @@ func TestParseChoice(t *testing.T) {
 		}
 	}
 }
+
+func TestProxies(t *testing.T) {
+	for text, good := range map[string]bool{
+		"": true, "http://proxy.example:3128": true, "https://user:p%2Fw@proxy.example": true, "socks5://[::1]:1080": true, "socks5h://p": true, "proxy.example:3128": true, "10.0.0.1:80": true, "proxy": true, "http://proxy/": true,
+		"http://user:p/secret@proxy.example:3128": false, "http://user:%zsecret@proxy": false, "http://": false, "http:///secret": false, "ftp://secret.example": false, "http://secret:port": false, "secret.example:99999": false, "http://secret.example:": false, "sec ret:80": false,
+	} {
+		for _, name := range []string{"HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"} {
+			err := checkProxies(func(asked string) string {
+				if asked == name {
+					return text
+				}
+				return ""
+			})
+			if (err == nil) != good || err != nil && (!strings.Contains(err.Error(), name) || strings.Contains(err.Error(), "secret")) {
+				t.Errorf("%s=%s: %v", name, text, err)
+			}
+		}
+	}
+}

@@ -25,7 +25,7 @@ func newMaker(cfg Config) *maker {
 	protocols.SetHTTP1(true)
 	return &maker{limit: 4 * cfg.ConnectTimeout, http: &http.Transport{
 		Proxy: func(req *http.Request) (*url.URL, error) {
-			return http.ProxyFromEnvironment(&http.Request{URL: makingOf(req.Context()).to.url()})
+			return ProxyTo(makingOf(req.Context()).to.url())
 		},
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			conn, err := cfg.Dial(ctx, network, address)
@@ -47,6 +47,12 @@ func newMaker(cfg Config) *maker {
 		DisableCompression: true,
 		WriteBufferSize:    64 << 10,
 	}}
+}
+
+// ProxyTo returns the proxy by which the environment has a URL asked for; nil where there
+// is none.
+func ProxyTo(u *url.URL) (*url.URL, error) {
+	return http.ProxyFromEnvironment(&http.Request{URL: u})
 }
 
 // making is a connection that is being made. net/http tells neither the proxy's

@@ -3,6 +3,7 @@ package uploader
 import (
 	"context"
 	"log/slog"
+	"net"
 	"net/netip"
 	"net/url"
 	"strings"
@@ -16,37 +17,58 @@ const lookupTakes = 10 * time.Second
 // private networks over others use them.
 var carrierGrade = netip.MustParsePrefix("100.64.0.0/10")
 
+// lookup asks the name service, as net.Resolver.LookupNetIP does.
+type lookup = func(ctx context.Context, network, host string) ([]netip.Addr, error)
+
 // warnOfCleartext says in the log what can be read on the way to a store that is asked
-// without TLS, unless that way is within the host or a private network.
-func warnOfCleartext(ctx context.Context, log *slog.Logger, store *url.URL, lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)) {
-	if store == nil || store.Scheme != "http" {
+// without TLS, unless that way is within the host or a private network. The proxy is nil
+// where there is none; one that is asked with TLS passes on in clear what it gets.
+func warnOfCleartext(ctx context.Context, log *slog.Logger, store, proxy *url.URL, look lookup) {
+	if store.Scheme != "http" {
 		return
 	}
 	const inClear = "all that goes to the store can be read and changed on the way, since its address is http: the files, their names, signatures and session tokens, though not the secret key: use https"
-	host := strings.TrimSuffix(strings.ToLower(store.Hostname()), ".")
+	log = log.With("store", store.Redacted())
+	if proxy != nil && proxy.Scheme != "https" {
+		if address, err := leavesTo(ctx, proxy.Hostname(), look); err != nil || address.IsValid() {
+			log.Warn(inClear+"; the way leads by a proxy that is not on a private network", "proxy", proxy.Host)
+			return
+		}
+	}
+	switch address, err := leavesTo(ctx, store.Hostname(), look); {
+	case err != nil:
+		log.Warn(inClear + "; whether it is on a private network cannot be told, since its name is not found")
+	case address.IsValid():
+		log.Warn(inClear, "address", address.String())
+	}
+}
+
+// leavesTo returns an address of the host that is on no private network; the zero value
+// where there is none. A name that is not found is an error, unless no public name
+// service could have it.
+func leavesTo(ctx context.Context, host string, look lookup) (netip.Addr, error) {
+	host = strings.TrimSuffix(strings.ToLower(host), ".")
+	addresses := []netip.Addr{}
 	if address, err := netip.ParseAddr(host); err == nil {
-		if !private(address) {
-			log.Warn(inClear, "store", store.Redacted())
+		addresses = append(addresses, address)
+	} else if host != "localhost" {
+		ctx, cancel := context.WithTimeout(ctx, lookupTakes)
+		defer cancel()
+		found, err := look(ctx, "ip", host)
+		if err == nil && len(found) == 0 {
+			err = &net.DNSError{Err: "no addresses", Name: host, IsNotFound: true}
 		}
-		return
-	}
-	if host == "localhost" {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, lookupTakes)
-	defer cancel()
-	addresses, err := lookup(ctx, "ip", host)
-	switch {
-	case err == nil && len(addresses) > 0:
-		for _, a := range addresses {
-			if !private(a) {
-				log.Warn(inClear, "store", store.Redacted(), "address", a.String())
-				return
-			}
+		if err != nil && !local(host) {
+			return netip.Addr{}, err
 		}
-	case !local(host):
-		log.Warn(inClear+"; whether it is on a private network cannot be told, since its name is not found", "store", store.Redacted())
+		addresses = found
 	}
+	for _, a := range addresses {
+		if !private(a) {
+			return a, nil
+		}
+	}
+	return netip.Addr{}, nil
 }
 
 // private reports whether what goes to an address stays within the host or a network that

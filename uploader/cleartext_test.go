@@ -47,10 +47,44 @@ func TestWarnOfCleartext(t *testing.T) {
 			t.Fatal(err)
 		}
 		var out lockedBuffer
-		warnOfCleartext(t.Context(), slog.New(slog.NewTextHandler(&out, nil)), u, lookup)
+		warnOfCleartext(t.Context(), slog.New(slog.NewTextHandler(&out, nil)), u, nil, lookup)
 		switch got := out.String(); {
 		case says == "" && got != "", says != "" && (!strings.Contains(got, says) || !strings.Contains(got, "WARN") || strings.Count(got, "\n") != 1):
 			t.Errorf("%s: the log has %q, want %q", store, got, says)
+		}
+	}
+}
+
+// TestWarnOfProxy: what goes to a private store by way of a proxy elsewhere leaves the
+// private network.
+func TestWarnOfProxy(t *testing.T) {
+	look := func(context.Context, string, string) ([]netip.Addr, error) { return nil, errors.New("no such host") }
+	for _, tc := range []struct {
+		store, proxy string
+		warns        bool
+	}{
+		{"http://10.0.0.1", "http://user:hunter2@203.0.113.7:3128", true},
+		{"http://10.0.0.1", "socks5://203.0.113.7:1080", true},
+		{"http://10.0.0.1", "http://proxy.example:3128", true},
+		{"http://203.0.113.8", "http://10.0.0.2:3128", true},
+		{"http://203.0.113.8", "https://203.0.113.7:3128", true},
+		{"http://10.0.0.1", "http://10.0.0.2:3128", false},
+		{"http://10.0.0.1", "http://proxy:3128", false},
+		{"http://10.0.0.1", "https://203.0.113.7:3128", false},
+		{"https://10.0.0.1", "http://203.0.113.7:3128", false},
+	} {
+		store, err := url.Parse(tc.store)
+		if err != nil {
+			t.Fatal(err)
+		}
+		proxy, err := url.Parse(tc.proxy)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out lockedBuffer
+		warnOfCleartext(t.Context(), slog.New(slog.NewTextHandler(&out, nil)), store, proxy, look)
+		if text := out.String(); strings.Contains(text, "use https") != tc.warns || strings.Contains(text, "hunter2") {
+			t.Errorf("%s by %s: the log has %q", tc.store, tc.proxy, text)
 		}
 	}
 }

@@ -212,13 +212,14 @@ func newUploader(ctx context.Context, cfg Config) (*Uploader, error) {
 func (u *Uploader) start() {
 	if u.base != nil {
 		u.wire.Keep(u.base)
+		proxy, _ := transport.ProxyTo(u.base) // where that fails no request is made
+		u.workers.Go(func() { warnOfCleartext(u.stopped, u.log, u.base, proxy, net.DefaultResolver.LookupNetIP) })
 	}
 	for range u.limit {
 		u.workers.Go(func() { u.work(single) })
 		u.workers.Go(func() { u.work(part) })
 	}
 	u.workers.Go(u.janitor.run)
-	u.workers.Go(func() { warnOfCleartext(u.stopped, u.log, u.base, net.DefaultResolver.LookupNetIP) })
 	if u.warmup != (push.Destination{}) {
 		u.workers.Go(u.keepWarm)
 	}
