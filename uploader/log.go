@@ -12,13 +12,23 @@ import (
 func (u *Uploader) refuse(req push.Request, err error) error {
 	refusal := asPushError(err)
 	u.metrics.refused(refusal.Code)
-	attrs := []slog.Attr{slog.String("file", req.File), slog.String("destination", req.Destination)}
+	attrs := []slog.Attr{slog.String("file", clip(req.File)), slog.String("destination", clip(req.Destination))}
 	if u.refusals.Next(func(left int) {
 		u.log.Warn("more pushes were refused, which have no lines of their own", "pushes", left)
 	}) {
-		u.log.LogAttrs(context.Background(), slog.LevelWarn, "push refused", append(attrs, reasons(req.Label, refusal)...)...)
+		u.log.LogAttrs(context.Background(), slog.LevelWarn, "push refused", append(attrs, reasons(clip(req.Label), refusal)...)...)
 	}
 	return refusal
+}
+
+// clip shortens what was asked for and is not accepted, which may be as long as a
+// request.
+func clip(s string) string {
+	const most = 300
+	if len(s) > most {
+		return s[:most] + "..."
+	}
+	return s
 }
 
 // logEnd writes the one line of a push that has ended.

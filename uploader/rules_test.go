@@ -80,4 +80,12 @@ func TestFloodOfRefusedPushes(t *testing.T) {
 	if lines := strings.Count(r.log.String(), "push refused"); lines == 0 || lines == 200 {
 		t.Errorf("%d lines of 200 refusals", lines)
 	}
+	r = newRig(t)
+	long := strings.Repeat("x", 60_000)
+	if _, err := r.Push(t.Context(), push.Request{File: long, Destination: long, Label: long}); err == nil {
+		t.Fatal("it was taken")
+	}
+	if text := r.log.String(); !strings.Contains(text, "push refused") || strings.Contains(text, long[:1000]) {
+		t.Errorf("%d bytes of log for one refusal", len(text))
+	}
 }
