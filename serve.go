@@ -71,7 +71,7 @@ func serve(ctx context.Context, cfg config, limit *transport.Bandwidth, log *slo
 		return usageError{fmt.Errorf("s3daemon cannot start with this configuration:\n%w", err)}
 	}
 	whole.Handler, ops.Handler = api.New(api.Config{
-		Pusher: up, Queue: up, Version: version, Hosts: cfg.hosts, Users: cfg.users, Tokens: tokens, OpenAPI: openAPI, Admit: whole.door.Admit,
+		Pusher: up, Queue: up, Version: version, Hosts: cfg.hosts, Users: cfg.users, Tokens: tokens, OpenAPI: openAPI, Admit: whole.door.Admit, Callers: callers.api.Callers,
 		Scrape: &scrape{from: registry}, Registry: registry, Log: log,
 	})
 	whole.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)

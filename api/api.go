@@ -63,8 +63,8 @@ type Queue interface {
 	Retry(ctx context.Context, id push.ID) (push.Receipt, error)
 }
 
-// Config is what the interface is made of. All fields but Hosts, Users, Tokens
-// and Admit are required.
+// Config is what the interface is made of. All fields but Hosts, Users, Tokens,
+// Admit and Callers are required.
 type Config struct {
 	Pusher  Pusher
 	Queue   Queue
@@ -81,7 +81,10 @@ type Config struct {
 	// whole, whether it may be served. Health and metrics are served in any
 	// case. Without it, all are.
 	Admit func(context.Context) bool
-	Log   *slog.Logger
+	// Callers is how many are admitted at once, of whom some may wait for the
+	// end of a push; 0: any number.
+	Callers int
+	Log     *slog.Logger
 }
 
 type api struct {
@@ -89,27 +92,36 @@ type api struct {
 	started time.Time
 	refused throttle.Lines
 	pages   chan struct{} // has one for each large page that is made or written
+	waits   *waits
+	bodies  *budget
 }
 
 // New returns the handler of the whole interface, and one that has health and
 // metrics alone, for whoever can reach it, under any name.
 func New(cfg Config) (whole, ops http.Handler) {
-	return newRouters(cfg)
+	whole, ops = newAPI(cfg).routers()
+	return whole, ops
 }
 
-func newRouters(cfg Config) (whole, ops chi.Router) {
+func newAPI(cfg Config) *api {
 	if cfg.Admit == nil {
 		cfg.Admit = everybody
 	}
-	a := &api{Config: cfg, started: time.Now(), pages: make(chan struct{}, mostPages)}
+	return &api{
+		Config: cfg, started: time.Now(), pages: make(chan struct{}, mostPages),
+		waits: newWaits(cfg.Callers, cfg.Registry), bodies: &budget{left: largeBodies},
+	}
+}
+
+func (a *api) routers() (whole, ops chi.Router) {
 	count := a.count()
 
 	whole = chi.NewRouter()
 	whole.Use(count, a.recover, endInDoubt, limitBody, headers, a.guard(), a.authenticate, middleware.GetHead)
 	a.routeHealth(whole)
+	whole.With(a.readWhole, a.admit).Post("/push", a.push)
 	whole.Group(func(r chi.Router) {
-		r.Use(a.readWhole, a.admit)
-		r.Post("/push", a.push)
+		r.Use(a.readAway, a.admit)
 		r.Get("/pushes", a.list)
 		r.Get("/pushes/{id}", a.get)
 		r.Delete("/pushes/{id}", a.cancel)
@@ -140,6 +152,18 @@ func (a *api) push(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		a.refuse(w, err)
 		return
+	}
+	_ = r.Body.Close() // it would be kept for as long as the push takes
+	if opts.Wait != 0 {
+		switch {
+		case a.waits.enter(false):
+			defer a.waits.leave(false)
+		case opts.Wait > 0: // which a 202 answers as well
+			opts.Wait, applied = 0, ""
+		default:
+			a.fail(w, "", tooMany("as many callers wait for pushes as may: ask again in a moment, or do not wait (Prefer: respond-async)"))
+			return
+		}
 	}
 	receipt, err := a.Pusher.Push(r.Context(), req, opts)
 	if receipt.ID != "" { // accepted: what the caller preferred was heeded

@@ -198,7 +198,7 @@ const (
 func TestRouterAndDocumentAgree(t *testing.T) {
 	r := newRig(t)
 	var served, described []string
-	whole, _ := newRouters(r.config())
+	whole, _ := newAPI(r.config()).routers()
 	err := chi.Walk(whole, func(method, route string, _ http.Handler, _ ...func(http.Handler) http.Handler) error {
 		served = append(served, method+" "+route)
 		return nil

@@ -270,12 +270,13 @@ func parseOverwrite(value string) (*bool, error) {
 // setField sets the member of that name in a form, and reports whether there is
 // one.
 func setField(req *push.Request, name, value string) bool {
+	value = strings.Clone(value) // which would keep all of the body
 	if key, ok := strings.CutPrefix(name, "metadata."); ok {
-		req.Metadata = with(req.Metadata, key, value)
+		req.Metadata = with(req.Metadata, strings.Clone(key), value)
 		return true
 	}
 	if key, ok := strings.CutPrefix(name, "tags."); ok {
-		req.Tags = with(req.Tags, key, value)
+		req.Tags = with(req.Tags, strings.Clone(key), value)
 		return true
 	}
 	member, ok := map[string]*string{

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -277,4 +278,80 @@ func TestLargePages(t *testing.T) {
 	}
 	close(queue.free)
 	askers.Wait()
+}
+
+// donePusher has each push done, for many at once.
+type donePusher struct{ *fakePusher }
+
+func (donePusher) Push(context.Context, push.Request, push.Options) (push.Receipt, error) {
+	return receiptOf(push.Done), nil
+}
+
+// TestLargeBodies has as many large bodies without their end as there may be:
+// one more waits, or is told to come again; small ones are read as ever, and
+// what the large ones held comes back.
+func TestLargeBodies(t *testing.T) {
+	r := newRig(t)
+	cfg := r.config()
+	cfg.Pusher = donePusher{r.fakePusher}
+	a := newAPI(cfg)
+	whole, _ := a.routers()
+	r.server.Config.Handler = whole
+	left := func() int {
+		a.bodies.mu.Lock()
+		defer a.bodies.mu.Unlock()
+		return a.bodies.left
+	}
+	large := `{"file":"/a","destination":"s3://bucket/k"` + strings.Repeat(" ", 2*smallBody) + "}"
+	request := fmt.Sprintf("POST /push HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s", jsonType, len(large), large)
+	var held []net.Conn
+	for range largeBodies / (maxBody + bytes.MinRead) {
+		conn, err := net.Dial("tcp", r.server.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		io.WriteString(conn, request[:len(request)-1])
+		held = append(held, conn)
+	}
+	for left() >= maxBody+bytes.MinRead {
+		runtime.Gosched()
+	}
+	if resp, body := r.do(t, "POST", "/push", formType, somePush); resp.StatusCode != 200 {
+		t.Errorf("a small one is answered %s\n%s", resp.Status, body)
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	one := httptest.NewRequest("POST", "/push", strings.NewReader(large)).WithContext(over)
+	one.Host = "localhost"
+	one.Header.Set("Content-Type", jsonType)
+	answer := httptest.NewRecorder()
+	whole.ServeHTTP(answer, one)
+	wantProblem(t, answer.Result(), answer.Body.String(), 503, push.TooManyCallers)
+
+	served := make(chan string, 1)
+	go func() {
+		resp, err := http.Post(r.server.URL+"/push", jsonType, strings.NewReader(large))
+		if err != nil {
+			served <- err.Error()
+			return
+		}
+		resp.Body.Close()
+		served <- resp.Status
+	}()
+	held[0].Close() // whose bytes are the other's then
+	if status := <-served; status != "200 OK" {
+		t.Errorf("one who has waited is answered %s", status)
+	}
+	for _, conn := range held[1:] {
+		io.WriteString(conn, request[len(request)-1:])
+	}
+	for _, conn := range held[1:] {
+		if answer, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 200 ") {
+			t.Errorf("a large one: %v, %s", err, answer)
+		}
+	}
+	if n := left(); n != largeBodies {
+		t.Errorf("%d bytes are left, want %d", n, largeBodies)
+	}
 }

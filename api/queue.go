@@ -15,15 +15,17 @@ func (a *api) list(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	pending := -1
-	if filter.Limit > smallPage || filter.Limit == 0 {
-		if wait > 0 { // which may take an hour, in which no large page waits too
-			passed, err := a.Queue.List(r.Context(), push.Filter{Label: filter.Label, Limit: 1}, wait)
-			if err != nil {
-				a.fail(w, "", err)
-				return
-			}
-			pending, wait = passed.Pending, 0
+	if wait > 0 { // which may take an hour, in which no page waits too
+		passed, err := whileWaiting(a.waits, wait, func(wait time.Duration) (push.Page, error) {
+			return a.Queue.List(r.Context(), push.Filter{Label: filter.Label, Limit: 1}, wait)
+		})
+		if err != nil {
+			a.fail(w, "", err)
+			return
 		}
+		pending = passed.Pending
+	}
+	if filter.Limit > smallPage || filter.Limit == 0 {
 		select {
 		case a.pages <- struct{}{}:
 			defer func() { <-a.pages }()
@@ -32,7 +34,7 @@ func (a *api) list(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	page, err := a.Queue.List(r.Context(), filter, wait)
+	page, err := a.Queue.List(r.Context(), filter, 0)
 	if err != nil {
 		a.fail(w, "", err)
 		return
@@ -60,7 +62,9 @@ func (a *api) get(w http.ResponseWriter, r *http.Request) {
 		a.refuse(w, err)
 		return
 	}
-	receipt, err := a.Queue.Get(r.Context(), id, wait)
+	receipt, err := whileWaiting(a.waits, wait, func(wait time.Duration) (push.Receipt, error) {
+		return a.Queue.Get(r.Context(), id, wait)
+	})
 	if err != nil {
 		a.failPush(w, id, err)
 		return

@@ -31,30 +31,50 @@ func (d *daemon) opsAddress(t testing.TB) string {
 	return addr
 }
 
-// With as many requests under way as may be, further ones are told to come
-// again, and health is answered as ever; when there is room, they are served.
+// With as many callers who wait as may be, one more who would wait is told how
+// things stand, or to come again; who does not wait is served, and health is
+// answered as ever. When there is room, all are served.
 func TestMaxCallers(t *testing.T) {
 	p := newFaultProxy(t)
 	g := newGate()
 	p.follow(always(fault{before: g.wait}))
-	d := startDaemon(t, "S3_ENDPOINT_URL="+p.url(), "S3DAEMON_MAX_CALLERS=5", "S3DAEMON_OPS_LISTEN=127.0.0.1:0")
+	d := startDaemon(t, "S3_ENDPOINT_URL="+p.url(), "S3DAEMON_MAX_CALLERS=48", "S3DAEMON_OPS_LISTEN=127.0.0.1:0")
 	bucket, file := newBucket(t), makeFile(t, "file", 1000)
 	d.pushAsync(t, file, "s3://"+bucket+"/held")
 	before := d.idleLoad()
 
-	passed := make(chan error, 5)
-	for range cap(passed) {
+	const asking, waiting = 24, 45 // of 48: half of them, and all but a sixteenth
+	passed := make(chan error, waiting)
+	for range asking {
 		go func() { passed <- d.tryBarrier("", patience) }()
 	}
-	waitFor(t, "five to be served", func() bool { return d.metric(`s3daemon_callers{listener="api",state="serving"}`) == 5 })
+	served := func(n float64) func() bool {
+		return func() bool { return d.metric(`s3daemon_callers{listener="api",state="serving"}`) == n }
+	}
+	waitFor(t, "those who wait at the barrier", served(asking))
+	for i := range waiting - asking {
+		go func() {
+			a, err := d.tryPush(context.Background(), file, fmt.Sprintf("s3://%s/waited/%d", bucket, i))
+			if err == nil {
+				_, err = a.tryDone()
+			}
+			passed <- err
+		}()
+	}
+	waitFor(t, "those who wait for their push", served(waiting))
 	form := url.Values{"file": {file}, "destination": {"s3://" + bucket + "/refused"}}.Encode()
-	for range 5 {
+	for i := range 5 {
+		waitFor(t, "the answers before to be over", served(waiting))
 		a := d.pushForm(t, form)
 		a.refused(t, http.StatusServiceUnavailable, "too_many_callers")
 		if a.header.Get("Retry-After") != "1" {
 			t.Errorf("Retry-After is %q, want 1", a.header.Get("Retry-After"))
 		}
-		if a := d.get(t, "/pushes"); a.status != http.StatusServiceUnavailable {
+		if a := d.get(t, "/pushes?wait=1h"); a.status != http.StatusOK || strings.Contains(string(a.body), `"pending":0`) {
+			t.Errorf("one who would wait at the barrier is answered %d, %s", a.status, a.body)
+		}
+		d.pushAsync(t, file, fmt.Sprintf("s3://%s/taken/%d", bucket, i))
+		if a := d.get(t, "/pushes"); a.status != http.StatusOK {
 			t.Errorf("a list is answered %d", a.status)
 		}
 		for _, path := range []string{"/healthz", "/readyz", "/metrics"} {
@@ -69,7 +89,7 @@ func TestMaxCallers(t *testing.T) {
 			t.Errorf("healthcheck: %+v", r)
 		}
 	}
-	if n := d.metric("s3daemon_callers_refused_total"); n != 10 {
+	if n := d.metric("s3daemon_waits_refused_total"); n != 10 {
 		t.Errorf("%v were refused, want 10", n)
 	}
 	g.open()
@@ -78,9 +98,10 @@ func TestMaxCallers(t *testing.T) {
 			t.Errorf("a caller who was there before: %v", err)
 		}
 	}
+	d.barrier(t, "")
 	d.push(t, file, "s3://"+bucket+"/served").done(t)
-	if n := len(listObjects(t, bucket)); n != 2 {
-		t.Errorf("the bucket has %d objects, want 2: what was refused is not pushed", n)
+	if n, want := len(listObjects(t, bucket)), 1+waiting-asking+5+1; n != want {
+		t.Errorf("the bucket has %d objects, want %d: what was refused is not pushed", n, want)
 	}
 	checkReturns(t, d, before)
 }
