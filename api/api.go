@@ -91,7 +91,7 @@ type api struct {
 	Config
 	started time.Time
 	refused throttle.Lines
-	pages   chan struct{} // has one for each large page that is made or written
+	pages   *pages
 	waits   *waits
 	bodies  *budget
 }
@@ -108,7 +108,7 @@ func newAPI(cfg Config) *api {
 		cfg.Admit = everybody
 	}
 	return &api{
-		Config: cfg, started: time.Now(), pages: make(chan struct{}, mostPages),
+		Config: cfg, started: time.Now(), pages: newPages(),
 		waits: newWaits(cfg.Callers, cfg.Registry), bodies: &budget{left: largeBodies},
 	}
 }

@@ -10,8 +10,6 @@ import (
 	"net/http/httptest"
 	"runtime"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -218,66 +216,6 @@ func TestPanicBehindAnAnswer(t *testing.T) {
 	if log := r.log.String(); strings.Count(log, "no such luck") != 1 || !strings.Contains(log, `"id":"`) {
 		t.Errorf("the log: %s", log)
 	}
-}
-
-// pagesQueue holds every large page until the test lets it go.
-type pagesQueue struct {
-	fakeQueue
-	now  atomic.Int64 // large pages that are made
-	free chan struct{}
-}
-
-func (q *pagesQueue) List(_ context.Context, f push.Filter, wait time.Duration) (push.Page, error) {
-	if wait > 0 {
-		return push.Page{Pending: 7}, nil
-	}
-	if f.Limit == 0 {
-		q.now.Add(1)
-		<-q.free
-	}
-	return push.Page{Pending: 8}, nil
-}
-
-// TestLargePages asks for more of them than there may be at once: the others are
-// told to come again if they wait too long, and those who want little do not.
-func TestLargePages(t *testing.T) {
-	r := newRig(t)
-	queue := &pagesQueue{free: make(chan struct{})}
-	cfg := r.config()
-	cfg.Queue = queue
-	r.server.Config.Handler, _ = New(cfg)
-	usual := pageTimeout
-	t.Cleanup(func() { pageTimeout = usual })
-	pageTimeout = 10 * time.Millisecond
-	var askers sync.WaitGroup
-	for range mostPages {
-		askers.Go(func() {
-			resp, err := http.Get(r.server.URL + "/pushes?wait=1h")
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer resp.Body.Close()
-			if body, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(body), `"pending":7`) {
-				t.Errorf("%v: %s, want what the barrier found", err, body)
-			}
-		})
-	}
-	for queue.now.Load() < mostPages {
-		runtime.Gosched()
-	}
-	resp, body := r.do(t, "GET", "/pushes", "", "")
-	wantProblem(t, resp, body, 503, push.TooManyCallers)
-	for _, query := range []string{"limit=1", "limit=10&wait=1h"} {
-		if resp, body := r.do(t, "GET", "/pushes?"+query, "", ""); resp.StatusCode != 200 {
-			t.Errorf("%s: %s %s", query, resp.Status, body)
-		}
-	}
-	if n := queue.now.Load(); n != mostPages {
-		t.Errorf("%d large pages at once, want %d", n, mostPages)
-	}
-	close(queue.free)
-	askers.Wait()
 }
 
 // donePusher has each push done, for many at once.

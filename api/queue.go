@@ -26,13 +26,11 @@ func (a *api) list(w http.ResponseWriter, r *http.Request) {
 		pending = passed.Pending
 	}
 	if filter.Limit > smallPage || filter.Limit == 0 {
-		select {
-		case a.pages <- struct{}{}:
-			defer func() { <-a.pages }()
-		case <-time.After(pageTimeout):
+		if !a.pages.enter() {
 			a.fail(w, "", tooMany("as many long lists are asked for as may be: ask again in a moment, or for less (limit=%d)", smallPage))
 			return
 		}
+		defer a.pages.leave()
 	}
 	page, err := a.Queue.List(r.Context(), filter, 0)
 	if err != nil {
@@ -42,19 +40,9 @@ func (a *api) list(w http.ResponseWriter, r *http.Request) {
 	if pending >= 0 {
 		page.Pending = pending
 	}
-	reply(w, http.StatusOK, completePage(page))
+	w.Header().Set("Content-Type", "application/json")
+	w.Write(encodePage(page))
 }
-
-// A page of a thousand pushes is 2 MB of memory until its last byte has been
-// taken, so that there are not as many at once as there may be callers.
-const (
-	smallPage = 10 // pushes; of pages of so many there may be any number
-	mostPages = 8
-)
-
-// pageTimeout is how long a caller waits for others' large pages. Tests shorten
-// it.
-var pageTimeout = 2 * time.Second
 
 func (a *api) get(w http.ResponseWriter, r *http.Request) {
 	id, wait, err := decodeGet(r)
@@ -130,15 +118,4 @@ func replyReceipt(w http.ResponseWriter, status int, receipt push.Receipt) {
 func completeReceipt(r push.Receipt) push.Receipt {
 	r.Problem = withStatus(r.Problem)
 	return r
-}
-
-// completePage does the same for each push of a page. The pushes are copies,
-// and where there are none they are an empty list, not null.
-func completePage(p push.Page) push.Page {
-	pushes := make([]push.Receipt, len(p.Pushes))
-	for i, r := range p.Pushes {
-		pushes[i] = completeReceipt(r)
-	}
-	p.Pushes = pushes
-	return p
 }

@@ -83,7 +83,7 @@ func badKey(k string) string {
 	}
 	// Answers of the store repeat the key in XML 1.0, which does not have these:
 	// with one in it a multipart upload could not be read back.
-	if hasControl(k) || strings.ContainsAny(k, "\uFFFE\uFFFF") {
+	if hasControl(k) || strings.Contains(k, "\uFFFE") || strings.Contains(k, "\uFFFF") {
 		return "has a control character"
 	}
 	// Amazon's own rule: reading from left to right, ".." may never leave the
