@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -58,17 +59,31 @@ func (j *Journal) write(batch []change) {
 	}
 	for i := range batch {
 		batch[i].tell(batch[i].err)
+		letGo(i)
 	}
 }
 
 // fail refuses what can be refused of the batch, and keeps the rest.
 func (j *Journal) fail(batch []change, err error) {
-	for _, c := range batch {
+	for i, c := range batch {
 		if !c.kind.refusable() {
 			j.writer.kept = append(j.writer.kept, c)
 			continue
 		}
 		c.tell(err)
+		letGo(i)
+	}
+}
+
+// toldAtOnce is how many of a transaction's callers are woken before they have a
+// turn. With all of a thousand woken at once, whoever comes then, a health check
+// too, would have his behind them.
+const toldAtOnce = 16
+
+// letGo has those that were told go on, after every few.
+func letGo(told int) {
+	if told%toldAtOnce == toldAtOnce-1 {
+		runtime.Gosched()
 	}
 }
 
