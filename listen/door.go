@@ -5,6 +5,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"runtime"
 	"sync"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 type Limits struct {
 	Callers int // requests that are served at once
 	Spare   int // connections that may be open beside theirs, at least 1
+	Rush    int // more of them, for a moment, where none may be closed yet
 }
 
 // Door lets connections in, so that nobody keeps others out by holding some.
@@ -31,7 +33,8 @@ type Limits struct {
 // daemon. When all places are taken and one more caller comes, the connection
 // that has waited longest is closed. It is none whose caller has sent something
 // that was not looked at yet, since it is the daemon that is late then, and none
-// that has hardly begun to wait: rather than that the newcomer waits.
+// that has hardly begun to wait: there are more for a moment then, and at last
+// the newcomer waits.
 //
 // Who does not take his answer is given up too, sooner where his place is
 // wanted: see conn.
@@ -120,7 +123,13 @@ func (d *Door) waitLocked(c *conn) {
 func (d *Door) enter(c *conn) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.serving.Len()+d.waiting.Len() >= d.limits.Callers+d.limits.Spare && !d.dropLocked() {
+	over := d.serving.Len() + d.waiting.Len() - d.limits.Callers - d.limits.Spare
+	for range 2 { // one for the newcomer, and one of a rush that is over
+		if over >= 0 && d.dropLocked() {
+			over--
+		}
+	}
+	if over >= d.limits.Rush {
 		return false
 	}
 	d.waitLocked(c)
@@ -194,6 +203,7 @@ func (d *Door) counts() (serving, waiting int) {
 type guarded struct {
 	net.Listener
 	door   *Door
+	taken  int // connections, which only the loop of net/http counts
 	close  sync.Once
 	closed chan struct{} // closed when the listener is
 }
@@ -201,22 +211,29 @@ type guarded struct {
 const (
 	// leastWait is how long a connection waits at least before it is closed for
 	// another. A caller on a busy host may need that from connect to send. It
-	// bounds how fast connections replace each other, too: 2000 a second, where
-	// 1000 places are left.
+	// bounds how fast connections replace each other, too: 10,000 a second, where
+	// 1000 places and a rush of 4000 are left.
 	leastWait = 500 * time.Millisecond
 	// lookApart is the time between two looks through all who are served.
 	lookApart = 100 * time.Millisecond
 	// lookAgain is how often a newcomer looks whether there is room, where nobody
 	// may be closed for him.
 	lookAgain = 2 * time.Millisecond
+	// takenAtOnce is how many newcomers are taken before others have a turn.
+	takenAtOnce = 16
 	// mostLooked is at how many he looks. That none of those who have waited
 	// longest may be closed lasts for a moment only, until the daemon has looked
 	// at what they sent.
-	mostLooked = 32
+	mostLooked = 8
 )
 
-// Accept returns the next connection once there is room for it.
+// Accept returns the next connection once there is room for it. Others have a
+// turn after each few, or a thousand who come together would all be before the
+// next step of a health check.
 func (l *guarded) Accept() (net.Conn, error) {
+	if l.taken++; l.taken%takenAtOnce == 0 {
+		runtime.Gosched()
+	}
 	raw, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
