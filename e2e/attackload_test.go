@@ -43,7 +43,7 @@ func TestAttackLoad(t *testing.T) {
 	before := a.daemon.openLoad()
 	health := startProber(t, a.healthAddresses())
 	a.attack(lasts)
-	health.end(t)
+	health.inTime()
 
 	a.checkEnds()
 	a.checkStore()

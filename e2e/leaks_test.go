@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -202,15 +203,20 @@ func (c *heardConn) Read(p []byte) (int, error) {
 
 // dialDaemon connects to a daemon's address, as it logs it.
 func dialDaemon(addr string) (net.Conn, error) {
-	network := "tcp"
-	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
-		network, addr = "unix", path
-	}
-	conn, err := net.Dial(network, addr)
+	conn, err := dialPlain(context.Background(), addr)
 	if err != nil {
 		return nil, err
 	}
 	return &heardConn{Conn: conn, heard: stream{leaks: theLeaks, where: "an answer"}}, nil
+}
+
+// dialPlain connects to an address as the daemon logs it.
+func dialPlain(ctx context.Context, addr string) (net.Conn, error) {
+	network := "tcp"
+	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
+		network, addr = "unix", path
+	}
+	return new(net.Dialer).DialContext(ctx, network, addr)
 }
 
 // TestLeaksAreFound has a secret in every form in the midst of other text, and in

@@ -2,9 +2,11 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -17,9 +19,12 @@ import (
 	"time"
 )
 
-// controlEnv makes the test binary be a bare net/http server instead of the
-// tests: see startControl.
-const controlEnv = "S3DAEMON_E2E_CONTROL"
+// controlEnv and proberEnv make the test binary be a bare net/http server, or
+// what asks it and the daemon, instead of the tests: see prober.
+const (
+	controlEnv = "S3DAEMON_E2E_CONTROL"
+	proberEnv  = "S3DAEMON_E2E_PROBER"
+)
 
 // serveControl is the process of that server, which answers what /healthz does
 // and knows nothing else. It ends with its standard input.
@@ -43,100 +48,158 @@ func serveControl() error {
 	return err
 }
 
-// startControl starts a bare net/http server in a process of its own, as the
-// daemon is one, and returns its address.
-func startControl(t testing.TB) string {
-	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(self)
-	cmd.Env = []string{controlEnv + "=1"}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	life, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		life.Close()
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("the bare server: %v", err)
-		}
-	})
-	var addr string
-	if _, err := fmt.Fscan(out, &addr); err != nil {
-		t.Fatalf("the bare server names no address: %v", err)
-	}
-	return addr
-}
-
 // How a prober asks, and what is late.
 const (
 	probeEvery  = 50 * time.Millisecond
 	probeGiveUp = 20 * time.Second
 	healthLimit = 100 * time.Millisecond
+	leastProbes = 3 // of each server, however soon it is over
 )
 
 // prober asks for /healthz at fixed times, each over a connection of its own as
 // kubelet does, and a bare net/http server at the same moments. What the machine
-// does to both says nothing of the daemon.
+// does to both says nothing of the daemon. It is a process of its own, which is
+// this test binary started anew: thousands of callers in the tests' process
+// would keep a prober there from its work.
 type prober struct {
+	t       testing.TB
+	child   *child
 	control *probed
 	probed  []*probed
-	stop    chan struct{}
-	done    sync.WaitGroup
+	halt    func()
 }
 
 // probed is one server and what it took for its answers, in the order of the
 // moments.
 type probed struct {
-	name   string
+	Name, Addr string
+	Took       []time.Duration
+	Errs       []string
+
+	mu     sync.Mutex // guards both in the prober's process
 	client *http.Client
-	mu     sync.Mutex // guards what follows
-	took   []time.Duration
-	errs   []error
+}
+
+// child is this test binary as another process, which ends with its standard
+// input.
+type child struct {
+	life io.Closer
+	out  io.Reader
+	cmd  *exec.Cmd
+}
+
+// startChild starts one with that in its environment.
+func startChild(t testing.TB, env string) *child {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &child{cmd: exec.Command(self)}
+	c.cmd.Env = []string{env}
+	c.cmd.Stderr = os.Stderr
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if c.life, err = c.cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if c.out, err = c.cmd.StdoutPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// startControl starts a bare net/http server in a process of its own, as the
+// daemon is one, and returns its address.
+func startControl(t testing.TB) string {
+	t.Helper()
+	c := startChild(t, controlEnv+"=1")
+	t.Cleanup(func() {
+		c.life.Close()
+		if err := c.cmd.Wait(); err != nil {
+			t.Errorf("the bare server: %v", err)
+		}
+	})
+	var addr string
+	if _, err := fmt.Fscan(c.out, &addr); err != nil {
+		t.Fatalf("the bare server names no address: %v", err)
+	}
+	return addr
 }
 
 // startProber asks from now on, until end.
 func startProber(t testing.TB, targets map[string]string) *prober {
 	t.Helper()
-	p := &prober{control: newProbed("a bare server", startControl(t)), stop: make(chan struct{})}
-	for name, addr := range targets {
-		p.probed = append(p.probed, newProbed(name, addr))
+	p := &prober{t: t, control: &probed{Name: "a bare server", Addr: startControl(t)}}
+	for _, name := range slices.Sorted(maps.Keys(targets)) {
+		p.probed = append(p.probed, &probed{Name: name, Addr: targets[name]})
 	}
-	p.done.Go(p.run)
+	servers, err := json.Marshal(append([]*probed{p.control}, p.probed...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.child = startChild(t, proberEnv+"="+string(servers))
+	p.halt = sync.OnceFunc(p.collect)
 	t.Cleanup(p.halt)
+	if _, err := fmt.Fscanln(p.child.out); err != nil { // the first question is out
+		t.Fatalf("the prober does not begin: %v", err)
+	}
 	return p
 }
 
-func newProbed(name, addr string) *probed {
-	client := clientOf(addr)
-	client.Timeout = probeGiveUp
-	client.Transport.(*http.Transport).DisableKeepAlives = true
-	return &probed{name: name, client: client}
+// collect ends the asking, and waits for the answers.
+func (p *prober) collect() {
+	p.child.life.Close()
+	var found []*probed
+	if err := json.NewDecoder(p.child.out).Decode(&found); err != nil {
+		p.t.Errorf("the prober does not tell what it found: %v", err)
+	} else {
+		p.control, p.probed = found[0], found[1:]
+	}
+	if err := p.child.cmd.Wait(); err != nil {
+		p.t.Errorf("the prober: %v", err)
+	}
 }
 
-func (p *prober) run() {
+// probe is the prober's process. It asks until its standard input ends, and
+// tells what became of it.
+func probe(servers string) error {
+	var all []*probed
+	if err := json.Unmarshal([]byte(servers), &all); err != nil {
+		return err
+	}
+	for _, one := range all {
+		one.client = &http.Client{Timeout: probeGiveUp, Transport: &http.Transport{
+			DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return dialPlain(ctx, one.Addr) },
+			DisableKeepAlives: true,
+		}}
+	}
+	over := make(chan struct{})
+	go func() {
+		io.Copy(io.Discard, os.Stdin)
+		close(over)
+	}()
+	var asking sync.WaitGroup
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
-	for moment := 0; ; moment++ {
-		select {
-		case <-p.stop:
-			return
-		case <-tick.C:
+	for moment, more := 0, true; more || moment < leastProbes; moment++ {
+		for _, one := range all {
+			asking.Go(func() { one.probe(moment) })
 		}
-		for _, one := range append([]*probed{p.control}, p.probed...) {
-			p.done.Go(func() { one.probe(moment) })
+		if moment == 0 {
+			fmt.Println()
+		}
+		<-tick.C
+		select {
+		case <-over:
+			more = false
+		default:
 		}
 	}
+	asking.Wait()
+	return json.NewEncoder(os.Stdout).Encode(all)
 }
 
 // probe asks once, and notes what that took at its moment.
@@ -146,12 +209,12 @@ func (p *probed) probe(moment int) {
 	took := time.Since(begun)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for len(p.took) <= moment {
-		p.took = append(p.took, 0)
+	for len(p.Took) <= moment {
+		p.Took = append(p.Took, 0)
 	}
-	p.took[moment] = took
+	p.Took[moment] = took
 	if err != nil {
-		p.errs = append(p.errs, fmt.Errorf("%s, after %v: %w", p.name, took, err))
+		p.Errs = append(p.Errs, fmt.Sprintf("%s, after %v: %v", p.Name, took, err))
 	}
 }
 
@@ -172,39 +235,37 @@ func (p *probed) ask() error {
 	return err
 }
 
-// halt ends the asking and waits for the answers.
-func (p *prober) halt() {
-	select {
-	case <-p.stop:
-	default:
-		close(p.stop)
-	}
-	p.done.Wait()
-}
-
-// end ends the asking, and fails the test where health was refused or, more
-// than a few times, answered late.
-func (p *prober) end(t testing.TB) {
-	t.Helper()
+// answered ends the asking, and fails the test where health was refused.
+func (p *prober) answered() {
+	p.t.Helper()
 	p.halt()
-	t.Logf("%s", p.control)
-	for _, err := range p.control.errs {
-		t.Fatalf("the bare server that is probed beside the daemon: %v", err)
+	p.t.Logf("%s", p.control)
+	for _, err := range p.control.Errs {
+		p.t.Fatalf("the bare server that is probed beside the daemon: %v", err)
 	}
 	for _, one := range p.probed {
-		t.Logf("%s", one)
-		for _, err := range one.errs[:min(len(one.errs), 5)] {
-			t.Errorf("health was not answered: %v", err)
+		p.t.Logf("%s", one)
+		for _, err := range one.Errs[:min(len(one.Errs), 5)] {
+			p.t.Errorf("health was not answered: %v", err)
 		}
-		if late, most := one.late(), p.control.mayBeLate(); late > most {
-			t.Errorf("%s took over %v for %d of %d answers, a bare server for %d", one.name, healthLimit, late, len(one.took), p.control.late())
+	}
+}
+
+// inTime is answered, and fails the test where health was answered late more
+// than a few times, at all those addresses or the named one.
+func (p *prober) inTime(names ...string) {
+	p.t.Helper()
+	p.answered()
+	for _, one := range p.probed {
+		if late, most := one.late(), p.control.mayBeLate(); late > most && (names == nil || slices.Contains(names, one.Name)) {
+			p.t.Errorf("%s took over %v for %d of %d answers, a bare server for %d", one.Name, healthLimit, late, len(one.Took), p.control.late())
 		}
 	}
 }
 
 // late returns how many answers took too long.
 func (p *probed) late() (late int) {
-	for _, took := range p.took {
+	for _, took := range p.Took {
 		if took > healthLimit {
 			late++
 		}
@@ -215,27 +276,27 @@ func (p *probed) late() (late int) {
 // mayBeLate is how many answers of another server may be late beside these: on a
 // machine that keeps even this one waiting, a busy one waits more often; and a
 // moment in which the kernel ran another process says nothing of any.
-func (p *probed) mayBeLate() int { return 3*p.late() + 2 + len(p.took)/1000 }
+func (p *probed) mayBeLate() int { return 3*p.late() + 2 + len(p.Took)/1000 }
 
 // String says how long the answers took.
 func (p *probed) String() string {
-	sorted := slices.Sorted(slices.Values(p.took))
+	sorted := slices.Sorted(slices.Values(p.Took))
 	if len(sorted) == 0 {
-		return p.name + " was not probed"
+		return p.Name + " was not probed"
 	}
 	at := func(part float64) time.Duration {
 		return sorted[int(part*float64(len(sorted)-1))].Round(10 * time.Microsecond)
 	}
 	return fmt.Sprintf("%s, %d probes: median %v, 99 %% %v, 99.9 %% %v, worst %v; %d took over %v",
-		p.name, len(sorted), at(0.5), at(0.99), at(0.999), at(1), p.late(), healthLimit)
+		p.Name, len(sorted), at(0.5), at(0.99), at(0.999), at(1), p.late(), healthLimit)
 }
 
 // What finds a late answer must be able to.
 func TestProber(t *testing.T) {
 	server := func(late int) *probed {
-		p := &probed{took: make([]time.Duration, 1000)}
+		p := &probed{Took: make([]time.Duration, 1000)}
 		for i := range late {
-			p.took[i] = healthLimit + 1
+			p.Took[i] = healthLimit + 1
 		}
 		return p
 	}
@@ -254,13 +315,8 @@ func TestProber(t *testing.T) {
 	gone := l.Addr().String()
 	l.Close()
 	p := startProber(t, map[string]string{"nobody": gone})
-	waitFor(t, "a few probes", func() bool {
-		p.control.mu.Lock()
-		defer p.control.mu.Unlock()
-		return len(p.control.took) > 2
-	})
 	p.halt()
-	if len(p.control.errs) > 0 || len(p.probed[0].errs) < 3 {
-		t.Errorf("of the bare server: %v; of nobody: %v", p.control.errs, p.probed[0].errs)
+	if len(p.control.Errs) > 0 || len(p.control.Took) < leastProbes || len(p.probed[0].Errs) < leastProbes {
+		t.Errorf("of the bare server: %v; of nobody: %v", p.control.Errs, p.probed[0].Errs)
 	}
 }
