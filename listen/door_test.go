@@ -329,6 +329,39 @@ func TestNobodyLateLeaves(t *testing.T) {
 	c.Close()
 }
 
+// TestRush has more come than there is room for, before anybody may be closed:
+// they find room for a moment, and make it for others once they have waited.
+func TestRush(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := NewDoor(Limits{Callers: 1, Spare: 1, Rush: 2}, nil)
+		enter := func() bool {
+			ours, theirs := net.Pipe()
+			t.Cleanup(func() { ours.Close(); theirs.Close() })
+			c := &conn{Conn: ours, door: d}
+			c.reading.Store(true)
+			return d.enter(c)
+		}
+		for range 4 {
+			if !enter() {
+				t.Error("there is no room in a rush")
+			}
+		}
+		if enter() {
+			t.Error("there is room for any number")
+		}
+		time.Sleep(leastWait)
+		for _, want := range []int{3, 2, 2} {
+			time.Sleep(leastWait)
+			if !enter() {
+				t.Error("nobody makes room for a newcomer")
+			}
+			if _, waiting := d.counts(); waiting != want {
+				t.Errorf("%d wait, want %d", waiting, want)
+			}
+		}
+	})
+}
+
 // TestAnswersThatLie has all places taken by callers who do not take their
 // answers: once they have had a second for it, others are served instead, and
 // who takes his has all of it.
