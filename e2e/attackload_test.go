@@ -41,7 +41,7 @@ func TestAttackLoad(t *testing.T) {
 
 	a := newAttack(t, seed)
 	before := a.daemon.openLoad()
-	health := startProber(t, a.healthAddresses())
+	health := startProber(t, a.daemon.cmd.Process.Pid, a.healthAddresses())
 	a.attack(lasts)
 	health.inTime()
 

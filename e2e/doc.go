@@ -21,7 +21,7 @@
 //	a := d.push(t, file, "s3://"+bucket+"/key")  // api_test.go: any answer is checked against openapi.yaml
 //	r := d.pushAsync(t, file, "s3://...")        // queue_test.go: nobody waits; d.endOf, d.listOf, d.barrier, d.cancel, d.retry
 //	s := fakeStore(t)                            // stores_test.go: another store; s.env(s.url, "md5") for a daemon on it
-//	p := startProber(t, targets); p.inTime()       // prober_test.go: /healthz every 50 ms, beside a bare server's
+//	p := startProber(t, process, targets); p.inTime()       // prober_test.go: /healthz every 50 ms, beside a bare server's
 //	theLeaks.learn("what it is", secret)         // leaks_test.go: looked for in all that the suite's processes say; those in variables are anyway
 //	checkObject(t, bucket, "key", file)          // store_test.go: read back past the daemon, byte for byte
 //

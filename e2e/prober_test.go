@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -58,9 +60,12 @@ const (
 
 // prober asks for /healthz at fixed times, each over a connection of its own as
 // kubelet does, and a bare net/http server at the same moments. What the machine
-// does to both says nothing of the daemon. It is a process of its own, which is
-// this test binary started anew: thousands of callers in the tests' process
-// would keep a prober there from its work.
+// does to both says nothing of the daemon. Nor does the time in which the daemon
+// could have worked and other processes had the processors: a bare server that
+// has nothing to do is let in front of these, a daemon that thousands keep busy
+// is not. So that is noted too. The prober is a process of its own, which is this
+// test binary started anew: thousands of callers in the tests' process would keep
+// a prober there from its work.
 type prober struct {
 	t       testing.TB
 	child   *child
@@ -73,10 +78,12 @@ type prober struct {
 // moments.
 type probed struct {
 	Name, Addr string
-	Took       []time.Duration
+	Process    int             // whose processors are looked at; 0: nobody's
+	Took       []time.Duration // all in all
+	Withheld   []time.Duration // while others had the processors, of the same answers
 	Errs       []string
 
-	mu     sync.Mutex // guards both in the prober's process
+	mu     sync.Mutex // guards these three in the prober's process
 	client *http.Client
 }
 
@@ -129,12 +136,12 @@ func startControl(t testing.TB) string {
 	return addr
 }
 
-// startProber asks from now on, until end.
-func startProber(t testing.TB, targets map[string]string) *prober {
+// startProber asks the process's addresses from now on, until the end.
+func startProber(t testing.TB, process int, targets map[string]string) *prober {
 	t.Helper()
 	p := &prober{t: t, control: &probed{Name: "a bare server", Addr: startControl(t)}}
 	for _, name := range slices.Sorted(maps.Keys(targets)) {
-		p.probed = append(p.probed, &probed{Name: name, Addr: targets[name]})
+		p.probed = append(p.probed, &probed{Name: name, Addr: targets[name], Process: process})
 	}
 	servers, err := json.Marshal(append([]*probed{p.control}, p.probed...))
 	if err != nil {
@@ -204,18 +211,34 @@ func probe(servers string) error {
 
 // probe asks once, and notes what that took at its moment.
 func (p *probed) probe(moment int) {
+	waited := readyTime(p.Process)
 	begun := time.Now()
 	err := p.ask()
 	took := time.Since(begun)
+	withheld := max(0, min(took, (readyTime(p.Process)-waited)/time.Duration(runtime.NumCPU())))
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for len(p.Took) <= moment {
-		p.Took = append(p.Took, 0)
+		p.Took, p.Withheld = append(p.Took, 0), append(p.Withheld, 0)
 	}
-	p.Took[moment] = took
+	p.Took[moment], p.Withheld[moment] = took, withheld
 	if err != nil {
 		p.Errs = append(p.Errs, fmt.Sprintf("%s, after %v: %v", p.Name, took, err))
 	}
+}
+
+// readyTime is how long the threads of a process were ready to run so far, and
+// did not, all together.
+func readyTime(process int) (all time.Duration) {
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", process))
+	for _, t := range threads {
+		var ran, ready int64
+		text, err := os.ReadFile(t)
+		if _, bad := fmt.Sscan(string(text), &ran, &ready); err == nil && bad == nil {
+			all += time.Duration(ready)
+		}
+	}
+	return all
 }
 
 func (p *probed) ask() error {
@@ -251,22 +274,37 @@ func (p *prober) answered() {
 	}
 }
 
-// inTime is answered, and fails the test where health was answered late more
-// than a few times, at all those addresses or the named one.
+// inTime is answered, and fails the test where health was answered late, at all
+// those addresses or the named ones: more than a few times though the daemon had
+// the processors, or every other time whoever had them.
 func (p *prober) inTime(names ...string) {
 	p.t.Helper()
 	p.answered()
 	for _, one := range p.probed {
-		if late, most := one.late(), p.control.mayBeLate(); late > most && (names == nil || slices.Contains(names, one.Name)) {
-			p.t.Errorf("%s took over %v for %d of %d answers, a bare server for %d", one.Name, healthLimit, late, len(one.Took), p.control.late())
+		if names != nil && !slices.Contains(names, one.Name) {
+			continue
+		}
+		if why := one.tooLate(p.control); why != "" {
+			p.t.Errorf("%s took over %v for too many answers: %s", one.Name, healthLimit, why)
 		}
 	}
 }
 
-// late returns how many answers took too long.
+// tooLate says why that is more often than may be beside a bare server, or "".
+func (p *probed) tooLate(control *probed) string {
+	switch {
+	case p.late() > control.mayBeLate():
+		return fmt.Sprintf("for %d of %d while it had processors, a bare server for %d", p.late(), len(p.Took), control.late())
+	case p.at(0.5) > max(healthLimit, 3*control.at(0.5)):
+		return "for most of them"
+	}
+	return ""
+}
+
+// late returns how many answers took too long, but for what was withheld.
 func (p *probed) late() (late int) {
-	for _, took := range p.Took {
-		if took > healthLimit {
+	for i, took := range p.Took {
+		if took-p.Withheld[i] > healthLimit {
 			late++
 		}
 	}
@@ -278,34 +316,50 @@ func (p *probed) late() (late int) {
 // moment in which the kernel ran another process says nothing of any.
 func (p *probed) mayBeLate() int { return 3*p.late() + 2 + len(p.Took)/1000 }
 
+// at returns what so great a part of the answers took at most.
+func (p *probed) at(part float64) time.Duration {
+	if len(p.Took) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(p.Took))
+	return sorted[int(part*float64(len(sorted)-1))]
+}
+
 // String says how long the answers took.
 func (p *probed) String() string {
-	sorted := slices.Sorted(slices.Values(p.Took))
-	if len(sorted) == 0 {
-		return p.Name + " was not probed"
+	over := 0
+	for _, took := range p.Took {
+		if took > healthLimit {
+			over++
+		}
 	}
-	at := func(part float64) time.Duration {
-		return sorted[int(part*float64(len(sorted)-1))].Round(10 * time.Microsecond)
-	}
-	return fmt.Sprintf("%s, %d probes: median %v, 99 %% %v, 99.9 %% %v, worst %v; %d took over %v",
-		p.Name, len(sorted), at(0.5), at(0.99), at(0.999), at(1), p.late(), healthLimit)
+	at := func(part float64) time.Duration { return p.at(part).Round(10 * time.Microsecond) }
+	return fmt.Sprintf("%s, %d probes: median %v, 99 %% %v, 99.9 %% %v, worst %v; %d took over %v, %d of them while it had processors",
+		p.Name, len(p.Took), at(0.5), at(0.99), at(0.999), at(1), over, healthLimit, p.late())
 }
 
 // What finds a late answer must be able to.
 func TestProber(t *testing.T) {
-	server := func(late int) *probed {
-		p := &probed{Took: make([]time.Duration, 1000)}
-		for i := range late {
-			p.Took[i] = healthLimit + 1
+	server := func(late, withheld int) *probed {
+		p := &probed{Took: make([]time.Duration, 1000), Withheld: make([]time.Duration, 1000)}
+		for i := range late + withheld {
+			p.Took[i] = 2 * healthLimit
+		}
+		for i := range withheld {
+			p.Withheld[i] = healthLimit
 		}
 		return p
 	}
 	for _, tt := range []struct {
-		late, control int
-		allowed       bool
-	}{{0, 0, true}, {3, 0, true}, {4, 0, false}, {30, 10, true}, {60, 10, false}} {
-		if allowed := server(tt.late).late() <= server(tt.control).mayBeLate(); allowed != tt.allowed {
-			t.Errorf("that %d are late beside %d is allowed: %v", tt.late, tt.control, allowed)
+		late, withheld, control int
+		allowed                 bool
+	}{
+		{0, 0, 0, true}, {3, 0, 0, true}, {4, 0, 0, false}, {30, 0, 10, true}, {60, 0, 10, false},
+		{3, 400, 0, true}, {4, 400, 0, false}, {0, 600, 0, false}, {0, 600, 600, true},
+	} {
+		why := server(tt.late, tt.withheld).tooLate(server(tt.control, 0))
+		if allowed := why == ""; allowed != tt.allowed {
+			t.Errorf("that %d are late, and %d without processors, beside %d is allowed: %v, %s", tt.late, tt.withheld, tt.control, allowed, why)
 		}
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -314,7 +368,7 @@ func TestProber(t *testing.T) {
 	}
 	gone := l.Addr().String()
 	l.Close()
-	p := startProber(t, map[string]string{"nobody": gone})
+	p := startProber(t, os.Getpid(), map[string]string{"nobody": gone})
 	p.halt()
 	if len(p.control.Errs) > 0 || len(p.control.Took) < leastProbes || len(p.probed[0].Errs) < leastProbes {
 		t.Errorf("of the bare server: %v; of nobody: %v", p.control.Errs, p.probed[0].Errs)
