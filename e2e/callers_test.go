@@ -41,7 +41,7 @@ func TestMaxCallers(t *testing.T) {
 	d := startDaemon(t, "S3_ENDPOINT_URL="+p.url(), "S3DAEMON_MAX_CALLERS=48", "S3DAEMON_OPS_LISTEN=127.0.0.1:0")
 	bucket, file := newBucket(t), makeFile(t, "file", 1000)
 	d.pushAsync(t, file, "s3://"+bucket+"/held")
-	before := d.openLoad()
+	before := d.idleLoad()
 
 	const asking, waiting = 24, 45 // of 48: half of them, and all but a sixteenth
 	passed := make(chan error, waiting)
