@@ -12,9 +12,9 @@ const (
 	// spareConnections may be open beside those of requests under way: of callers
 	// who are between two requests, or late with one.
 	spareConnections = 1000
-	// rushConnections may be open beside these for half a second, which is what
-	// each caller has in any case: else those who come after three thousand, and
-	// a health check among them, would have to wait for that.
+	// rushConnections may be open beside either for half a second, which is what
+	// each caller has in any case: else those who come after so many, and a
+	// health check among them, would have to wait for that.
 	rushConnections = 4000
 	// opsConnections may be open at S3DAEMON_OPS_LISTEN.
 	opsConnections = 500
@@ -35,7 +35,8 @@ func fitCallers(wanted, pool, limit int, log *slog.Logger) places {
 	own := otherFiles + 4*pool // a connection each, as many that are being made, and the files of 2 pushes
 	room := limit - own
 	if left := room - files*wanted - spareConnections - opsConnections; left >= 0 {
-		fit.api.Rush = min(rushConnections, left)
+		fit.ops.Rush = min(rushConnections, left/2)
+		fit.api.Rush = min(rushConnections, left-fit.ops.Rush)
 		return fit
 	}
 	fit.ops.Spare = min(opsConnections, max(1, room/10))

@@ -272,6 +272,27 @@ func TestSlowLoris(t *testing.T) {
 	}
 }
 
+// Those who hold connections at the address for health, and make new ones when
+// these are closed, do not keep it from others.
+func TestIdleAtOpsListen(t *testing.T) {
+	const crowd = 3000 // many more than there are places
+	needDescriptors(t, crowd+1000)
+	d := startDaemon(t, "S3DAEMON_OPS_LISTEN=127.0.0.1:0")
+	before := d.openLoad()
+	prober := startProber(t, d.cmd.Process.Pid, map[string]string{"/healthz of its own": d.opsAddress(t)})
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	var all sync.WaitGroup
+	for i := range crowd {
+		all.Go(func() {
+			loris(ctx, d.opsAddress(t), i, func(_ context.Context, c net.Conn) { c.Read(make([]byte, 1)) })
+		})
+	}
+	all.Wait()
+	prober.inTime()
+	checkReturns(t, d, before)
+}
+
 // needDescriptors skips the test where this process and its children cannot have
 // so many files open.
 func needDescriptors(t testing.TB, n int) {
