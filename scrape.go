@@ -47,10 +47,12 @@ var textFormat = expfmt.NewFormat(expfmt.TypeTextPlain)
 // ServeHTTP answers in the text format.
 func (s *scrape) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g := s.ask()
-	listen.Yield(r.Context())
+	ctx, end := listen.Yield(r.Context())
 	select {
 	case <-g.done:
-	case <-r.Context().Done(): // he has hung up
+		end()
+	case <-ctx.Done(): // he has hung up, or made room
+		end()
 		return
 	}
 	if g.err != nil {

@@ -100,11 +100,13 @@ func (b *body) read(ctx context.Context, from io.Reader) error {
 	} else if err != nil {
 		return err
 	}
-	listen.Yield(ctx)
-	ctx, cancel := context.WithDeadline(ctx, begun.Add(bodyTimeout))
-	defer cancel()
 	const most = maxBody + bytes.MinRead
-	if !b.budget.take(ctx, most) {
+	ctx, end := listen.Yield(ctx)
+	ctx, cancel := context.WithDeadline(ctx, begun.Add(bodyTimeout))
+	taken := b.budget.take(ctx, most)
+	cancel()
+	end()
+	if !taken {
 		return errBusy
 	}
 	b.taken = most

@@ -32,10 +32,12 @@ type conn struct {
 	net.Conn
 	door *Door
 
-	// What the daemon is at on it, which only the two loops of net/http change.
+	// What the daemon is at on it, which only the two loops of net/http change, and
+	// the handler.
 	reading, ending atomic.Bool
 	atDesk          atomic.Bool
 	writing         atomic.Pointer[time.Time] // since when a piece of the answer; nil: nothing
+	yielding        atomic.Pointer[context.CancelFunc]
 
 	// The door's mu guards these.
 	place  *list.Element // among those that are served or wait; nil once it was, or is about to be, closed
@@ -44,9 +46,10 @@ type conn struct {
 }
 
 // waits reports whether the daemon waits for the caller: to send something,
-// while nothing of his has arrived; to take his answer; or to hang up.
+// while nothing of his has arrived; to take his answer; or to hang up; or whether
+// his request has yielded.
 func (c *conn) waits() bool {
-	return c.lying() > 0 || c.ending.Load() || c.reading.Load() && !c.arrived()
+	return c.yielding.Load() != nil || c.lying() > 0 || c.ending.Load() || c.reading.Load() && !c.arrived()
 }
 
 // lying returns how long a piece of the answer has waited to be taken.
@@ -88,11 +91,21 @@ func (c *conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Yield lets others be looked at while the request with that context, which
-// Admit is not asked about, waits for something.
-func Yield(ctx context.Context) {
-	if c, ok := ctx.Value(connKey{}).(*conn); ok {
-		c.leaveDesk()
+// Yield lets others be looked at while the request with that context, which was
+// not admitted, waits for something. It has no claim to its place meanwhile: if
+// it is closed for another, the context that Yield returns ends. The function
+// ends that state.
+func Yield(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	c, ok := ctx.Value(connKey{}).(*conn)
+	if !ok {
+		return ctx, cancel
+	}
+	c.leaveDesk()
+	c.yielding.Store(&cancel)
+	return ctx, func() {
+		c.yielding.Store(nil)
+		cancel()
 	}
 }
 

@@ -148,6 +148,9 @@ func (d *Door) dropLocked() bool {
 		if c.waits() {
 			d.leaveLocked(c)
 			c.Conn.Close()
+			if end := c.yielding.Load(); end != nil {
+				(*end)()
+			}
 			d.metrics.crowded.Inc()
 			return true
 		}

@@ -2,6 +2,7 @@ package listen
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -584,12 +585,51 @@ func TestCrowdAtTheDoor(t *testing.T) {
 	await(t, "all to have left", func() bool { return s.count() == [2]int{} })
 }
 
+// TestYield: a request that waits for something else than its caller leaves for
+// another, once it has waited for long, and hears of it; one that goes on does
+// not.
+func TestYield(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := NewDoor(Limits{Callers: 1, Spare: 1}, nil)
+		var conns []*conn
+		var contexts []context.Context
+		var ends []context.CancelFunc
+		for range 2 {
+			ours, theirs := net.Pipe()
+			defer theirs.Close()
+			c := &conn{Conn: ours, door: d}
+			if !d.enter(c) {
+				t.Fatal("there is no room")
+			}
+			ctx, end := Yield(d.ConnContext(t.Context(), c))
+			defer end()
+			conns, contexts, ends = append(conns, c), append(contexts, ctx), append(ends, end)
+		}
+		newcomer, far := net.Pipe()
+		defer far.Close()
+		if d.enter(&conn{Conn: newcomer, door: d}) {
+			t.Error("one leaves who has hardly waited")
+		}
+		time.Sleep(leastWait)
+		ends[0]()
+		if !d.enter(&conn{Conn: newcomer, door: d}) || conns[0].place == nil || conns[1].place != nil {
+			t.Error("it is not the one that waits who leaves")
+		}
+		if contexts[1].Err() == nil {
+			t.Error("he who left does not hear of it")
+		}
+	})
+}
+
 // TestDesks: no more requests are looked at at once than there are desks; each
 // makes room once it is served, is answered, has to send more, or ends.
 func TestDesks(t *testing.T) {
 	for name, leave := range map[string]func(c *conn){
-		"served":       func(c *conn) { c.door.Admit(c.door.ConnContext(t.Context(), c)) },
-		"to wait":      func(c *conn) { Yield(c.door.ConnContext(t.Context(), c)) },
+		"served": func(c *conn) { c.door.Admit(c.door.ConnContext(t.Context(), c)) },
+		"to wait": func(c *conn) {
+			_, end := Yield(c.door.ConnContext(context.Background(), c))
+			end()
+		},
 		"answered":     func(c *conn) { c.Write([]byte("an answer")) },
 		"to send more": func(c *conn) { c.Read(make([]byte, 100)) },
 		"over":         func(c *conn) { c.CloseWrite() },
