@@ -2,28 +2,37 @@ package api
 
 import (
 	"bytes"
+	"cmp"
+	"context"
 	"encoding/json"
+	"io"
+	"net/http"
 	"runtime"
 	"time"
 
 	"github.com/lsst-dm/s3daemon/push"
 )
 
-// A page of a thousand pushes is 2 MB of memory until its last byte has been
-// taken, so that there are not as many at once as there may be callers. Those
-// who wait for others' pages are few as well: they are served, and would take
-// the places of callers who push.
+// A page is made in pieces, and each is written before the next is made, so that
+// a caller who does not read has some KB, however long a list he asked for. To
+// make a piece of a large page takes one of a few places, since it takes time.
+// Those who wait for one are few as well, until they have their first piece:
+// they are served, and would take the places of callers who push.
 const (
-	smallPage = 10 // pushes; of pages of so many there may be any number
+	smallPage = 10 // pushes; of pages of so many any number may be made
 	mostPages = 8
 	mostWait  = 100
+
+	firstPiece = 4        // pushes, when nothing is known of their size
+	mostPiece  = 64       // pushes
+	pieceBytes = 16 << 10 // what a piece is to have
 )
 
 // pageTimeout is how long a caller waits for others' large pages. Tests shorten
 // it.
 var pageTimeout = 2 * time.Second
 
-// pages bounds the large pages that are made or written at once.
+// pages bounds the large pages that are made at once.
 type pages struct{ line, made chan struct{} }
 
 func newPages() *pages {
@@ -54,41 +63,102 @@ func (p *pages) leave() {
 	<-p.line
 }
 
-// encodeAtOnce is how many pushes of a page are encoded before others have their
-// turn. The runtime lets a goroutine run for 10 ms, and with some that make
-// pages at once a health check would wait for all of these, several times.
-const encodeAtOnce = 16
+// again waits for the place of another piece, and enough ends that.
+func (p *pages) again()  { p.made <- struct{}{} }
+func (p *pages) enough() { <-p.made }
 
-// encodePage returns a page as one line of JSON.
-func encodePage(p push.Page) []byte {
+// writePage answers with the page that a filter selects, as one line of JSON, and
+// with as many pending as a barrier has found, if that is not negative.
+func (a *api) writePage(w http.ResponseWriter, r *http.Request, f push.Filter, pending int) {
+	left := cmp.Or(f.Limit, push.DefaultPage)
+	again, leave, enough := a.pages.again, a.pages.leave, a.pages.enough
+	if left <= smallPage {
+		again, leave, enough = nothing, nothing, nothing
+	} else if !a.pages.enter() {
+		a.fail(w, "", tooMany("as many long lists are asked for as may be: ask again in a moment, or for less (limit=%d)", smallPage))
+		return
+	}
+	f.Limit = min(left, firstPiece)
+	p, err := a.makePiece(r.Context(), f, leave)
+	if err != nil {
+		a.fail(w, "", err)
+		return
+	}
+	if pending < 0 {
+		pending = p.pending
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, err = io.WriteString(w, `{"pushes":[`)
+	for first := true; err == nil; first = false {
+		text := p.text
+		p.text = nil
+		if first {
+			text = bytes.TrimPrefix(text, []byte{','})
+		}
+		if _, err = w.Write(text); err != nil {
+			break
+		}
+		if left -= p.pushes; left == 0 || p.next.IsZero() || r.Method == http.MethodHead {
+			break
+		}
+		f.Before, f.Limit = p.next, min(left, mostPiece, max(1, pieceBytes*p.pushes/(len(text)+1)))
+		again()
+		p, err = a.makePiece(r.Context(), f, enough)
+	}
+	if err != nil { // he has left, or the rest cannot be read: half a page is none
+		panic(http.ErrAbortHandler)
+	}
+	end := push.Page{Pending: pending}
+	if !p.next.IsZero() {
+		end.Next = p.next.String()
+	}
+	text := encode(struct {
+		push.Page
+		Pushes *struct{} `json:"pushes,omitempty"`
+	}{Page: end})
+	text[0] = ',' // it was a brace
+	w.Write(append(append([]byte{']'}, text...), '\n'))
+}
+
+func nothing() {}
+
+// piece is what is written of some pushes, each with a comma before it, and what
+// else their list says.
+type piece struct {
+	text    []byte
+	pushes  int
+	next    push.ID
+	pending int
+}
+
+// makePiece makes one, and calls made when that is over.
+func (a *api) makePiece(ctx context.Context, f push.Filter, made func()) (piece, error) {
+	defer made()
+	page, err := a.Queue.List(ctx, f, 0)
+	if err != nil {
+		return piece{}, err
+	}
+	p := piece{pushes: len(page.Pushes), pending: page.Pending}
+	if page.Next != "" {
+		if p.next, err = push.ParseID(page.Next); err != nil {
+			return piece{}, err
+		}
+	}
+	var text bytes.Buffer
+	for _, r := range page.Pushes {
+		text.WriteByte(',')
+		text.Write(encode(completeReceipt(r)))
+	}
+	p.text = text.Bytes()
+	runtime.Gosched() // the runtime lets a goroutine run for 10 ms, and a health check would wait for many of these
+	return p, nil
+}
+
+// encode returns a value as JSON.
+func encode(v any) []byte {
 	var out bytes.Buffer
 	encoder := json.NewEncoder(&out)
 	encoder.SetEscapeHTML(false)
-	encode := func(v any) {
-		_ = encoder.Encode(v)       // into memory, of types that can be encoded
-		out.Truncate(out.Len() - 1) // without the end of the line
-	}
-	out.WriteString(`{"pushes":[`)
-	for i, r := range p.Pushes {
-		if i > 0 {
-			out.WriteByte(',')
-		}
-		encode(completeReceipt(r))
-		if i == 0 { // most are alike
-			out.Grow(len(p.Pushes) * (out.Len() + 1))
-		}
-		if i%encodeAtOnce == encodeAtOnce-1 {
-			runtime.Gosched()
-		}
-	}
-	out.WriteByte(']')
-	rest := out.Len()
-	p.Pushes = nil
-	encode(struct {
-		push.Page
-		Pushes *struct{} `json:"pushes,omitempty"`
-	}{Page: p})
-	out.Bytes()[rest] = ',' // what is not pushes has a brace of its own
-	out.WriteByte('\n')
-	return out.Bytes()
+	_ = encoder.Encode(v) // into memory, of a type that can be encoded
+	return bytes.TrimSuffix(out.Bytes(), []byte("\n"))
 }

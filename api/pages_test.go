@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"runtime"
 	"slices"
@@ -29,7 +31,7 @@ func (q *pagesQueue) List(_ context.Context, f push.Filter, wait time.Duration) 
 	if wait > 0 {
 		return push.Page{Pending: 7}, nil
 	}
-	if f.Limit == 0 {
+	if f.Label == "large" {
 		q.now.Add(1)
 		<-q.free
 	}
@@ -50,7 +52,7 @@ func TestLargePages(t *testing.T) {
 	var askers sync.WaitGroup
 	for range mostPages {
 		askers.Go(func() {
-			resp, err := http.Get(r.server.URL + "/pushes?wait=1h")
+			resp, err := http.Get(r.server.URL + "/pushes?label=large&wait=1h")
 			if err != nil {
 				t.Error(err)
 				return
@@ -64,7 +66,7 @@ func TestLargePages(t *testing.T) {
 	for queue.now.Load() < mostPages {
 		runtime.Gosched()
 	}
-	resp, body := r.do(t, "GET", "/pushes", "", "")
+	resp, body := r.do(t, "GET", "/pushes?label=large", "", "")
 	wantProblem(t, resp, body, 503, push.TooManyCallers)
 	for _, query := range []string{"limit=1", "limit=10&wait=1h"} {
 		if resp, body := r.do(t, "GET", "/pushes?"+query, "", ""); resp.StatusCode != 200 {
@@ -118,23 +120,52 @@ func TestLineForLargePages(t *testing.T) {
 	})
 }
 
-// TestEncodePage compares what is encoded in pieces with what encoding/json
+// bookQueue has pushes of which it lists as many as are asked for.
+type bookQueue struct {
+	fakeQueue
+	pushes []push.Receipt
+	lists  atomic.Int64
+	fails  int64 // which list fails; 0: none
+}
+
+func (q *bookQueue) List(_ context.Context, f push.Filter, _ time.Duration) (push.Page, error) {
+	if n := q.lists.Add(1); n == q.fails {
+		return push.Page{}, push.Errorf(push.JournalUnavailable, "the journal cannot be read")
+	}
+	from := 0
+	if !f.Before.IsZero() {
+		from = 1 + slices.IndexFunc(q.pushes, func(r push.Receipt) bool { return r.ID == f.Before.String() })
+	}
+	page := push.Page{Pushes: q.pushes[from:min(from+f.Limit, len(q.pushes))], Pending: 3}
+	if from+f.Limit < len(q.pushes) {
+		page.Next = page.Pushes[f.Limit-1].ID
+	}
+	return page, nil
+}
+
+// book makes a queue of so many pushes, of several sizes.
+func book(n int) *bookQueue {
+	q := &bookQueue{}
+	for i := range n {
+		r := receiptOf(states[i%len(states)])
+		r.ID = fmt.Sprintf("%s%012x", someID[:24], n-i)
+		r.Label = "<a&b>\u2028" + strings.Repeat("x", i%7*1000)
+		q.pushes = append(q.pushes, r)
+	}
+	return q
+}
+
+// TestPageInPieces compares what is written in pieces with what encoding/json
 // makes of the whole.
-func TestEncodePage(t *testing.T) {
-	receipts := []push.Receipt{receiptOf(push.Done), receiptOf(push.Queued), receiptOf(push.Failed)}
-	receipts[1].Label = "<a&b>\u2028"
-	receipts[2].Problem = &push.Problem{Code: push.FileNotFound, Detail: "it is not there"}
-	for _, n := range []int{0, 1, encodeAtOnce, 2*encodeAtOnce + 1} {
-		for _, next := range []string{"", someID} {
-			page := push.Page{Pushes: []push.Receipt{}, Next: next, Pending: n}
-			var want push.Page
-			for i := range n {
-				page.Pushes = append(page.Pushes, receipts[i%len(receipts)])
-			}
-			want = page
-			want.Pushes = slices.Clone(page.Pushes)
+func TestPageInPieces(t *testing.T) {
+	for _, n := range []int{0, 1, firstPiece, firstPiece + 1, 100, 300} {
+		for _, limit := range []int{1, 2, firstPiece, firstPiece + 1, 10, 99, 100, 101, 300, 1000} {
+			queue := book(n)
+			r := newRigWith(t, func(c *Config) { c.Queue = queue })
+			want, _ := queue.List(t.Context(), push.Filter{Limit: limit}, 0)
+			want.Pushes = slices.Clone(want.Pushes)
 			for i := range want.Pushes {
-				want.Pushes[i].Problem = withStatus(want.Pushes[i].Problem)
+				want.Pushes[i] = completeReceipt(want.Pushes[i])
 			}
 			var whole bytes.Buffer
 			encoder := json.NewEncoder(&whole)
@@ -142,9 +173,60 @@ func TestEncodePage(t *testing.T) {
 			if err := encoder.Encode(want); err != nil {
 				t.Fatal(err)
 			}
-			if got := string(encodePage(page)); got != whole.String() {
-				t.Errorf("%d pushes: %s\nwant %s", n, got, whole.String())
+			if n == 0 {
+				whole.Reset()
+				whole.WriteString(`{"pushes":[],"pending":3}` + "\n")
 			}
+			if _, got := r.do(t, "GET", fmt.Sprintf("/pushes?limit=%d", limit), "", ""); got != whole.String() {
+				t.Errorf("%d of %d: %d bytes, want %d\n%.300s\nwant\n%.300s", limit, n, len(got), whole.Len(), got, whole.String())
+			}
+			r.server.Close()
+		}
+	}
+}
+
+// TestPageBreaksOff: half a page is none.
+func TestPageBreaksOff(t *testing.T) {
+	queue := book(100)
+	queue.fails = 3
+	r := newRigWith(t, func(c *Config) { c.Queue = queue })
+	resp, err := http.Get(r.server.URL + "/pushes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if body, err := io.ReadAll(resp.Body); err == nil {
+		t.Errorf("a page that could not be read has %d bytes, and nothing is wrong", len(body))
+	}
+	queue.lists.Store(queue.fails - 1)
+	resp, body := r.do(t, "GET", "/pushes", "", "")
+	wantProblem(t, resp, body, 503, push.JournalUnavailable)
+}
+
+// TestPagesThatLie has many more callers who do not read their long lists than
+// may be made at once: others have theirs all the same, and what is made for
+// those who do not read is little.
+func TestPagesThatLie(t *testing.T) {
+	queue := book(push.MaxPage)
+	for i := range queue.pushes { // 10 MB, more than a connection holds
+		queue.pushes[i].Label = strings.Repeat("x", 10_000)
+	}
+	r := newRigWith(t, func(c *Config) { c.Queue = queue })
+	for range 3 * mostPages {
+		conn, err := net.Dial("tcp", r.server.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.(*net.TCPConn).SetReadBuffer(4096)
+		io.WriteString(conn, "GET /pushes?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	}
+	for queue.lists.Load() < 3*mostPages {
+		runtime.Gosched()
+	}
+	for range 3 {
+		if resp, body := r.do(t, "GET", "/pushes?limit=11", "", ""); resp.StatusCode != 200 || strings.Count(body, `"id"`) != 11 {
+			t.Errorf("%s: %.300s", resp.Status, body)
 		}
 	}
 }

@@ -25,23 +25,7 @@ func (a *api) list(w http.ResponseWriter, r *http.Request) {
 		}
 		pending = passed.Pending
 	}
-	if filter.Limit > smallPage || filter.Limit == 0 {
-		if !a.pages.enter() {
-			a.fail(w, "", tooMany("as many long lists are asked for as may be: ask again in a moment, or for less (limit=%d)", smallPage))
-			return
-		}
-		defer a.pages.leave()
-	}
-	page, err := a.Queue.List(r.Context(), filter, 0)
-	if err != nil {
-		a.fail(w, "", err)
-		return
-	}
-	if pending >= 0 {
-		page.Pending = pending
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Write(encodePage(page))
+	a.writePage(w, r, filter, pending)
 }
 
 func (a *api) get(w http.ResponseWriter, r *http.Request) {
