@@ -24,6 +24,10 @@ const (
 	leastLie = time.Second
 	// answerPiece is what has that time, in bytes.
 	answerPiece = 64 << 10
+	// sendBuffer is how many bytes of an answer the kernel keeps for a caller who
+	// does not read, about. By itself it would keep some MB of a long list for
+	// each, which are made for nobody.
+	sendBuffer = 64 << 10
 )
 
 // conn is a connection that came through a Door. A caller who takes nothing of

@@ -241,6 +241,9 @@ func (l *guarded) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	if sends, ok := raw.(interface{ SetWriteBuffer(int) error }); ok {
+		_ = sends.SetWriteBuffer(sendBuffer)
+	}
 	c := &conn{Conn: raw, door: l.door}
 	for !l.door.enter(c) {
 		select {

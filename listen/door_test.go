@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -619,6 +620,38 @@ func TestYield(t *testing.T) {
 			t.Error("he who left does not hear of it")
 		}
 	})
+}
+
+// TestLittleIsKept: of a long answer that is not read the kernel has no more than
+// a little for its caller.
+func TestLittleIsKept(t *testing.T) {
+	for network, addr := range map[string]string{"tcp": "127.0.0.1:0", "unix": filepath.Join(t.TempDir(), "s")} {
+		l, err := net.Listen(network, addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		guarded := NewDoor(Limits{Callers: 1, Spare: 1}, nil).Guard(l)
+		defer guarded.Close()
+		theirs, err := net.Dial(network, l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer theirs.Close()
+		ours, err := guarded.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ours.Close()
+		raw, err := ours.(*conn).Conn.(syscall.Conn).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = raw.Control(func(fd uintptr) {
+			if n, err := syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF); err != nil || n > 2*sendBuffer { // Linux doubles it for itself
+				t.Errorf("%s: %d bytes, %v", network, n, err)
+			}
+		})
+	}
 }
 
 // TestDesks: no more requests are looked at at once than there are desks; each
