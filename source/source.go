@@ -105,8 +105,9 @@ type File struct {
 	unlinked atomic.Bool // it has no name any more, so that closing it removes it
 	readErr  atomic.Pointer[error]
 
-	closing sync.RWMutex // guards fd
+	closing sync.RWMutex // guards what follows
 	fd      int          // of file, for what package os cannot do; -1 once it is closed
+	closed  bool
 }
 
 // all are the lines of this process: the files of all who open them hang
@@ -294,11 +295,16 @@ func (f *File) Sync(ctx context.Context) error {
 	return nil
 }
 
-// Close closes the file. It does not wait where that may take its time.
+// Close closes the file. It does not wait where that may take its time. A second
+// time it does nothing: the line has been left.
 func (f *File) Close() error {
 	f.closing.Lock()
-	f.fd = -1
+	again := f.closed
+	f.fd, f.closed = -1, true
 	f.closing.Unlock()
+	if again {
+		return nil
+	}
 	if f.on == memory || f.on == disk && !f.unlinked.Load() {
 		f.line.leave()
 		return f.file.Close()
