@@ -335,3 +335,40 @@ func TestOpenIsConcurrent(t *testing.T) {
 		t.Errorf("%d descriptors before, %d after", before, after)
 	}
 }
+
+// TestCloseTwice: the second time does nothing, so the line is that of who has
+// the file open still.
+func TestCloseTwice(t *testing.T) {
+	path := write(t, "f", []byte("light"))
+	first, second := mustOpen(t, path), mustOpen(t, path)
+	for range 3 {
+		if err := first.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	waitForUsers(t, second.line, 1)
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	if all.byPath[path] != second.line {
+		t.Error("another would not be on the line of the file that is open")
+	}
+}
+
+// waitForUsers returns once no more than that many use the line; what closes a
+// file leaves it later.
+func waitForUsers(t *testing.T, l *line, most int) {
+	t.Helper()
+	for {
+		l.turn <- struct{}{}
+		l.all.mu.Lock()
+		users := l.users
+		l.all.mu.Unlock()
+		<-l.turn
+		if users <= most {
+			if users < most {
+				t.Errorf("%d users, want %d", users, most)
+			}
+			return
+		}
+	}
+}
