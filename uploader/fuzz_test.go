@@ -80,6 +80,7 @@ func FuzzETags(f *testing.F) {
 	f.Add(`"`+sum+`"`, `W/"`+sum+`"`)
 	f.Add("&quot;"+sum+"&quot;", "'"+sum+"-2'")
 	f.Add("", " ")
+	f.Add("", "\"\v\"")
 	f.Add(`W/W/""`, sum+"-99999999999999999999")
 	f.Fuzz(func(t *testing.T, a, b string) {
 		h := http.Header{"Etag": {a, b}}

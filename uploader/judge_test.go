@@ -20,21 +20,24 @@ func TestJudgeBucket(t *testing.T) {
 		err      error
 		failures int            // of a bucket that had none
 		due      *time.Duration // of the next trial, from now; nil: there is none any more
+		hosts    bool           // each bucket is a host of its own
 	}{
-		{"overload", refusal(503, "SlowDown"), 1, aws.Duration(trialInterval)},
-		{"overload, to be left alone", refusalAfter(503, "SlowDown", "20"), 1, aws.Duration(20 * time.Second)},
-		{"no answer", io.ErrUnexpectedEOF, 1, aws.Duration(trialInterval)},
-		{"wrong key", refusal(403, "InvalidAccessKeyId"), 1, aws.Duration(trialInterval)},
-		{"no connection", &downError{cause: errRefused}, 0, aws.Duration(time.Hour)},
-		{"a refusal", refusal(404, "NoSuchBucket"), 0, nil},
-		{"bytes that it refuses", refusal(400, "BadDigest"), 0, nil},
-		{"other bytes", push.Errorf(push.ChecksumMismatch, "m"), 0, nil},
-		{"a file system that hangs", push.Errorf(push.FileHangs, "m"), 0, aws.Duration(0)},
-		{"a file that is being written", &push.Error{Code: push.FileChanged, Err: errUnsettled}, 0, aws.Duration(0)},
-		{"a file that is gone", push.Errorf(push.FileNotFound, "m"), 0, aws.Duration(0)},
+		{"overload", refusal(503, "SlowDown"), 1, aws.Duration(trialInterval), false},
+		{"overload, to be left alone", refusalAfter(503, "SlowDown", "20"), 1, aws.Duration(20 * time.Second), false},
+		{"no answer", io.ErrUnexpectedEOF, 1, aws.Duration(trialInterval), false},
+		{"wrong key", refusal(403, "InvalidAccessKeyId"), 1, aws.Duration(trialInterval), false},
+		{"no connection", &downError{cause: errRefused}, 0, aws.Duration(time.Hour), false},
+		{"no connection to the bucket's host", &downError{cause: errRefused}, 1, aws.Duration(trialInterval), true},
+		{"no connection, in an outage", &downError{cause: errRefused, known: true}, 0, aws.Duration(time.Hour), true},
+		{"a refusal", refusal(404, "NoSuchBucket"), 0, nil, false},
+		{"bytes that it refuses", refusal(400, "BadDigest"), 0, nil, false},
+		{"other bytes", push.Errorf(push.ChecksumMismatch, "m"), 0, nil, false},
+		{"a file system that hangs", push.Errorf(push.FileHangs, "m"), 0, aws.Duration(0), false},
+		{"a file that is being written", &push.Error{Code: push.FileChanged, Err: errUnsettled}, 0, aws.Duration(0), false},
+		{"a file that is gone", push.Errorf(push.FileNotFound, "m"), 0, aws.Duration(0), false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			u := &Uploader{queue: newQueue(1)}
+			u := &Uploader{queue: newQueue(1), endpoint: &endpoint{hosts: tc.hosts}}
 			well := &bucket{name: "well"}
 			u.judgeBucket(well, tc.err, now)
 			if well.failures != tc.failures || well.trial != nil {

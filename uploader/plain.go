@@ -35,7 +35,7 @@ func joinValues(h http.Header, name string) {
 		bare[i] = bareETag(v)
 	}
 	if slices.Sort(bare); bare[0] != bare[len(bare)-1] {
-		h[name] = []string{strings.Join(bare, ", ")}
+		h[name] = []string{strings.Join(bare, ", ") + " (several)"}
 	}
 }
 
