@@ -79,7 +79,7 @@ func (d *Daemon) exchange(ctx context.Context, c *conn, request []byte, most int
 	}
 	c.bound.N, c.most = most, most
 	resp, err := http.ReadResponse(c.reader, asked)
-	for err == nil && resp.StatusCode < 200 && resp.StatusCode != http.StatusSwitchingProtocols {
+	for err == nil && resp.StatusCode/100 == 1 && resp.StatusCode != http.StatusSwitchingProtocols {
 		resp, err = http.ReadResponse(c.reader, asked) // after an interim answer
 	}
 	if err != nil {

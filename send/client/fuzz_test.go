@@ -37,7 +37,8 @@ func FuzzAnswer(f *testing.F) {
 		"HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\n\r\n{\"id\":\"1\",\"state\":\"queued\"}",
 		"HTTP/1.1 503 x\r\nRetry-After: 5\r\nContent-Type: application/problem+json\r\n\r\n{\"detail\":\"a\\nb\",\"code\":\"shutting_down\"}",
 		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: application/json\r\n\r\n10\r\n{\"state\":\"done\"}\r\n",
-		"HTTP/1.1 101 Switching Protocols\r\n\r\n", "HTTP/1.0 200\r\n\r\n", "Success", "", "HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n",
+		"HTTP/1.1 101 Switching Protocols\r\n\r\n", "HTTP/1.0 200\r\n\r\n", "Success",
+		"HTTP/0.0 000 \n\nHTTP/0.0 200 \nContent-Type:application/json\n\n{\"state\":\"done\"}", "", "HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n",
 	} {
 		f.Add([]byte(s))
 	}
