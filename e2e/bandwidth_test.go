@@ -41,7 +41,7 @@ func TestBandwidthFollowsItsFile(t *testing.T) {
 	wantRate(t, p, 8e6/8)
 	change("40M\n")
 	wantRate(t, p, 40e6/8)
-	if got := d.metric("s3daemon_bandwidth_limit_bits_per_second"); got != 40e6 {
+	if got := d.metric("s3daemon_bandwidth_limit_bytes_per_second"); got != 5e6 {
 		t.Errorf("the metric says %v", got)
 	}
 	write("fast")

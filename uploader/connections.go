@@ -72,7 +72,7 @@ var inTotal = []reading[transport.Totals]{
 var (
 	poolDesc  = prometheus.NewDesc("s3daemon_pool_connections", "Connections that are open, by state: busy with a request, idle.", []string{"state"}, nil)
 	tcpDesc   = prometheus.NewDesc("s3daemon_tcp_congestion_info", "1, with the congestion control that is at work.", []string{"algorithm"}, nil)
-	limitDesc = prometheus.NewDesc("s3daemon_bandwidth_limit_bits_per_second", "Most that is sent to the store, over all connections; 0 where there is no limit.", nil, nil)
+	limitDesc = prometheus.NewDesc("s3daemon_bandwidth_limit_bytes_per_second", "Most that is sent to the store, over all connections; 0 where there is no limit.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
@@ -112,7 +112,7 @@ func (c connectionCollector) Collect(out chan<- prometheus.Metric) {
 	}
 	limit := 0.0
 	if c.limit != nil {
-		limit = float64(c.limit.Get())
+		limit = float64(c.limit.Get()) / 8
 	}
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)

@@ -57,6 +57,9 @@ func newMetrics(reg prometheus.Registerer, u *Uploader, limit int) *metrics {
 	}
 	reg.MustRegister(m.mismatches, m.aborts, m.pushes, m.failures, m.bytes, m.resumed, m.duration, m.retries, m.requests, m.requestIn, queueCollector{u},
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "s3daemon_queue_limit", Help: "How many pushes may be queued or running before further ones are refused."},
+			func() float64 { return float64(u.queueLimit) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "s3daemon_slots", Help: "Size of the pool: requests to the store that may be under way at once."},
 			func() float64 { return float64(limit) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -87,7 +90,24 @@ func newMetrics(reg prometheus.Registerer, u *Uploader, limit int) *metrics {
 	for _, reason := range []string{"connection", "stalled", "5xx", "slow_down"} {
 		m.retries.WithLabelValues(reason)
 	}
+	for _, code := range endings {
+		m.failures.WithLabelValues(string(code))
+	}
+	for _, operation := range []string{"PutObject", "UploadPart", "CreateMultipartUpload", completing} {
+		for _, status := range []string{"2xx", "4xx", "5xx", "error"} {
+			m.requests.WithLabelValues(operation, status)
+		}
+	}
 	return m
+}
+
+// endings are the codes with which pushes end, beside those of requests that are
+// wrong. They are counted from 0 on, as all that an alert looks at: Prometheus
+// takes no notice of a counter that begins at 1.
+var endings = []push.Code{
+	push.FileNotFound, push.FileUnreadable, push.FileNotRegular, push.FileChanged, push.FileHangs, push.FileNotAllowed, push.DestinationNotAllowed,
+	push.StoreRefused, push.StoreUnreachable, push.ChecksumMismatch, push.NotVerified, push.NoCredentials, push.Exists, push.ConditionUnsupported,
+	push.Superseded, push.WasCancelled, push.QueueFull, push.JournalUnavailable, push.Internal,
 }
 
 // ended counts an accepted push that has ended; failure is nil if it is done.
