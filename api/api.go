@@ -64,7 +64,7 @@ type Queue interface {
 }
 
 // Config is what the interface is made of. All fields but Hosts, Users, Tokens,
-// Admit and Callers are required.
+// Page, Admit and Callers are required.
 type Config struct {
 	Pusher  Pusher
 	Queue   Queue
@@ -73,8 +73,12 @@ type Config struct {
 	Users   []uint32 // who may ask over a Unix socket (uid; see WithUser); empty: whoever can connect to it
 	// Tokens reports whether a token is one of those of which a request over TCP
 	// must have one; nil: it needs none.
-	Tokens   func(token string) bool
-	OpenAPI  []byte       // the document served at /openapi.yaml
+	Tokens  func(token string) bool
+	OpenAPI []byte // the document served at /openapi.yaml
+	// Page serves the status page, to whoever reaches the daemon: it must have
+	// nothing in it that not everybody may know, and says by its own
+	// Content-Security-Policy what it may do. Without it there is none.
+	Page     http.Handler
 	Scrape   http.Handler // serves /metrics
 	Registry prometheus.Registerer
 	// Admit is asked with the context of each request, once it has been read
@@ -127,6 +131,9 @@ func (a *api) routers() (whole, ops chi.Router) {
 		r.Delete("/pushes/{id}", a.cancel)
 		r.Post("/pushes/{id}/retry", a.retry)
 		r.Get("/openapi.yaml", a.openapi)
+		if a.Page != nil {
+			r.Get(pagePath, a.Page.ServeHTTP)
+		}
 	})
 
 	ops = chi.NewRouter()

@@ -50,7 +50,8 @@ var answerHeaders = [][2]string{
 	{"Cross-Origin-Resource-Policy", "same-origin"},
 }
 
-// headers sets those that every answer has.
+// headers sets those that every answer has. What shows more than text, as the
+// page does, replaces the policy by its own.
 func headers(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		for _, h := range answerHeaders {

@@ -71,14 +71,22 @@ func bearer(header http.Header) (token string, given bool) {
 	return token, strings.EqualFold(scheme, "Bearer") && token != ""
 }
 
+// pagePath is where the status page is.
+const pagePath = "/"
+
 // forAll reports whether a request is for what everybody may know who reaches
-// the daemon: whether it is alive, and its metrics. The path is looked at as the
-// router does it.
+// the daemon: whether it is alive, its metrics, and the page, which has to ask
+// for the rest itself and then needs what all who ask do. The path is looked at
+// as the router does it.
 func forAll(r *http.Request) bool {
 	if r.URL.RawPath != "" {
 		return false
 	}
-	return r.URL.Path == "/healthz" || r.URL.Path == "/readyz" || r.URL.Path == "/metrics"
+	switch r.URL.Path {
+	case pagePath, "/healthz", "/readyz", "/metrics":
+		return true
+	}
+	return false
 }
 
 // overUnix reports whether a request came over a Unix socket.

@@ -22,8 +22,9 @@ var everyRoute = []struct {
 }{
 	{"GET", "/healthz", true}, {"HEAD", "/healthz", true}, {"POST", "/healthz", true}, {"GET", "/readyz", true}, {"GET", "/metrics", true},
 	{"POST", "/push", false}, {"GET", "/pushes", false}, {"GET", "/pushes/" + someID, false}, {"DELETE", "/pushes/" + someID, false},
-	{"POST", "/pushes/" + someID + "/retry", false}, {"GET", "/openapi.yaml", false}, {"GET", "/", false}, {"GET", "/none", false},
-	{"PUT", "/push", false}, {"OPTIONS", "/push", false}, {"HEAD", "/pushes", false}, {"PATCH", "/", false},
+	{"POST", "/pushes/" + someID + "/retry", false}, {"GET", "/openapi.yaml", false}, {"GET", "/none", false},
+	{"GET", "/", true}, {"HEAD", "/", true}, {"PATCH", "/", true}, {"GET", "//", false}, {"GET", "/index.html", false}, {"GET", "/%2f", false}, {"GET", "/.", false},
+	{"PUT", "/push", false}, {"OPTIONS", "/push", false}, {"HEAD", "/pushes", false},
 	{"GET", "//healthz", false}, {"GET", "/healthz/", false}, {"GET", "/%68ealthz", false}, {"GET", "/push%2f..%2fhealthz", false},
 	{"GET", "/healthz/../pushes", false}, {"GET", "/healthz%2f..%2fpushes", false}, {"GET", "/HEALTHZ", false},
 }
@@ -148,9 +149,9 @@ func TestUsers(t *testing.T) {
 		{[]uint32{1000}, "1000", true}, {[]uint32{5, 1000, 7}, "1000", true}, {[]uint32{0}, "0", true},
 		{[]uint32{1000}, "1001", false}, {[]uint32{1000}, "0", false}, {[]uint32{1000}, "unknown", false}, {[]uint32{0}, "unknown", false},
 	} {
-		for _, path := range []string{"/pushes", "/", "/healthz"} {
+		for _, path := range []string{"/pushes", "/none", "/", "/healthz"} {
 			resp, body := ask(t, tt.users, tt.user, path)
-			in := tt.in || path == "/healthz"
+			in := tt.in || path == "/" || path == "/healthz"
 			if in != (resp.StatusCode != http.StatusForbidden) {
 				t.Errorf("%v may, %s asks for %s: %s", tt.users, tt.user, path, resp.Status)
 			}

@@ -25,6 +25,7 @@ type contract struct {
 }
 
 var loadContract = sync.OnceValues(func() (*contract, error) {
+	openapi3filter.RegisterBodyDecoder("text/html", openapi3filter.PlainBodyDecoder)
 	doc, err := openapi3.NewLoader().LoadFromFile(filepath.Join(repoDir, "openapi.yaml"))
 	if err != nil {
 		return nil, err
