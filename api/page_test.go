@@ -43,10 +43,3 @@ func TestPage(t *testing.T) {
 	resp, body = r.do(t, "POST", "/", "", "")
 	wantProblem(t, resp, body, http.StatusMethodNotAllowed, push.MethodNotAllowed)
 }
-
-// TestNoPage: a daemon without a page has nothing in its place.
-func TestNoPage(t *testing.T) {
-	r := newRigWith(t, func(c *Config) { c.Page = nil })
-	resp, body := r.do(t, "GET", "/", "", "")
-	wantProblem(t, resp, body, http.StatusNotFound, push.NotFound)
-}
