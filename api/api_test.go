@@ -258,6 +258,24 @@ func TestPush(t *testing.T) {
 	}
 }
 
+// TestTraceparent: what is valid is kept with the push, and nothing else is an
+// error.
+func TestTraceparent(t *testing.T) {
+	r := newRig(t)
+	const good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+	r.receipt = push.Receipt{ID: "id", State: push.Done, Attempts: 1, Parts: 1, Traceparent: good}
+	for given, want := range map[string]string{"": "", good: good, "00-me-too-01": ""} {
+		resp, body := r.do(t, "POST", "/push", jsonType, `{"file":"/data/a","destination":"s3://bucket/a"}`, func(req *http.Request) {
+			if given != "" {
+				req.Header.Set("TraceParent", given)
+			}
+		})
+		if resp.StatusCode != 200 || !strings.Contains(body, `"traceparent":"`+good+`"`) || r.opts.Traceparent != want {
+			t.Errorf("%q: %s, pushed with %+v\n%s", given, resp.Status, r.opts, body)
+		}
+	}
+}
+
 func TestBadRequests(t *testing.T) {
 	big := `{"file":"/a","destination":"s3://bucket/k","label":"` + strings.Repeat("x", 10<<20) + `"}`
 	for name, tc := range map[string]struct {

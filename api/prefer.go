@@ -18,7 +18,7 @@ func optionsOf(h http.Header, async bool) (push.Options, string, error) {
 		return push.Options{}, "", err
 	}
 	prefer := parsePrefer(h["Prefer"])
-	opts := push.Options{Wait: push.Forever, IdempotencyKey: key}
+	opts := push.Options{Wait: push.Forever, IdempotencyKey: key, Traceparent: parseTraceparent(h["Traceparent"])}
 	switch {
 	case prefer.hasWait:
 		opts.Wait = prefer.wait

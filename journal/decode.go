@@ -125,6 +125,8 @@ func (r *Record) set(f field, text string) error {
 		r.RetriedAt = moment(f.value)
 	case fieldIdempotencyKey:
 		r.IdempotencyKey = text
+	case fieldTraceparent:
+		r.Traceparent = text
 	case fieldRequestHash:
 		if copy(r.RequestHash[:], text) != len(r.RequestHash) {
 			return errors.New("it is too short")

@@ -116,6 +116,7 @@
 //	39 spent connecting  varint   nanoseconds, as the next two; there even if 0 once the push has ended
 //	40 spent sending     varint
 //	41 spent in store    varint   by the store, on its answers
+//	42 traceparent       bytes    the header of the request
 //
 // Those of an upload:
 //

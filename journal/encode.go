@@ -59,6 +59,7 @@ const (
 	fieldConnect
 	fieldSend
 	fieldStore
+	fieldTraceparent
 )
 
 // states has the number that stands for each state on disk.
@@ -108,7 +109,7 @@ func encode(r *Record, state push.State) []byte {
 		b = appendNumber(b, fieldSend, uint64(s.Send))
 		b = appendNumber(b, fieldStore, uint64(s.Store))
 	}
-	return b
+	return appendText(b, fieldTraceparent, r.Traceparent)
 }
 
 func appendRequest(b []byte, r *Record) []byte {

@@ -22,6 +22,7 @@ type Record struct {
 	RetriedAt      time.Time // when somebody put it back last; zero: never
 	IdempotencyKey string
 	RequestHash    [32]byte // kept only where there is an IdempotencyKey
+	Traceparent    string   // that the request came with
 
 	// The end; all zero before it.
 	StartedAt, FinishedAt time.Time

@@ -11,6 +11,10 @@ type Options struct {
 	// IdempotencyKey names the request, so that a repetition of it gives the
 	// first push back. Empty: every request is a push of its own.
 	IdempotencyKey string
+	// Traceparent is the trace that the request is part of, a valid value of that
+	// header (W3C Trace Context); empty: none. A repetition by IdempotencyKey
+	// leaves the push with its own.
+	Traceparent string
 }
 
 // Forever is the Wait of a caller who wants to hear of the end, whenever that

@@ -77,8 +77,9 @@ type Receipt struct {
 	Seconds     float64   `json:"seconds"`              // from acceptance to the end, or until now
 	Timing      *Timing   `json:"timing,omitempty"`     // once it has ended: where these seconds went
 	Label       string    `json:"label,omitempty"`
-	SentBytes   int64     `json:"sent_bytes,omitempty"` // while it runs: what the store has acknowledged
-	RetryAt     time.Time `json:"retry_at,omitzero"`    // while it waits for another attempt: when that is due
+	Traceparent string    `json:"traceparent,omitempty"` // that the request for it came with, and that its requests to the store have
+	SentBytes   int64     `json:"sent_bytes,omitempty"`  // while it runs: what the store has acknowledged
+	RetryAt     time.Time `json:"retry_at,omitzero"`     // while it waits for another attempt: when that is due
 	// Problem says why it failed or was cancelled. Before the end it is what
 	// the last attempt failed with, and why there is another, or why it waits
 	// where the store cannot be reached.

@@ -77,7 +77,7 @@ func (u *Uploader) accept(req push.Request, dest push.Destination, hash [32]byte
 		return nil, nil, err
 	}
 	req.Destination = dest.String()
-	r := &journal.Record{State: push.Queued, Request: req, AcceptedAt: time.Now().UTC()}
+	r := &journal.Record{State: push.Queued, Request: req, AcceptedAt: time.Now().UTC(), Traceparent: opts.Traceparent}
 	u.describeFile(r, file.Identity())
 	if opts.IdempotencyKey != "" {
 		r.IdempotencyKey, r.RequestHash = opts.IdempotencyKey, hash

@@ -143,7 +143,7 @@ func (u *Uploader) putBack(r *journal.Record, dest push.Destination, update func
 	}
 	again := journal.Record{
 		ID: r.ID, State: push.Queued, Request: r.Request, AcceptedAt: r.AcceptedAt, RetriedAt: time.Now().UTC(),
-		IdempotencyKey: r.IdempotencyKey, RequestHash: r.RequestHash,
+		IdempotencyKey: r.IdempotencyKey, RequestHash: r.RequestHash, Traceparent: r.Traceparent,
 	}
 	update(&again)
 	e := u.entryOf(&again, dest)

@@ -36,7 +36,8 @@ type delivery struct {
 	turn turn
 	sent sent
 
-	clock *clock // of the push; nil where it is none's
+	clock       *clock // of the push; nil where it is none's
+	traceparent string // of the push; empty where it has none
 
 	outlook    outlook         // when the run began, of a file that has the choice
 	enough     float64         // see transport.Exchange

@@ -175,7 +175,7 @@ func (u *Uploader) barrier(ctx context.Context, labelName string, wait time.Dura
 // receiptOf returns what a record says.
 func receiptOf(r *journal.Record) push.Receipt {
 	receipt := push.Receipt{
-		ID: r.ID.String(), State: r.State, File: r.Request.File, Destination: r.Request.Destination, Label: r.Request.Label,
+		ID: r.ID.String(), State: r.State, File: r.Request.File, Destination: r.Request.Destination, Label: r.Request.Label, Traceparent: r.Traceparent,
 		Size: r.Size, ETag: r.ETag, Checksum: r.Checksum, Verified: r.Verified, VersionID: r.VersionID, Attempts: r.Attempts, Parts: r.Parts,
 		AcceptedAt: r.AcceptedAt, StartedAt: r.StartedAt, FinishedAt: r.FinishedAt, Problem: r.Problem,
 	}

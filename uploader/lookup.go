@@ -132,7 +132,7 @@ func (u *Uploader) askOnce(r *journal.Record) result {
 	if err != nil {
 		return result{err: err, unclear: true}
 	}
-	head, err := (&delivery{up: u, req: r.Request, dest: dest}).head()
+	head, err := (&delivery{up: u, req: r.Request, dest: dest, traceparent: r.Traceparent}).head()
 	switch {
 	case answerOf(err).Status == http.StatusNotFound:
 		return u.notMade(r)

@@ -13,8 +13,15 @@ import (
 type plain struct{ s3.HTTPClient }
 
 // Do makes one request. On the clock of its push that is where it begins.
+//
+// The request has been signed by then, and traceparent is no part of that: what
+// stands on the way to the store may put its own in that place, as it is meant to.
 func (p plain) Do(req *http.Request) (*http.Response, error) {
-	tripOf(req.Context()).enter(connecting)
+	t := tripOf(req.Context())
+	t.enter(connecting)
+	if t != nil && t.traceparent != "" {
+		req.Header["Traceparent"] = []string{t.traceparent}
+	}
 	resp, err := p.HTTPClient.Do(req)
 	if err == nil {
 		joinValues(resp.Header, "Etag")

@@ -55,6 +55,7 @@ func (s *sent) end(x *transport.Exchange, err error) {
 // the bytes of the file that it sends. What leaves at once needs no counting.
 func (d *delivery) exchange(ctx context.Context, operation string) (inner context.Context, ended func(error)) {
 	t, inner := newTrip(ctx, d.clock)
+	t.traceparent = d.traceparent
 	if operation == completing {
 		t.Answer = answerLimits.complete
 	}

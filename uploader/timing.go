@@ -75,6 +75,8 @@ type trip struct {
 	phase phase
 	since time.Time // of the phase
 
+	traceparent string // that the request has, if any
+
 	signedBy uint64 // credentials.number of what the request was signed with; 0: it was not
 }
 

@@ -141,7 +141,7 @@ func (u *Uploader) newDelivery(ctx context.Context, r *journal.Record, t *task) 
 	if err != nil {
 		return nil, false, err
 	}
-	d = &delivery{up: u, id: r.ID, req: r.Request, dest: dest, retriedAt: r.RetriedAt, clock: &t.clock}
+	d = &delivery{up: u, id: r.ID, req: r.Request, dest: dest, retriedAt: r.RetriedAt, clock: &t.clock, traceparent: r.Traceparent}
 	u.mu.Lock()
 	t.inParts = t.inParts || r.Parts > 1
 	d.madeBefore = u.lately[u.objectHash(dest)]
