@@ -44,6 +44,7 @@ type config struct {
 	historyCount   int
 	queueLimit     int
 	giveUpAfter    time.Duration
+	deadline       time.Duration // within which a push should be done
 	syncFiles      bool
 	retryChanged   bool   // send a file that changed once it has settled
 	checksum       string // how it is shown that the store has the bytes: auto, crc64nvme, md5 or sha256
@@ -72,6 +73,7 @@ type environment struct {
 	MaxConnections string `envconfig:"S3DAEMON_MAX_CONNECTIONS" default:"25" desc:"Size of the pool: requests to the store that may be under way at once, 1 to 1000."`
 	Attempts       string `envconfig:"S3DAEMON_ATTEMPTS" default:"5" desc:"Attempts after which a push fails that a caller waits for, 1 to 100."`
 	GiveUpAfter    string `envconfig:"S3DAEMON_GIVE_UP_AFTER" default:"24h" desc:"How long a push is attempted that nobody waits for (any longer): a duration, or seconds."`
+	Deadline       string `envconfig:"S3DAEMON_DEADLINE" default:"7s" desc:"Time from its acceptance within which a push should be done: a later one counts as late, and is not cut off: a duration, or seconds."`
 	ConnectTimeout string `envconfig:"S3DAEMON_CONNECT_TIMEOUT" default:"5s" desc:"Limit for connecting to the store, and again for TLS; four times that for all of it, with a proxy's part: a duration, or seconds."`
 	StallTimeout   string `envconfig:"S3DAEMON_STALL_TIMEOUT" default:"10s" desc:"How long the store may acknowledge none of the bytes that are under way to it, before they are sent again on another connection: 1s to 1h, or seconds."`
 	Congestion     string `envconfig:"S3DAEMON_TCP_CONGESTION" default:"auto" desc:"TCP's congestion control towards the store: auto, bbr where the kernel allows it, else the system's own; or a name. One that cannot be had is replaced by the system's own."`
@@ -192,6 +194,7 @@ func (e environment) parse() (config, error) {
 		historyCount:   p.number("S3DAEMON_HISTORY_COUNT", e.HistoryCount, 1, 10_000_000),
 		queueLimit:     p.number("S3DAEMON_QUEUE_LIMIT", e.QueueLimit, 1, 10_000_000),
 		giveUpAfter:    p.duration("S3DAEMON_GIVE_UP_AFTER", e.GiveUpAfter, 0, 10*365*24*time.Hour),
+		deadline:       p.duration("S3DAEMON_DEADLINE", e.Deadline, time.Millisecond, 10*365*24*time.Hour),
 		syncFiles:      p.flag("S3DAEMON_SYNC_FILES", e.SyncFiles),
 		checksum:       p.choice("S3DAEMON_CHECKSUM", e.Checksum, "auto", "crc64nvme", "md5", "sha256"),
 		retryChanged:   p.choice("S3DAEMON_IF_CHANGED", e.IfChanged, "fail", "retry") == "retry",

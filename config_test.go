@@ -42,7 +42,7 @@ func defaults() config {
 	return config{
 		listen: []string{"127.0.0.1:15556"}, socket: listen.Socket{Mode: 0o660, Group: -1}, maxCallers: 2000, maxConnections: 25, attempts: 5,
 		connectTimeout: 5 * time.Second, stallTimeout: 10 * time.Second, drainTimeout: 25 * time.Second,
-		congestion: "auto", dataDir: "/home/somebody/.local/state/s3daemon", historyAge: 72 * time.Hour, historyCount: 100000, queueLimit: 100000, giveUpAfter: 24 * time.Hour,
+		congestion: "auto", dataDir: "/home/somebody/.local/state/s3daemon", historyAge: 72 * time.Hour, historyCount: 100000, queueLimit: 100000, giveUpAfter: 24 * time.Hour, deadline: 7 * time.Second,
 		checksum: "auto", logLevel: slog.LevelInfo, logFormat: "auto",
 	}
 }
@@ -96,6 +96,7 @@ func TestLoadConfig(t *testing.T) {
 		{"data dir of a service", []string{"STATE_DIRECTORY=/var/lib/s3daemon"}, func(c *config) { c.dataDir = "/var/lib/s3daemon" }},
 		{"history", []string{"S3DAEMON_HISTORY_AGE=1m", "S3DAEMON_HISTORY_COUNT=1"}, func(c *config) { c.historyAge, c.historyCount = time.Minute, 1 }},
 		{"queue limit", []string{"S3DAEMON_QUEUE_LIMIT=1100000"}, func(c *config) { c.queueLimit = 1_100_000 }},
+		{"deadline", []string{"S3DAEMON_DEADLINE=2.5"}, func(c *config) { c.deadline = 2500 * time.Millisecond }},
 		{"give up", []string{"S3DAEMON_GIVE_UP_AFTER=90"}, func(c *config) { c.giveUpAfter = 90 * time.Second }},
 		{"if changed", []string{"S3DAEMON_IF_CHANGED=retry"}, func(c *config) { c.retryChanged = true }},
 		{"sync files", []string{"S3DAEMON_SYNC_FILES=1"}, func(c *config) { c.syncFiles = true }},
@@ -154,6 +155,7 @@ var mistaken = []string{
 	"S3DAEMON_HISTORY_COUNT=0",
 	"S3DAEMON_QUEUE_LIMIT=10000001",
 	"S3DAEMON_GIVE_UP_AFTER=never",
+	"S3DAEMON_DEADLINE=0",
 	"S3DAEMON_SYNC_FILES=maybe",
 	"S3DAEMON_IF_CHANGED=ignore",
 	"S3DAEMON_CHECKSUM=crc32",

@@ -62,7 +62,7 @@ func serve(ctx context.Context, cfg config, limit *transport.Bandwidth, log *slo
 	defer ops.Close()
 	secret.Hide(proxyPasswords(os.Getenv)...)
 	up, err := uploader.New(ctx, uploader.Config{
-		Endpoint: cfg.endpoint, Places: cfg.places, MaxConnections: cfg.maxConnections, Attempts: cfg.attempts, GiveUpAfter: cfg.giveUpAfter,
+		Endpoint: cfg.endpoint, Places: cfg.places, MaxConnections: cfg.maxConnections, Attempts: cfg.attempts, GiveUpAfter: cfg.giveUpAfter, Deadline: cfg.deadline,
 		ConnectTimeout: cfg.connectTimeout, StallTimeout: cfg.stallTimeout, QueueLimit: cfg.queueLimit, Roots: cfg.roots, Guarded: guardedPaths(cfg, os.Getenv), SyncFiles: cfg.syncFiles, RetryChanged: cfg.retryChanged, DrainQueue: cfg.drainQueue,
 		Checksum: uploader.Checksum(cfg.checksum), Congestion: cfg.congestion, Bandwidth: limit, Warmup: cfg.warmup, Keys: cfg.keys,
 		Journal: kept, Log: log, Metrics: registry,

@@ -103,36 +103,13 @@ func (p *pool) path(to host) Path {
 
 // Connection is one connection of the pool, for who wants to see it.
 type Connection struct {
-	Number   int    // of its place in the pool, from 0: there are no more than Config.Connections
-	Address  string // of the other end
-	Age      time.Duration
-	Busy     bool
-	Requests int64 // that it has carried, or carries
-	Info     Info
-}
-
-// Connections returns the connections that are open, by their numbers.
-func (t *Transport) Connections() []Connection {
-	p := t.pool
-	p.mu.Lock()
-	var open []Connection
-	var members []*member
-	for _, at := range p.places {
-		if m := at.member; m != nil {
-			open = append(open, Connection{
-				Number: m.place, Address: m.conn.RemoteAddr().String(), Age: time.Since(m.made),
-				Busy: m.state == busy, Requests: m.requests, Info: m.info,
-			})
-			members = append(members, m)
-		}
-	}
-	p.unlock()
-	for i, m := range members { // without the lock, since there may be many
-		if info, ok := infoOf(m.conn); ok {
-			open[i].Info = info
-		}
-	}
-	return open
+	Number         int    // of its place in the pool, from 0: there are no more than Config.Connections
+	Address        string // of the other end
+	Age            time.Duration
+	Busy           bool
+	Requests       int64 // that it has carried, or carries
+	Info           Info
+	FirstRoundTrip int64 // bytes that it would send within one if it were used now; 0 where nothing is known
 }
 
 // Totals are sums over all connections that there ever were.
@@ -149,29 +126,63 @@ type Totals struct {
 	AckedBytes      int64         // that the other end has got
 }
 
+// Connections returns the connections that are open, by their numbers.
+func (t *Transport) Connections() []Connection {
+	open, _ := t.Look()
+	return open
+}
+
 // Totals returns the sums up to now.
 func (t *Transport) Totals() Totals {
+	_, totals := t.Look()
+	return totals
+}
+
+// Look returns both of one moment. Each connection is asked about once.
+func (t *Transport) Look() ([]Connection, Totals) {
 	p := t.pool
 	p.mu.Lock()
+	now := time.Now()
 	all, count := p.departed, p.count
+	var open []Connection
 	var members []*member
+	var rested []time.Duration
 	for _, at := range p.places {
-		switch m := at.member; {
-		case m == nil:
-		case m.state == busy:
-			members = append(members, m)
-		default:
-			all = sum(all, m.info)
+		m := at.member
+		if m == nil {
+			continue
 		}
+		idleFor := time.Duration(0)
+		if m.state == idle {
+			idleFor = now.Sub(m.since)
+		}
+		open = append(open, Connection{
+			Number: m.place, Address: m.conn.RemoteAddr().String(), Age: now.Sub(m.made),
+			Busy: m.state == busy, Requests: m.requests, Info: m.info,
+		})
+		members, rested = append(members, m), append(rested, idleFor)
 	}
 	p.unlock()
-	for _, m := range members { // without the lock, as above
+	for i, m := range members { // without the lock, since there may be many
+		c := &open[i]
 		if info, ok := infoOf(m.conn); ok {
-			all = sum(all, info)
+			c.Info = info
 		}
+		c.FirstRoundTrip = firstRoundTrip(c.Info, rested[i])
+		all = sum(all, c.Info)
 	}
-	return Totals{
+	return open, Totals{
 		Dials: count.dials, DialFailures: count.failures, Lost: count.lost, Refreshed: count.refreshed, Reused: count.reused,
 		Retransmits: all.Retransmits, BufferLimited: all.BufferLimited, ReceiverLimited: all.ReceiverLimited, AckedBytes: all.Acked,
 	}
+}
+
+// firstRoundTrip returns how many bytes a connection sends within one that has been
+// idle for so long: what it remembers of the way, and never less than a new one.
+func firstRoundTrip(i Info, rested time.Duration) int64 {
+	trip := roundTrip(i)
+	if trip == 0 {
+		return 0
+	}
+	return max(initialWindow, int64(carries(i, rested)*trip.Seconds()))
 }

@@ -126,7 +126,7 @@ func (u *Uploader) accepted(e *entry, bucketName string, err error) {
 	u.mu.Lock()
 	u.entering--
 	if _, twin := errors.AsType[*journal.DuplicateError](err); !twin {
-		u.unwritten = err
+		u.noteWrittenLocked(err)
 	}
 	if err != nil {
 		t.refused = err

@@ -94,7 +94,8 @@ func (connectionCollector) Describe(out chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (c connectionCollector) Collect(out chan<- prometheus.Metric) {
 	var busy, idle float64
-	for _, conn := range c.wire.Connections() {
+	open, totals := c.wire.Look()
+	for _, conn := range open {
 		if conn.Busy {
 			busy++
 		} else {
@@ -121,7 +122,6 @@ func (c connectionCollector) Collect(out chan<- prometheus.Metric) {
 	gauge(poolDesc, idle, "idle")
 	gauge(tcpDesc, 1, congestionOf(c.tcp))
 	gauge(limitDesc, limit)
-	totals := c.wire.Totals()
 	for _, r := range inTotal {
 		r.tell(out, totals)
 	}

@@ -92,8 +92,7 @@ func (u *Uploader) leaveInJournalLocked(e *entry) {
 func (u *Uploader) leave(e *entry, t *task) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.queue.leave(e)
-	e.stage, e.lane = held, noLane
+	u.queue.stay(e)
 	u.leaveInJournalLocked(e)
 	u.log.Warn("push cut off: it stays in the journal", "id", e.id.String())
 	u.idleLocked()

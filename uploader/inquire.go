@@ -54,17 +54,28 @@ func (u *Uploader) read(id push.ID) (*journal.Record, error) {
 	return &r, nil
 }
 
+// stands returns how a push stands now. An id that no push has is an error.
+func (u *Uploader) stands(id push.ID) (push.Receipt, error) {
+	r, err := u.read(id)
+	if err != nil {
+		return push.Receipt{}, err
+	}
+	receipt := u.describe(r)
+	if receipt.State == push.Queued { // or it has ended since it was read, and is in memory no more
+		if r, err = u.read(id); err == nil {
+			receipt = u.describe(r)
+		}
+	}
+	return receipt, nil
+}
+
 // Get returns a push. With a wait that is not 0 it does so when the push has
 // ended, the context has, or the time is over, whichever is first. That
 // somebody asks does not change when the push has its turn, nor when it is
 // given up.
 func (u *Uploader) Get(ctx context.Context, id push.ID, wait time.Duration) (push.Receipt, error) {
 	if wait == 0 {
-		r, err := u.read(id)
-		if err != nil {
-			return push.Receipt{}, err
-		}
-		return u.describe(r), nil
+		return u.stands(id)
 	}
 	_, t, r, err := u.find(ctx, id)
 	if err != nil {

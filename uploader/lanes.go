@@ -29,16 +29,8 @@ func (q *queue) next(k kind, now time.Time) *entry {
 	if e == nil {
 		e = q.choose(k)
 	}
-	if e == nil {
-		return nil
-	}
-	e.stage, e.lane = started, noLane
-	q.running[k]++
-	if t := e.bucket.trial; t != nil {
-		t.tries[e] = struct{}{}
-	}
-	if e.failures > 0 {
-		q.again[k]++
+	if e != nil {
+		q.start(e)
 	}
 	return e
 }

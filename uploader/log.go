@@ -42,6 +42,9 @@ func (u *Uploader) logEnd(r push.Receipt, failure *push.Error) {
 			slog.Float64("send_seconds", t.Send), slog.Float64("store_seconds", t.Store))
 	}
 	attrs = append(attrs, slog.Int("parts", r.Parts), slog.Int("attempts", r.Attempts))
+	if u.metrics.isLate(r) {
+		attrs = append(attrs, slog.Bool("late", true))
+	}
 	level, message := slog.LevelInfo, "push done"
 	switch r.State {
 	case push.Failed:

@@ -3,6 +3,7 @@ package uploader
 import (
 	"errors"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -18,6 +19,8 @@ type metrics struct {
 	failures  *prometheus.CounterVec
 	bytes     prometheus.Counter
 	resumed   prometheus.Counter
+	late      prometheus.Counter
+	deadline  time.Duration // 0: none
 	duration  prometheus.Histogram
 	retries   *prometheus.CounterVec
 	requests  *prometheus.CounterVec
@@ -27,8 +30,11 @@ type metrics struct {
 	aborts     prometheus.Counter
 }
 
-func newMetrics(reg prometheus.Registerer, u *Uploader, limit int) *metrics {
+func newMetrics(reg prometheus.Registerer, u *Uploader, limit int, deadline time.Duration) *metrics {
 	m := &metrics{
+		deadline: deadline,
+		late: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "s3daemon_pushes_late_total", Help: "Pushes that were done later than S3DAEMON_DEADLINE after their acceptance."}),
 		pushes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "s3daemon_pushes_total", Help: "Pushes by outcome: done, failed or cancelled after they were accepted; refused."}, []string{"outcome"}),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -39,7 +45,7 @@ func newMetrics(reg prometheus.Registerer, u *Uploader, limit int) *metrics {
 			Name: "s3daemon_resumed_bytes_total", Help: "Bytes of parts that an earlier run had delivered, so that they were not sent again."}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "s3daemon_push_duration_seconds", Help: "Time from the acceptance of a push until it was done.",
-			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2, 3, 5, 7, 10, 20, 60, 300, 1800}}),
+			Buckets: boundsWith(deadline)}),
 		retries: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "s3daemon_push_retries_total", Help: "Attempts at a push that failed and are followed by another, by reason."}, []string{"reason"}),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -55,7 +61,7 @@ func newMetrics(reg prometheus.Registerer, u *Uploader, limit int) *metrics {
 	for _, operation := range []string{"PutObject", "UploadPart", completing} {
 		m.mismatches.WithLabelValues(operation)
 	}
-	reg.MustRegister(m.mismatches, m.aborts, m.pushes, m.failures, m.bytes, m.resumed, m.duration, m.retries, m.requests, m.requestIn, queueCollector{u},
+	reg.MustRegister(m.mismatches, m.aborts, m.pushes, m.failures, m.bytes, m.resumed, m.late, m.duration, m.retries, m.requests, m.requestIn, queueCollector{u},
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "s3daemon_queue_limit", Help: "How many pushes may be queued or running before further ones are refused."},
 			func() float64 { return float64(u.queueLimit) }),
@@ -65,6 +71,9 @@ func newMetrics(reg prometheus.Registerer, u *Uploader, limit int) *metrics {
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "s3daemon_slots_in_use", Help: "Requests to the store that are under way."},
 			func() float64 { return float64(u.slots.inUse()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "s3daemon_deadline_seconds", Help: "Time after its acceptance from which on a push that is done counts as late; 0: none does."},
+			deadline.Seconds),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "s3daemon_pool_warm", Help: "1 if a warm-up has ended well since the connections were made, else 0."},
 			func() float64 { return map[bool]float64{true: 1}[u.warm.Load()] }),
@@ -110,6 +119,22 @@ var endings = []push.Code{
 	push.Superseded, push.WasCancelled, push.QueueFull, push.JournalUnavailable, push.Internal,
 }
 
+// boundsWith returns the bounds between the times that pushes take, of which the
+// deadline is one, so that what was late is a number and no estimate.
+func boundsWith(deadline time.Duration) []float64 {
+	bounds := []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2, 3, 5, 7, 10, 20, 60, 300, 1800}
+	at, found := slices.BinarySearch(bounds, deadline.Seconds())
+	if found || deadline == 0 {
+		return bounds
+	}
+	return slices.Insert(bounds, at, deadline.Seconds())
+}
+
+// isLate reports whether a push was done later than it should have been.
+func (m *metrics) isLate(r push.Receipt) bool {
+	return r.State == push.Done && m.deadline > 0 && r.Seconds > m.deadline.Seconds()
+}
+
 // ended counts an accepted push that has ended; failure is nil if it is done.
 func (m *metrics) ended(r push.Receipt, failure *push.Error) {
 	if failure != nil {
@@ -120,6 +145,9 @@ func (m *metrics) ended(r push.Receipt, failure *push.Error) {
 	m.pushes.WithLabelValues("done").Inc()
 	m.bytes.Add(float64(r.Size))
 	m.duration.Observe(r.Seconds)
+	if m.isLate(r) {
+		m.late.Inc()
+	}
 }
 
 // refused counts a request that was not accepted.
@@ -166,27 +194,7 @@ func (c queueCollector) Describe(out chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c queueCollector) Collect(out chan<- prometheus.Metric) {
-	now := time.Now()
-	runs := make(map[push.ID]bool)
-	oldestRunning := now
-	c.u.mu.Lock()
-	size, trials, retrying := c.u.queue.size, len(c.u.queue.onTrial), 0
-	for id, e := range c.u.live {
-		switch e.stage {
-		case started, ending:
-			runs[id] = true
-			if at := id.Time(); at.Before(oldestRunning) {
-				oldestRunning = at
-			}
-		case backoff:
-			retrying++
-		}
-	}
-	c.u.mu.Unlock()
-	oldestQueued := now
-	if id, found := c.u.journal.OldestQueued(func(id push.ID) bool { return runs[id] }); found && size > len(runs) {
-		oldestQueued = id.Time()
-	}
+	d := c.u.depths()
 	reachable := 1.0
 	if _, _, down := c.u.endpoint.down(); down {
 		reachable = 0
@@ -194,11 +202,14 @@ func (c queueCollector) Collect(out chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	gauge(depthDesc, float64(size-len(runs)), string(push.Queued))
-	gauge(depthDesc, float64(len(runs)), string(push.Running))
-	gauge(ageDesc, max(0, now.Sub(oldestQueued).Seconds()), string(push.Queued))
-	gauge(ageDesc, now.Sub(oldestRunning).Seconds(), string(push.Running))
-	gauge(retryDesc, float64(retrying))
-	gauge(trialDesc, float64(trials))
+	for _, l := range []struct {
+		state push.State
+		line  push.Line
+	}{{push.Queued, d.queued}, {push.Running, d.running}} {
+		gauge(depthDesc, float64(l.line.Pushes), string(l.state))
+		gauge(ageDesc, l.line.Oldest.Seconds(), string(l.state))
+	}
+	gauge(retryDesc, float64(d.retrying))
+	gauge(trialDesc, float64(d.onTrial))
 	gauge(reachDesc, reachable)
 }

@@ -44,6 +44,10 @@ type queue struct {
 	again   [2]int     // those of them that are taken by pushes that failed before
 	starts  [2]int     // of chains somebody waits for, since one that nobody does
 	size    int        // entries in all
+
+	atWork   map[*entry]struct{} // those that have a place, and those whose end is being put on disk
+	retrying int                 // those that wait for another try
+	changes  changes
 }
 
 // stage is where an entry is.
@@ -88,7 +92,7 @@ func (e *entry) waited() bool { return e.wanted > 0 && !e.kept }
 
 func newQueue(places int) queue {
 	return queue{
-		places: places, chains: make(map[uint64]*entry), buckets: make(map[string]*bucket), onTrial: make(map[*bucket]struct{}),
+		places: places, chains: make(map[uint64]*entry), buckets: make(map[string]*bucket), onTrial: make(map[*bucket]struct{}), atWork: make(map[*entry]struct{}),
 		waiting: heap{before: func(a, b *entry) bool { return a.due < b.due }},
 	}
 }
@@ -105,6 +109,7 @@ func (q *queue) add(e *entry, bucketName string) {
 	e.bucket = b
 	e.kept = e.kept || e.wanted == 0
 	q.size++
+	q.changes.note(e.id)
 	first := q.chains[e.object]
 	switch {
 	case first == nil:
@@ -116,6 +121,15 @@ func (q *queue) add(e *entry, bucketName string) {
 		first.last = e
 		q.want(first, e.wanted)
 	}
+}
+
+// atWorkIDs returns the pushes that are under way, in no order.
+func (q *queue) atWorkIDs() []push.ID {
+	ids := make([]push.ID, 0, len(q.atWork))
+	for e := range q.atWork {
+		ids = append(ids, e.id)
+	}
+	return ids
 }
 
 // find returns the entry of that id and object, or nil.
@@ -152,6 +166,7 @@ func (q *queue) want(first *entry, n int32) {
 
 // makeReady puts the first of a chain into the lane that it belongs in.
 func (q *queue) makeReady(e *entry) {
+	q.endWait(e)
 	e.stage, e.lane = ready, e.laneOf()
 	q.ready[e.kind][e.lane].push(e)
 }
@@ -165,6 +180,35 @@ func (e *entry) laneOf() uint8 {
 		return failed
 	}
 	return fresh
+}
+
+// endWait notes that an entry does not wait for another try any more, if it did.
+func (q *queue) endWait(e *entry) {
+	if e.stage == backoff {
+		q.retrying--
+	}
+}
+
+// start gives an entry a place.
+func (q *queue) start(e *entry) {
+	e.stage, e.lane = started, noLane
+	q.running[e.kind]++
+	if t := e.bucket.trial; t != nil {
+		t.tries[e] = struct{}{}
+	}
+	if e.failures > 0 {
+		q.again[e.kind]++
+	}
+	q.atWork[e] = struct{}{}
+	q.changes.note(e.id)
+}
+
+// stay takes the place of a push that does not go on while this process lives.
+func (q *queue) stay(e *entry) {
+	q.leave(e)
+	e.stage, e.lane = held, noLane
+	delete(q.atWork, e)
+	q.changes.note(e.id)
 }
 
 // leave takes the place of an entry back.
@@ -202,21 +246,32 @@ func (q *queue) postpone(e *entry, until time.Time) {
 func (q *queue) wait(e *entry, until time.Time) {
 	e.stage, e.lane, e.due = backoff, noLane, until.UnixNano()
 	q.waiting.push(e)
+	q.retrying++
+	delete(q.atWork, e)
+	q.changes.note(e.id)
 }
 
 // end marks a push whose end is being put on disk, and takes its place if it
 // has one. It cannot start any more, and what follows it cannot yet.
 func (q *queue) end(e *entry) {
-	if e.stage == started {
+	switch e.stage {
+	case started:
 		q.leave(e)
+	case ending:
+	default: // whoever asks is told from now on that it is under way
+		q.changes.note(e.id)
 	}
 	q.endTry(e)
+	q.endWait(e)
 	e.stage, e.lane = ending, noLane
+	q.atWork[e] = struct{}{}
 }
 
 // remove takes out a push that has ended. What follows it is ready then.
 func (q *queue) remove(e *entry) {
 	q.size--
+	delete(q.atWork, e)
+	q.changes.note(e.id)
 	first := q.chains[e.object]
 	switch {
 	case first != e:

@@ -1,6 +1,10 @@
 package uploader
 
-import "time"
+import (
+	"cmp"
+	"slices"
+	"time"
+)
 
 const (
 	// failuresForTrial is how many failures in a row put a bucket on trial; a
@@ -131,6 +135,23 @@ func (t *trial) take(k kind, lane uint8) *entry {
 		}
 	}
 	return nil
+}
+
+// onTrial is a bucket on trial, for who wants to see it.
+type onTrial struct {
+	name    string
+	since   time.Time
+	problem string // its last failure
+}
+
+// trials returns the buckets on trial, those first that have been so for longest.
+func (q *queue) trials() []onTrial {
+	var all []onTrial
+	for b := range q.onTrial {
+		all = append(all, onTrial{b.name, b.trial.since, b.problem})
+	}
+	slices.SortFunc(all, func(a, b onTrial) int { return cmp.Or(a.since.Compare(b.since), cmp.Compare(a.name, b.name)) })
+	return all
 }
 
 // triesBucket takes the push that is to try a bucket that is on trial, if that

@@ -61,7 +61,7 @@ import (
 
 // Config is what an Uploader needs. All fields are required but Endpoint,
 // Places, SyncFiles, RetryChanged, DrainQueue, Checksum, Congestion, Bandwidth,
-// Warmup and Keys.
+// Warmup, Keys, Deadline and Ended.
 type Config struct {
 	Endpoint       string               // base URL of the store; empty for Amazon S3
 	Places         push.Places          // that pushes may go to; the warm-up is the operator's, and goes anywhere
@@ -81,6 +81,8 @@ type Config struct {
 	DrainQueue     bool                 // Drain delivers what is queued too
 	Checksum       Checksum             // what shows that the store has the bytes; auto where empty
 	Keys           Keys                 // to sign with; where none is in a file, the SDK finds them
+	Deadline       time.Duration        // a push that is done later than that after its acceptance counts as late; 0: none does
+	Ended          func(push.Receipt)   // called once for each accepted push that has ended, when that is on disk; at any time, even before New returns, and by several goroutines: it must be quick
 	Journal        *journal.Journal
 	Log            *slog.Logger
 	Metrics        prometheus.Registerer
@@ -118,6 +120,7 @@ type Uploader struct {
 	log          *slog.Logger
 	refusals     throttle.Lines // of pushes that are not accepted
 	metrics      *metrics
+	tellEnd      func(push.Receipt)
 	seed         maphash.Seed
 
 	stopped  context.Context // cancelled when what runs is to be cut off
@@ -139,10 +142,10 @@ type Uploader struct {
 	puttingBack map[uint64]bool      // objects with a push that is being put back: whether a newer one came meanwhile
 	rate        rate
 	timer       *time.Timer
-	entering    int                     // pushes that are being accepted
-	kept        int                     // files that are open for pushes that have not begun to run
-	ending      int                     // pushes whose end is being put on disk
-	unwritten   error                   // why the last push could not be put on disk; nil if it could
+	entering    int // pushes that are being accepted
+	kept        int // files that are open for pushes that have not begun to run
+	ending      int // pushes whose end is being put on disk
+	unwritten   unwritten
 	warming     context.CancelCauseFunc // ends the warm-up; nil while there is none
 	draining    bool
 	left        bool          // nothing starts any more
@@ -166,9 +169,12 @@ func newUploader(ctx context.Context, cfg Config) (*Uploader, error) {
 	u := &Uploader{
 		places: cfg.Places, limit: cfg.MaxConnections, slots: newSlots(cfg.MaxConnections), plan: plan{whole: wholeSize, minPart: minPartSize, split: leastPart},
 		retry: newRetryPolicy(cfg.Attempts, cfg.GiveUpAfter), queueLimit: cfg.QueueLimit, syncFiles: cfg.SyncFiles, retryChanged: cfg.RetryChanged, drainQueue: cfg.DrainQueue,
-		bandwidth: cfg.Bandwidth, warmup: cfg.Warmup, checksum: cfg.Checksum, conditions: newConditions(cfg.MaxConnections),
+		bandwidth: cfg.Bandwidth, warmup: cfg.Warmup, checksum: cfg.Checksum, conditions: newConditions(cfg.MaxConnections), tellEnd: cfg.Ended,
 		journal: cfg.Journal, log: cfg.Log, seed: maphash.MakeSeed(), leaving: make(chan struct{}), cooled: make(chan struct{}, 1), asking: make(chan struct{}, mostAsking),
 		queue: newQueue(cfg.MaxConnections), live: make(map[push.ID]*entry), labels: make(map[string]*label), puttingBack: make(map[uint64]bool), lately: make(map[uint64]time.Time),
+	}
+	if u.tellEnd == nil {
+		u.tellEnd = func(push.Receipt) {}
 	}
 	u.stopped, u.stop = context.WithCancel(context.WithoutCancel(ctx))
 	dialer := transport.NewDialer(transport.DialConfig{ConnectTimeout: cfg.ConnectTimeout, StallTimeout: cfg.StallTimeout, Congestion: cfg.Congestion, Bandwidth: cfg.Bandwidth})
@@ -193,7 +199,7 @@ func newUploader(ctx context.Context, cfg Config) (*Uploader, error) {
 			return nil, fmt.Errorf("S3DAEMON_WARMUP: %w", err)
 		}
 	}
-	u.metrics = newMetrics(cfg.Metrics, u, cfg.MaxConnections)
+	u.metrics = newMetrics(cfg.Metrics, u, cfg.MaxConnections, cfg.Deadline)
 	cfg.Metrics.MustRegister(connectionCollector{u.wire, dialer.TCP(), cfg.Bandwidth})
 	logTCP(u.log, cfg.Congestion, dialer.TCP())
 	u.janitor = newJanitor(u)
@@ -270,30 +276,6 @@ func endpointName(o s3.Options) string {
 		return parsed.Redacted()
 	}
 	return "the configured endpoint"
-}
-
-// Ready returns nil while pushes are accepted, else a *push.Error that says
-// why not; and in any case what somebody should know who asks. No words of the store's
-// are in it: anybody may ask.
-func (u *Uploader) Ready() (notes []string, err error) {
-	if path := u.journal.MovedAside(); path != "" {
-		notes = append(notes, "the journal could not be read when the daemon was started, and was moved to "+path+": pushes that it had are not known")
-	}
-	if since, cause, down := u.endpoint.down(); down {
-		notes = append(notes, fmt.Sprintf("since %s the store cannot be reached: %s", since.UTC().Format(time.RFC3339), awayText(cause)))
-	}
-	if since, _, problem := u.credentials.state(); problem != nil {
-		notes = append(notes, fmt.Sprintf("since %s the store cannot be asked for pushes, for want of good credentials: %s", since.UTC().Format(time.RFC3339), credentialsText(problem)))
-	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.unwritten != nil {
-		notes = append(notes, "the last push could not be put on disk: "+push.OneLine(u.unwritten.Error()))
-	}
-	if u.draining {
-		return notes, errShuttingDown()
-	}
-	return notes, nil
 }
 
 // endpointChanged stops and starts the queue with the endpoint.

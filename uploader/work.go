@@ -364,6 +364,7 @@ func (u *Uploader) ended(e *entry, t *task, r *journal.Record, failure *push.Err
 	receipt := receiptOf(r)
 	u.metrics.ended(receipt, failure)
 	u.logEnd(receipt, failure)
+	u.tellEnd(receipt)
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.rate.ended(r.FinishedAt)

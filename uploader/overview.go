@@ -1,0 +1,141 @@
+package uploader
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/lsst-dm/s3daemon/push"
+	"github.com/lsst-dm/s3daemon/transport"
+)
+
+// Overview returns how the daemon stands. It may be called once a second, however long
+// the queue is: nothing is counted for it that is not known.
+func (u *Uploader) Overview() push.Overview {
+	n := u.depths()
+	open, totals := u.wire.Look()
+	o := push.Overview{
+		Store: u.name, Queued: n.queued, Running: n.running, Retrying: n.retrying,
+		Slots: u.limit, SlotsInUse: u.slots.inUse(), AckedBytes: totals.AckedBytes, Troubles: u.troubles(),
+	}
+	for _, c := range open {
+		o.Connections = append(o.Connections, connectionOf(c))
+	}
+	return o
+}
+
+// nearby is the round trip up to which a connection that remembers nothing is as good as
+// any: it has the rate of the way within some of them.
+const nearby = 5 * time.Millisecond
+
+func connectionOf(c transport.Connection) push.Connection {
+	return push.Connection{
+		Number: c.Number, Address: c.Address, Busy: c.Busy, Age: c.Age, Requests: c.Requests,
+		RTT: c.Info.RTT, Rate: c.Info.Rate, FirstRoundTrip: c.FirstRoundTrip,
+		Warm: c.FirstRoundTrip > coldWindow || c.Info.RTT > 0 && c.Info.RTT <= nearby,
+	}
+}
+
+// depths is what is in the queue.
+type depths struct {
+	queued, running push.Line
+	retrying        int
+	onTrial         int // buckets
+}
+
+// depths looks at the queue. It looks at those that are under way one by one, and at
+// no others: the oldest of these is the first that the journal has.
+func (u *Uploader) depths() (d depths) {
+	now := time.Now()
+	u.mu.Lock()
+	running := u.queue.atWorkIDs()
+	size := u.queue.size
+	d.retrying, d.onTrial = u.queue.retrying, len(u.queue.onTrial)
+	u.mu.Unlock()
+	age := func(id push.ID) time.Duration { return max(0, now.Sub(id.Time())) }
+	slices.SortFunc(running, push.ID.Compare)
+	if d.running.Pushes = len(running); len(running) > 0 {
+		d.running.Oldest = age(running[0])
+	}
+	d.queued.Pushes = size - len(running)
+	if d.queued.Pushes == 0 {
+		return d
+	}
+	runs := func(id push.ID) bool {
+		_, found := slices.BinarySearchFunc(running, id, push.ID.Compare)
+		return found
+	}
+	if id, found := u.journal.OldestQueued(runs); found {
+		d.queued.Oldest = age(id)
+	}
+	return d
+}
+
+// unwritten is that pushes cannot be put on disk. The zero value is that they can.
+type unwritten struct {
+	since time.Time
+	cause error // of the last one
+}
+
+// noteWrittenLocked notes whether a push could be put on disk.
+func (u *Uploader) noteWrittenLocked(err error) {
+	switch {
+	case err == nil:
+		u.unwritten = unwritten{}
+	case u.unwritten.cause == nil:
+		u.unwritten = unwritten{since: time.Now(), cause: err}
+	default:
+		u.unwritten.cause = err
+	}
+}
+
+// mostBuckets is how many buckets on trial are told of.
+const mostBuckets = 10
+
+// troubles returns what keeps pushes from being accepted or delivered, the worst first.
+func (u *Uploader) troubles() (all []push.Trouble) {
+	tell := func(kind push.TroubleKind, since time.Time, format string, args ...any) {
+		all = append(all, push.Trouble{Kind: kind, Since: since.UTC(), Detail: fmt.Sprintf(format, args...)})
+	}
+	u.mu.Lock()
+	draining, disk, buckets := u.draining, u.unwritten, u.queue.trials()
+	u.mu.Unlock()
+	if draining {
+		tell(push.TroubleShuttingDown, time.Time{}, "the daemon is shutting down, and takes no more pushes")
+	}
+	if disk.cause != nil {
+		tell(push.TroubleJournal, disk.since, "the last push could not be put on disk: %s", push.OneLine(disk.cause.Error()))
+	}
+	if since, cause, down := u.endpoint.down(); down {
+		tell(push.TroubleStore, since, "the store cannot be reached: %s", awayText(cause))
+	}
+	if since, _, problem := u.credentials.state(); problem != nil {
+		tell(push.TroubleCredentials, since, "the store cannot be asked for pushes, for want of good credentials: %s", credentialsText(problem))
+	}
+	for _, b := range buckets[:min(len(buckets), mostBuckets)] {
+		tell(push.TroubleBucket, b.since, "pushes to the bucket %s fail, and it is tried once a second: %s", push.Quote(b.name), cmp.Or(b.problem, "its requests fail"))
+	}
+	if path := u.journal.MovedAside(); path != "" {
+		tell(push.TroubleJournalMovedAway, time.Time{}, "the journal could not be read when the daemon was started, and was moved to %s: pushes that it had are not known", path)
+	}
+	return all
+}
+
+// Ready returns nil while pushes are accepted, else a *push.Error that says
+// why not; and in any case what somebody should know who asks. No words of the store's
+// are in it, nor the name of a bucket: anybody may ask.
+func (u *Uploader) Ready() (notes []string, err error) {
+	for _, t := range u.troubles() {
+		switch {
+		case t.Kind == push.TroubleShuttingDown:
+			err = errShuttingDown()
+		case t.Kind == push.TroubleBucket:
+		case t.Since.IsZero():
+			notes = append(notes, t.Detail)
+		default:
+			notes = append(notes, fmt.Sprintf("since %s %s", t.Since.Format(time.RFC3339), t.Detail))
+		}
+	}
+	return notes, err
+}
