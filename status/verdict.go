@@ -1,0 +1,216 @@
+package status
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/lsst-dm/s3daemon/push"
+)
+
+// level says how much somebody is needed.
+type level int
+
+// The levels.
+const (
+	well      level = iota // nothing is to be done
+	attention              // somebody should look, when he can
+	trouble                // nothing is delivered, or accepted
+)
+
+// String returns the level as events have it.
+func (l level) String() string { return [...]string{"well", "attention", "trouble"}[l] }
+
+// verdict is how the daemon is, in words.
+type verdict struct {
+	level   level
+	summary string // begins with "All is well" where it is
+	advice  string // what to do; empty where there is nothing
+}
+
+// facts is all that a verdict is made of.
+type facts struct {
+	now      time.Time
+	deadline time.Duration // 0: none
+	overview push.Overview
+	last     counts        // of the last 15 minutes
+	ever     bool          // a push has ended since the start
+	failure  failure       // the last one, if last has any
+	rate     float64       // bytes that the store acknowledges in a second
+	quiet    time.Duration // for so long nothing has gone out
+}
+
+// finding is one thing that is not well.
+type finding struct {
+	level   level
+	summary string
+	also    string // the same in a few words, behind what is worse
+	advice  string
+}
+
+// judge returns the verdict. Of several things the worst is told, and the others
+// are named. What follows from one that is told is none of its own: pushes that
+// wait for a store that is away have not fallen behind.
+func judge(f facts) verdict {
+	found := f.troubles()
+	if !f.explained() {
+		found = append(found, f.delays()...)
+	}
+	found = append(found, f.ends()...)
+	if len(found) == 0 {
+		return verdict{well, f.allIsWell(), ""}
+	}
+	v := verdict{level: slices.MaxFunc(found, byLevel).level}
+	if !f.has(push.TroubleShuttingDown) { // of a daemon that ends nothing else matters so much
+		slices.SortStableFunc(found, func(a, b finding) int { return byLevel(b, a) })
+	}
+	v.summary, v.advice = found[0].summary, found[0].advice
+	var also []string
+	for _, other := range found[1:] {
+		also = append(also, other.also)
+	}
+	if len(also) > 0 {
+		v.summary += " Besides: " + strings.Join(also, "; ") + "."
+	}
+	return v
+}
+
+func byLevel(a, b finding) int { return cmp.Compare(a.level, b.level) }
+
+func (f facts) has(kind push.TroubleKind) bool {
+	return slices.ContainsFunc(f.overview.Troubles, func(t push.Trouble) bool { return t.Kind == kind })
+}
+
+// explained reports whether there is a reason for pushes to wait or to fail their
+// attempts that is told anyway.
+func (f facts) explained() bool {
+	return f.has(push.TroubleStore) || f.has(push.TroubleCredentials) || f.has(push.TroubleBucket) || f.has(push.TroubleShuttingDown)
+}
+
+// troubles returns what the uploader itself calls trouble. Buckets that fail are
+// one thing, however many they are.
+func (f facts) troubles() (found []finding) {
+	buckets := 0
+	for _, t := range f.overview.Troubles {
+		if t.Kind == push.TroubleBucket {
+			buckets++
+		} else {
+			found = append(found, f.trouble(t))
+		}
+	}
+	if buckets > 0 {
+		found = append(found, f.failingBuckets(buckets))
+	}
+	return found
+}
+
+func (f facts) failingBuckets(n int) finding {
+	first := f.overview.Troubles[slices.IndexFunc(f.overview.Troubles, func(t push.Trouble) bool { return t.Kind == push.TroubleBucket })]
+	summary := sentence(first.Detail) + "."
+	if n > 1 {
+		summary += " " + some(n-1, "other fails", "others fail") + " too."
+	}
+	return finding{attention, summary, some(n, "bucket fails", "buckets fail"),
+		"Their pushes are kept, and others do not notice. See whether the bucket exists, and what the credentials may do there."}
+}
+
+func (f facts) trouble(t push.Trouble) finding {
+	since, waiting := f.since(t.Since), f.overview.Queued.Pushes+f.overview.Running.Pushes
+	switch t.Kind {
+	case push.TroubleShuttingDown:
+		return finding{attention, "The daemon is stopping: " + some(f.overview.Running.Pushes, "push is", "pushes are") + " under way, and " + some(f.overview.Queued.Pushes, "waits.", "wait."),
+			"the daemon is stopping", "Nothing is lost: what is not sent by then goes on when the daemon is started again."}
+	case push.TroubleStore:
+		fate := "what is pushed meanwhile is kept, and sent once it answers."
+		if waiting > 0 {
+			fate = some(waiting, "push waits and is", "pushes wait and are") + " sent once it answers."
+		}
+		return finding{trouble, "The store cannot be reached" + since + ": " + fate, "the store cannot be reached",
+			"Nothing is lost. See whether " + f.overview.Store + " answers from this host."}
+	case push.TroubleCredentials:
+		return finding{trouble, "The store cannot be asked for anything" + since + ", for want of good credentials: " + some(waiting, "push waits.", "pushes wait."),
+			"credentials are missing or refused", "Nothing is lost. Renew the credentials where they come from: files and roles are asked again by themselves."}
+	case push.TroubleJournal:
+		return finding{trouble, "Pushes cannot be put on disk" + since + ", and are refused.", "pushes cannot be put on disk",
+			"See whether the disk of the data directory is full. Pushes are accepted again as soon as there is room."}
+	case push.TroubleJournalMovedAway:
+		return finding{attention, "The journal could not be read when the daemon was started: pushes that it had are not known.", "a journal was moved aside",
+			"Push again what had not arrived by then: a repetition is harmless. This is said until the daemon is started again."}
+	}
+	return finding{attention, sentence(t.Detail) + since + ".", t.Detail, ""}
+}
+
+// longQuiet is how long a push under way may have nothing sent before that is
+// trouble. A store may take some seconds to answer.
+const longQuiet = 30 * time.Second
+
+// delays returns what shows that pushes take longer than they should.
+func (f facts) delays() (found []finding) {
+	o := f.overview
+	inTurn := o.Queued.Pushes - o.Retrying // they wait for nothing but their turn, but for those that are behind another to the same object
+	oldest := o.Running.Oldest
+	if inTurn > 0 {
+		oldest = max(oldest, o.Queued.Oldest)
+	}
+	switch waiting := inTurn + o.Running.Pushes; {
+	case waiting <= 0:
+	case f.quiet >= longQuiet && oldest >= longQuiet && o.AckedBytes > 0: // which is 0 where the system does not tell
+		found = append(found, finding{trouble, fmt.Sprintf("Nothing has gone out for %s, and %s, the oldest for %s.", span(f.quiet), some(waiting, "push waits", "pushes wait"), span(oldest)),
+			"nothing goes out", "Nothing is lost. The store takes connections and does not answer, or the files cannot be read: look at what the oldest push waits for."})
+	case f.deadline <= 0 || oldest <= f.deadline:
+	case inTurn > 0 && o.Queued.Oldest > f.deadline:
+		found = append(found, finding{attention, fmt.Sprintf("The daemon falls behind: %s, the oldest for %s, where %s are wanted; %s go out.", some(inTurn, "push waits", "pushes wait"), span(o.Queued.Oldest), span(f.deadline), rate(f.rate)),
+			"pushes wait too long", "Nothing is lost, and they go in turn. If it stays so, more is pushed than the link or the store takes."})
+	default:
+		found = append(found, finding{attention, fmt.Sprintf("A push that is under way will be late: it was accepted %s ago, where %s are wanted; %s go out.", span(o.Running.Oldest), span(f.deadline), rate(f.rate)),
+			"one that is under way will be late", "Look at it: it is large, or tried again, or the link or the store is slow."})
+	}
+	if o.Retrying > 0 {
+		found = append(found, finding{attention, some(o.Retrying, "push has failed an attempt and waits", "pushes have failed an attempt and wait") + " for the next.",
+			fmt.Sprintf("%d to be tried again", o.Retrying), "They are tried again by themselves. Each says what its last attempt failed with."})
+	}
+	return found
+}
+
+// severalFailed is how many pushes have to fail, and none to be done, before that
+// is trouble. One may have had a wrong name.
+const severalFailed = 3
+
+// ends returns what is not well about the pushes that have ended lately.
+func (f facts) ends() (found []finding) {
+	if n := f.last; n.Failed > 0 {
+		of, l := fmt.Sprintf("%s of the last 15 minutes failed", some(int(n.Failed), "push", "pushes")), attention
+		if n.Done == 0 && n.Failed >= severalFailed {
+			of, l = fmt.Sprintf("Nothing was delivered in the last 15 minutes: %d pushes failed", n.Failed), trouble
+		}
+		found = append(found, finding{l, fmt.Sprintf("%s, the last one%s with %s.", of, f.moment(" at ", f.failure.at), cmp.Or(string(f.failure.code), "no reason")),
+			fmt.Sprintf("%d failed", n.Failed), "Each says why. Mend that, and retry them: they are not tried again by themselves."})
+	}
+	if n := f.last; n.Late > 0 {
+		found = append(found, finding{attention, fmt.Sprintf("%d of %s in the last 15 minutes took longer than %s.", n.Late, some(int(n.Done), "push delivered", "pushes delivered"), span(f.deadline)),
+			fmt.Sprintf("%d late", n.Late), "Look at one: its timing says whether it waited for its turn, for the link or for the store."})
+	}
+	return found
+}
+
+// allIsWell says what a daemon does that is well.
+func (f facts) allIsWell() string {
+	queued, running := f.overview.Queued, f.overview.Running
+	switch {
+	case running.Pushes > 0 && queued.Pushes > 0:
+		return fmt.Sprintf("All is well: %s under way, and %s, the oldest for %s.", some(running.Pushes, "push is", "pushes are"), some(queued.Pushes, "waits", "wait"), span(queued.Oldest))
+	case running.Pushes > 0:
+		return fmt.Sprintf("All is well: %s under way, and none waits.", some(running.Pushes, "push is", "pushes are"))
+	case queued.Pushes > 0:
+		return fmt.Sprintf("All is well: %s, the oldest for %s.", some(queued.Pushes, "push waits", "pushes wait"), span(queued.Oldest))
+	case f.last.Done == 1:
+		return "All is well: nothing waits, and the one push of the last 15 minutes was delivered."
+	case f.last.Done > 0:
+		return fmt.Sprintf("All is well: nothing waits, and all %d pushes of the last 15 minutes were delivered.", f.last.Done)
+	case f.ever:
+		return "All is well: nothing waits, and nothing was pushed in the last 15 minutes."
+	}
+	return "All is well: the daemon is ready, and nothing has been pushed since it was started."
+}

@@ -1,0 +1,124 @@
+package status
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lsst-dm/s3daemon/push"
+)
+
+var noon = time.Date(2026, 11, 26, 12, 8, 10, 0, time.UTC)
+
+// with returns an overview with troubles that began 5 minutes before noon.
+func with(o push.Overview, kinds ...push.TroubleKind) push.Overview {
+	o.Store = "https://s3.example.org"
+	for _, kind := range kinds {
+		t := push.Trouble{Kind: kind, Since: noon.Add(-5 * time.Minute), Detail: "something is " + string(kind)}
+		if kind == push.TroubleBucket {
+			t.Detail = `pushes to the bucket "raw" fail, and it is tried once a second: NoSuchBucket`
+		}
+		o.Troubles = append(o.Troubles, t)
+	}
+	return o
+}
+
+func queue(queued int, oldest time.Duration, running int, since time.Duration, retrying int) push.Overview {
+	return push.Overview{Queued: push.Line{Pushes: queued, Oldest: oldest}, Running: push.Line{Pushes: running, Oldest: since}, Retrying: retrying, AckedBytes: 1}
+}
+
+func TestJudge(t *testing.T) {
+	const s = time.Second
+	idle, waiting := push.Overview{}, queue(40, 2*s, 5, s, 0)
+	failed := failure{noon.Add(-time.Minute), push.StoreRefused}
+	for name, tc := range map[string]struct {
+		facts
+		level           level
+		summary, advice string // of the advice a part
+	}{
+		"just started":        {facts{}, well, "All is well: the daemon is ready, and nothing has been pushed since it was started.", ""},
+		"idle":                {facts{ever: true}, well, "All is well: nothing waits, and nothing was pushed in the last 15 minutes.", ""},
+		"idle after a push":   {facts{ever: true, last: counts{Done: 1}}, well, "All is well: nothing waits, and the one push of the last 15 minutes was delivered.", ""},
+		"idle after pushes":   {facts{ever: true, last: counts{Done: 100, Cancelled: 1}}, well, "All is well: nothing waits, and all 100 pushes of the last 15 minutes were delivered.", ""},
+		"failed long ago":     {facts{ever: true, failure: failed}, well, "All is well: nothing waits, and nothing was pushed in the last 15 minutes.", ""},
+		"busy":                {facts{overview: queue(0, 0, 1, s, 0)}, well, "All is well: 1 push is under way, and none waits.", ""},
+		"busy, and more":      {facts{overview: waiting}, well, "All is well: 5 pushes are under way, and 40 wait, the oldest for 2 s.", ""},
+		"nothing has begun":   {facts{overview: queue(1, 1200*time.Millisecond, 0, 0, 0)}, well, "All is well: 1 push waits, the oldest for 1.2 s.", ""},
+		"as late as may be":   {facts{overview: queue(2, 7*s, 3, 7*s, 0)}, well, "All is well: 3 pushes are under way, and 2 wait, the oldest for 7 s.", ""},
+		"quiet for a moment":  {facts{overview: queue(0, 0, 2, 5*s, 0), quiet: 25 * s}, well, "All is well: 2 pushes are under way, and none waits.", ""},
+		"quiet, and idle":     {facts{quiet: time.Hour}, well, "All is well: the daemon is ready, and nothing has been pushed since it was started.", ""},
+		"no deadline":         {facts{deadline: -1, overview: queue(9, time.Hour, 9, time.Hour, 0)}, well, "All is well: 9 pushes are under way, and 9 wait, the oldest for 60 min.", ""},
+		"falls behind":        {facts{overview: queue(40, 12*s, 25, 3*s, 0), rate: 118.4e6}, attention, "The daemon falls behind: 40 pushes wait, the oldest for 12 s, where 7 s are wanted; 118 MB/s go out.", "in turn"},
+		"one behind":          {facts{overview: queue(1, 12*s, 0, 0, 0)}, attention, "The daemon falls behind: 1 push waits, the oldest for 12 s, where 7 s are wanted; 0 B/s go out.", "in turn"},
+		"a long one":          {facts{overview: queue(3, 2*s, 1, 80*s, 0), rate: 999.7e3}, attention, "A push that is under way will be late: it was accepted 80 s ago, where 7 s are wanted; 1 MB/s go out.", "large"},
+		"nothing goes out":    {facts{overview: queue(3, 2*s, 1, 80*s, 0), quiet: 45 * s}, trouble, "Nothing has gone out for 45 s, and 4 pushes wait, the oldest for 80 s.", "does not answer"},
+		"it is not told":      {facts{overview: push.Overview{Running: push.Line{Pushes: 1, Oldest: 80 * s}}, quiet: 45 * s}, attention, "A push that is under way will be late: it was accepted 80 s ago, where 7 s are wanted; 0 B/s go out.", "large"},
+		"late ones":           {facts{last: counts{Done: 100, Late: 3}}, attention, "3 of 100 pushes delivered in the last 15 minutes took longer than 7 s.", "timing"},
+		"failures":            {facts{last: counts{Done: 100, Failed: 2}, failure: failed}, attention, "2 pushes of the last 15 minutes failed, the last one at 12:07:10 UTC with store_refused.", "retry them"},
+		"one failure":         {facts{last: counts{Failed: 1}, failure: failed}, attention, "1 push of the last 15 minutes failed, the last one at 12:07:10 UTC with store_refused.", "retry them"},
+		"nothing else":        {facts{last: counts{Failed: 3}, failure: failed}, trouble, "Nothing was delivered in the last 15 minutes: 3 pushes failed, the last one at 12:07:10 UTC with store_refused.", "retry them"},
+		"another attempt":     {facts{overview: queue(1, time.Hour, 0, 0, 1)}, attention, "1 push has failed an attempt and waits for the next.", "by themselves"},
+		"other attempts":      {facts{overview: queue(9, 9*s, 0, 0, 9), quiet: time.Hour}, attention, "9 pushes have failed an attempt and wait for the next.", "by themselves"},
+		"store away":          {facts{overview: with(queue(40, time.Minute, 5, time.Minute, 5), push.TroubleStore), quiet: time.Minute}, trouble, "The store cannot be reached since 12:03:10 UTC (5 min): 45 pushes wait and are sent once it answers.", "See whether https://s3.example.org answers from this host."},
+		"store away, one":     {facts{overview: with(queue(1, time.Minute, 0, 0, 0), push.TroubleStore)}, trouble, "The store cannot be reached since 12:03:10 UTC (5 min): 1 push waits and is sent once it answers.", "Nothing is lost"},
+		"store away, idle":    {facts{overview: with(idle, push.TroubleStore)}, trouble, "The store cannot be reached since 12:03:10 UTC (5 min): what is pushed meanwhile is kept, and sent once it answers.", "Nothing is lost"},
+		"credentials":         {facts{overview: with(waiting, push.TroubleCredentials)}, trouble, "The store cannot be asked for anything since 12:03:10 UTC (5 min), for want of good credentials: 45 pushes wait.", "Renew"},
+		"journal":             {facts{overview: with(idle, push.TroubleJournal)}, trouble, "Pushes cannot be put on disk since 12:03:10 UTC (5 min), and are refused.", "disk"},
+		"bucket":              {facts{overview: with(queue(2, time.Minute, 0, 0, 2), push.TroubleBucket)}, attention, `Pushes to the bucket "raw" fail, and it is tried once a second: NoSuchBucket.`, "bucket exists"},
+		"buckets":             {facts{overview: with(idle, push.TroubleBucket, push.TroubleBucket, push.TroubleBucket)}, attention, `Pushes to the bucket "raw" fail, and it is tried once a second: NoSuchBucket. 2 others fail too.`, "bucket exists"},
+		"journal moved aside": {facts{overview: with(idle, push.TroubleJournalMovedAway)}, attention, "The journal could not be read when the daemon was started: pushes that it had are not known.", "Push again"},
+		"stopping":            {facts{overview: with(waiting, push.TroubleShuttingDown)}, attention, "The daemon is stopping: 5 pushes are under way, and 40 wait.", "when the daemon is started again"},
+		"what is not known":   {facts{overview: with(idle, "quantum")}, attention, "Something is quantum since 12:03:10 UTC (5 min).", ""},
+		"several":             {facts{overview: with(waiting, push.TroubleJournalMovedAway, push.TroubleStore), last: counts{Done: 9, Failed: 2, Late: 3}, failure: failed}, trouble, "The store cannot be reached since 12:03:10 UTC (5 min): 45 pushes wait and are sent once it answers. Besides: a journal was moved aside; 2 failed; 3 late.", "Nothing is lost"},
+		"several troubles":    {facts{overview: with(waiting, push.TroubleJournal, push.TroubleStore, push.TroubleBucket, push.TroubleBucket)}, trouble, "Pushes cannot be put on disk since 12:03:10 UTC (5 min), and are refused. Besides: the store cannot be reached; 2 buckets fail.", "disk"},
+		"stopping, and worse": {facts{overview: with(waiting, push.TroubleShuttingDown, push.TroubleStore)}, trouble, "The daemon is stopping: 5 pushes are under way, and 40 wait. Besides: the store cannot be reached.", "started again"},
+		"behind, and retries": {facts{overview: queue(40, 12*s, 0, 0, 2)}, attention, "The daemon falls behind: 38 pushes wait, the oldest for 12 s, where 7 s are wanted; 0 B/s go out. Besides: 2 to be tried again.", "in turn"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := tc.facts
+			f.now = noon
+			if f.deadline == 0 {
+				f.deadline = 7 * s
+			}
+			v := judge(f)
+			if v.level != tc.level || v.summary != tc.summary {
+				t.Errorf("%v: %s\nwant %v: %s", v.level, v.summary, tc.level, tc.summary)
+			}
+			if !strings.Contains(v.advice, tc.advice) || v.level == well && v.advice != "" {
+				t.Errorf("the advice is %q, want one with %q", v.advice, tc.advice)
+			}
+			if strings.HasPrefix(v.summary, "All is well") != (v.level == well) {
+				t.Errorf("%v: %s", v.level, v.summary)
+			}
+		})
+	}
+}
+
+func TestWords(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "0 s", 40 * time.Millisecond: "0 s", 60 * time.Millisecond: "0.1 s", 1200 * time.Millisecond: "1.2 s", 7 * time.Second: "7 s", 99 * time.Second: "99 s",
+		100 * time.Second: "2 min", 90 * time.Minute: "90 min", 3 * time.Hour: "3 h", 72 * time.Hour: "3 days",
+	} {
+		if got := span(d); got != want {
+			t.Errorf("%v: %q, want %q", d, got, want)
+		}
+	}
+	for r, want := range map[float64]string{0: "0 B/s", 12.3: "12.3 B/s", 999.4: "999 B/s", 999.6: "1 kB/s", 1.25e6: "1.25 MB/s", 125e6: "125 MB/s", 3.1e9: "3.1 GB/s"} {
+		if got := rate(r); got != want {
+			t.Errorf("%v: %q, want %q", r, got, want)
+		}
+	}
+	f := facts{now: noon}
+	for at, want := range map[time.Time]string{
+		{}: "", noon.Add(-time.Second): " since 12:08:09 UTC (1 s)", noon.Add(-26 * time.Hour): " since 2026-11-25 10:08 UTC (26 h)", noon.Add(time.Second): " since 12:08:11 UTC (0 s)",
+	} {
+		if got := f.since(at); got != want {
+			t.Errorf("%v: %q, want %q", at, got, want)
+		}
+	}
+	for text, want := range map[string]string{"a b.": "A b", "": "", "été": "Été", "A": "A"} {
+		if got := sentence(text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}
