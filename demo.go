@@ -27,7 +27,8 @@ import (
 func demo(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("s3daemon demo", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	once := flags.Bool("once", false, "exit after the push, with status 1 if anything differs")
+	once := flags.Bool("once", false, "exit after the push, or a burst of them, with status 1 if anything differs")
+	trouble := flags.Bool("trouble", false, "have files pushed on and on to a slow store that fails, to see what that looks like")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return nil
@@ -36,6 +37,9 @@ func demo(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	if flags.NArg() > 0 {
 		return usageError{fmt.Errorf("s3daemon demo takes no argument %q", flags.Arg(0))}
+	}
+	if *trouble {
+		return demoTrouble(ctx, *once, stdout, stderr)
 	}
 
 	s, err := store.Start([]string{"demo"})
@@ -55,11 +59,11 @@ func demo(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	address, ended, err := startDaemon(ctx, dir, stderr)
+	address, ended, err := startDaemon(ctx, dir, stderr, func(*config) {})
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(stdout, "2. The daemon listens on http://%s, in front of that store.\n", address)
+	fmt.Fprintf(stdout, "2. The daemon listens on http://%s, in front of that store: open that in a browser to see it at work.\n", address)
 
 	legacyAddress, legacyEnded, err := startListener(ctx, address)
 	if err != nil {
@@ -119,9 +123,9 @@ func useStore(s *store.Store) error {
 }
 
 // startDaemon starts the real daemon with what the environment says, but with a
-// journal of its own, and on a free port where its usual one is taken. It returns the address, and a channel
-// that has the daemon's end.
-func startDaemon(ctx context.Context, dataDir string, stderr io.Writer) (string, <-chan error, error) {
+// journal of its own, and on a free port where its usual one is taken. Adjust may change
+// that. It returns the address, and a channel that has the daemon's end.
+func startDaemon(ctx context.Context, dataDir string, stderr io.Writer, adjust func(*config)) (string, <-chan error, error) {
 	cfg, _, err := loadConfig()
 	if err != nil {
 		return "", nil, usageError{err}
@@ -130,6 +134,7 @@ func startDaemon(ctx context.Context, dataDir string, stderr io.Writer) (string,
 		cfg.logFormat = "text" // it is read by a person, even through a pipe
 	}
 	cfg.dataDir = dataDir
+	adjust(&cfg)
 	limit, err := newBandwidth(cfg)
 	if err != nil {
 		return "", nil, usageError{err}

@@ -2,7 +2,7 @@
 // them to S3 objects over connections that it keeps open.
 //
 //	s3daemon               serve, configured by the environment
-//	s3daemon demo [-once]  try everything on an embedded store
+//	s3daemon demo [-once]  try everything on an embedded store; -trouble: on a slow one that fails
 //	s3daemon healthcheck   exit 0 if the daemon that the environment describes is alive
 //	s3daemon -help         list the variables
 //	s3daemon -version
@@ -85,7 +85,8 @@ func exitStatus(err error) int {
 const help = `s3daemon delivers files of this host to S3 objects.
 
   s3daemon               serve, configured by the variables below
-  s3daemon demo [-once]  try everything on an embedded store; -once exits after one push
+  s3daemon demo [-once]  try everything on an embedded store; -once exits after one push;
+                         -trouble: files on and on to a slow store that fails, to look at
   s3daemon healthcheck   exit 0 if the daemon that the variables describe is alive
   s3daemon -help         this text
   s3daemon -version      the version

@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -260,6 +261,20 @@ func TestDemo(t *testing.T) {
 		if !strings.Contains(stdout.String(), want) {
 			t.Errorf("the demo does not show %q:\n%s", want, &stdout)
 		}
+	}
+}
+
+// TestDemoTrouble has one burst pushed to a store that fails: the demo itself
+// looks at how each push ended.
+func TestDemoTrouble(t *testing.T) {
+	t.Setenv("S3DAEMON_LISTEN", "127.0.0.1:0")
+	var stdout bytes.Buffer
+	if err := run(t.Context(), []string{"demo", "-trouble", "-once"}, &stdout, io.Discard); err != nil {
+		t.Fatalf("%v\n%s", err, &stdout)
+	}
+	page := regexp.MustCompile(`http://127\.0\.0\.1:\d+/`)
+	if first, _, _ := strings.Cut(stdout.String(), "\n\nThat is"); !page.MatchString(first) {
+		t.Errorf("it does not begin with the page's address:\n%s", &stdout)
 	}
 }
 

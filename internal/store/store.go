@@ -36,21 +36,25 @@ type Store struct {
 // keys made for it alone. The wrappers, if any, stand in front of its handler,
 // the last one outermost: tests count and spoil requests with them.
 func Start(buckets []string, wrap ...func(http.Handler) http.Handler) (*Store, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("start the store: %w", err)
+	}
+	return start(listener, buckets, wrap...)
+}
+
+func start(listener net.Listener, buckets []string, wrap ...func(http.Handler) http.Handler) (*Store, error) {
 	s := &Store{
+		URL:       "http://" + listener.Addr().String(),
 		AccessKey: "DEMO" + rand.Text()[:16], SecretKey: rand.Text(),
 		backend: s3mem.New(), done: make(chan struct{}),
 	}
 	for _, b := range buckets {
 		if err := s.backend.CreateBucket(context.Background(), b); err != nil {
+			listener.Close()
 			return nil, fmt.Errorf("create bucket %s: %w", b, err)
 		}
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, fmt.Errorf("start the store: %w", err)
-	}
-	s.URL = "http://" + listener.Addr().String()
-
 	handler := gofakes3.New(s.backend,
 		gofakes3.WithV4Auth(map[string]string{s.AccessKey: s.SecretKey}),
 		gofakes3.WithoutVersioning(),
@@ -81,6 +85,12 @@ func (s *Store) Get(bucket, key string) ([]byte, error) {
 // Put makes an object without a request.
 func (s *Store) Put(bucket, key string, content []byte) error {
 	_, err := s.backend.PutObject(context.Background(), bucket, key, nil, bytes.NewReader(content), int64(len(content)))
+	return err
+}
+
+// Forget removes an object, if there is one.
+func (s *Store) Forget(bucket, key string) error {
+	_, err := s.backend.DeleteObject(context.Background(), bucket, key)
 	return err
 }
 
