@@ -6,8 +6,9 @@
 //
 // Every error leaves as an RFC 9457 problem, through one function (fail). The
 // server must have no WriteTimeout and no ReadTimeout, since POST /push answers
-// when the store has, and the barrier when the queue is empty; limitBody bounds
-// how long a body may take, and package listen how long an answer may lie.
+// when the store has, the barrier when the queue is empty, and GET /events for as
+// long as somebody watches; limitBody bounds how long a body may take, and
+// package listen how long an answer may lie.
 //
 // Who may ask is decided in two steps before every route. Web pages in a browser
 // on this host may not: a page can send a form without asking first, and can
@@ -68,6 +69,7 @@ type Queue interface {
 type Config struct {
 	Pusher  Pusher
 	Queue   Queue
+	Events  Events
 	Version string
 	Hosts   []string // names allowed in Host beside loopback ones and the address connected to
 	Users   []uint32 // who may ask over a Unix socket (uid; see WithUser); empty: whoever can connect to it
@@ -130,6 +132,7 @@ func (a *api) routers() (whole, ops chi.Router) {
 		r.Get("/pushes/{id}", a.get)
 		r.Delete("/pushes/{id}", a.cancel)
 		r.Post("/pushes/{id}/retry", a.retry)
+		r.Get("/events", a.events)
 		r.Get("/openapi.yaml", a.openapi)
 		if a.Page != nil {
 			r.Get(pagePath, a.Page.ServeHTTP)

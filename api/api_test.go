@@ -62,6 +62,7 @@ func (f *fakePusher) Ready() ([]string, error) { return f.notes, f.notNow }
 type rig struct {
 	*fakePusher
 	queue   *fakeQueue
+	events  fakeEvents
 	handler http.Handler
 	server  *httptest.Server
 	log     lockedBuffer
@@ -101,7 +102,7 @@ func newRigWith(t *testing.T, change func(*Config)) *rig {
 func (r *rig) config() Config {
 	registry := prometheus.NewRegistry()
 	return Config{
-		Pusher: r.fakePusher, Queue: r.queue, Version: "1.2.3", Hosts: []string{"Writer.Example"}, OpenAPI: []byte("openapi: 3.1.0\n"), Page: http.HandlerFunc(somePage),
+		Pusher: r.fakePusher, Queue: r.queue, Events: &r.events, Version: "1.2.3", Hosts: []string{"Writer.Example"}, OpenAPI: []byte("openapi: 3.1.0\n"), Page: http.HandlerFunc(somePage),
 		Scrape: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), Registry: registry,
 		Log: slog.New(slog.NewJSONHandler(&r.log, nil)),
 	}
@@ -109,7 +110,9 @@ func (r *rig) config() Config {
 
 // contract is openapi.yaml, with what finds a request's route in it.
 var contract = sync.OnceValues(func() (*openapi3.T, error) {
-	openapi3filter.RegisterBodyDecoder("text/html", openapi3filter.PlainBodyDecoder)
+	for _, text := range []string{"text/html", "text/event-stream"} {
+		openapi3filter.RegisterBodyDecoder(text, openapi3filter.PlainBodyDecoder)
+	}
 	doc, err := openapi3.NewLoader().LoadFromFile(filepath.Join("..", "openapi.yaml"))
 	if err != nil {
 		return nil, err
@@ -758,7 +761,7 @@ func TestSlowAnswer(t *testing.T) {
 
 func TestHead(t *testing.T) {
 	r := newRig(t)
-	for _, path := range []string{"/healthz", "/readyz", "/metrics", "/pushes?wait=1h", "/pushes/" + someID + "?wait=1h"} {
+	for _, path := range []string{"/", "/healthz", "/readyz", "/metrics", "/events", "/pushes?wait=1h", "/pushes/" + someID + "?wait=1h"} {
 		r.queue.wait = -1
 		resp, err := http.Head(r.server.URL + path)
 		if err != nil || resp.StatusCode != 200 {

@@ -104,7 +104,7 @@ func TestOps(t *testing.T) {
 		t.Errorf("the requests are not counted: %s", body)
 	}
 	for path, method := range map[string]string{
-		"/push": "POST", "/pushes": "GET", "/pushes/" + someID: "DELETE", "/pushes/" + someID + "/retry": "POST", "/openapi.yaml": "GET", "/": "GET",
+		"/push": "POST", "/pushes": "GET", "/pushes/" + someID: "DELETE", "/pushes/" + someID + "/retry": "POST", "/openapi.yaml": "GET", "/": "GET", "/events": "GET",
 		"/healthz/../pushes": "GET", "//pushes": "GET", "/health%7A": "GET",
 	} {
 		resp, err := http.DefaultTransport.RoundTrip(requestTo(t, r.server, method, path))

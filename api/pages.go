@@ -147,7 +147,7 @@ func (a *api) makePiece(ctx context.Context, f push.Filter, made func()) (piece,
 	var text bytes.Buffer
 	for _, r := range page.Pushes {
 		text.WriteByte(',')
-		text.Write(encode(completeReceipt(r)))
+		text.Write(encode(CompleteReceipt(r)))
 	}
 	p.text = text.Bytes()
 	runtime.Gosched() // the runtime lets a goroutine run for 10 ms, and a health check would wait for many of these

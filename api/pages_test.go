@@ -165,7 +165,7 @@ func TestPageInPieces(t *testing.T) {
 			want, _ := queue.List(t.Context(), push.Filter{Limit: limit}, 0)
 			want.Pushes = slices.Clone(want.Pushes)
 			for i := range want.Pushes {
-				want.Pushes[i] = completeReceipt(want.Pushes[i])
+				want.Pushes[i] = CompleteReceipt(want.Pushes[i])
 			}
 			var whole bytes.Buffer
 			encoder := json.NewEncoder(&whole)

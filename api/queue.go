@@ -95,11 +95,12 @@ func locate(w http.ResponseWriter, id string) {
 }
 
 func replyReceipt(w http.ResponseWriter, status int, receipt push.Receipt) {
-	reply(w, status, completeReceipt(receipt))
+	reply(w, status, CompleteReceipt(receipt))
 }
 
-// completeReceipt gives the problem in a receipt its HTTP status.
-func completeReceipt(r push.Receipt) push.Receipt {
+// CompleteReceipt returns a receipt as callers get it: the problem in it has its
+// HTTP status.
+func CompleteReceipt(r push.Receipt) push.Receipt {
 	r.Problem = withStatus(r.Problem)
 	return r
 }

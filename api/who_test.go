@@ -22,7 +22,7 @@ var everyRoute = []struct {
 }{
 	{"GET", "/healthz", true}, {"HEAD", "/healthz", true}, {"POST", "/healthz", true}, {"GET", "/readyz", true}, {"GET", "/metrics", true},
 	{"POST", "/push", false}, {"GET", "/pushes", false}, {"GET", "/pushes/" + someID, false}, {"DELETE", "/pushes/" + someID, false},
-	{"POST", "/pushes/" + someID + "/retry", false}, {"GET", "/openapi.yaml", false}, {"GET", "/none", false},
+	{"POST", "/pushes/" + someID + "/retry", false}, {"GET", "/openapi.yaml", false}, {"GET", "/events", false}, {"HEAD", "/events", false}, {"GET", "/none", false},
 	{"GET", "/", true}, {"HEAD", "/", true}, {"PATCH", "/", true}, {"GET", "//", false}, {"GET", "/index.html", false}, {"GET", "/%2f", false}, {"GET", "/.", false},
 	{"PUT", "/push", false}, {"OPTIONS", "/push", false}, {"HEAD", "/pushes", false},
 	{"GET", "//healthz", false}, {"GET", "/healthz/", false}, {"GET", "/%68ealthz", false}, {"GET", "/push%2f..%2fhealthz", false},

@@ -99,7 +99,7 @@ func (c *counting) Retry(context.Context, push.ID) (push.Receipt, error) {
 func handlerOf(c *counting) http.Handler {
 	registry := prometheus.NewRegistry()
 	whole, _ := New(Config{
-		Pusher: c, Queue: c, Version: "1", OpenAPI: []byte("openapi: 3.1.0\n"), Hosts: []string{"Writer.Example"},
+		Pusher: c, Queue: c, Events: &fakeEvents{}, Version: "1", OpenAPI: []byte("openapi: 3.1.0\n"), Hosts: []string{"Writer.Example"},
 		Scrape: http.NotFoundHandler(), Registry: registry, Log: slog.New(slog.DiscardHandler),
 	})
 	return whole
