@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -17,6 +18,7 @@ import (
 	"github.com/lsst-dm/s3daemon/journal"
 	"github.com/lsst-dm/s3daemon/listen"
 	"github.com/lsst-dm/s3daemon/secret"
+	"github.com/lsst-dm/s3daemon/status"
 	"github.com/lsst-dm/s3daemon/transport"
 	"github.com/lsst-dm/s3daemon/uploader"
 )
@@ -61,17 +63,18 @@ func serve(ctx context.Context, cfg config, limit *transport.Bandwidth, log *slo
 	}
 	defer ops.Close()
 	secret.Hide(proxyPasswords(os.Getenv)...)
+	board := status.New(status.Config{Deadline: cfg.deadline, Version: version, Show: api.CompleteReceipt})
 	up, err := uploader.New(ctx, uploader.Config{
 		Endpoint: cfg.endpoint, Places: cfg.places, MaxConnections: cfg.maxConnections, Attempts: cfg.attempts, GiveUpAfter: cfg.giveUpAfter, Deadline: cfg.deadline,
 		ConnectTimeout: cfg.connectTimeout, StallTimeout: cfg.stallTimeout, QueueLimit: cfg.queueLimit, Roots: cfg.roots, Guarded: guardedPaths(cfg, os.Getenv), SyncFiles: cfg.syncFiles, RetryChanged: cfg.retryChanged, DrainQueue: cfg.drainQueue,
 		Checksum: uploader.Checksum(cfg.checksum), Congestion: cfg.congestion, Bandwidth: limit, Warmup: cfg.warmup, Keys: cfg.keys,
-		Journal: kept, Log: log, Metrics: registry,
+		Journal: kept, Log: log, Metrics: registry, Ended: board.Ended,
 	})
 	if err != nil {
 		return usageError{fmt.Errorf("s3daemon cannot start with this configuration:\n%w", err)}
 	}
 	whole.Handler, ops.Handler = api.New(api.Config{
-		Pusher: up, Queue: up, Version: version, Hosts: cfg.hosts, Users: cfg.users, Tokens: tokens, OpenAPI: openAPI, Admit: whole.door.Admit, Callers: callers.api.Callers,
+		Pusher: up, Queue: up, Events: board, Version: version, Hosts: cfg.hosts, Users: cfg.users, Tokens: tokens, OpenAPI: openAPI, Admit: whole.door.Admit, Callers: callers.api.Callers,
 		Scrape: &scrape{from: registry}, Registry: registry, Log: log,
 	})
 	whole.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
@@ -79,6 +82,7 @@ func serve(ctx context.Context, cfg config, limit *transport.Bandwidth, log *slo
 
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
+	endWatching := watch(board, up)
 	whole.start(stop)
 	ops.start(stop)
 	for _, l := range whole.listeners {
@@ -96,12 +100,25 @@ func serve(ctx context.Context, cfg config, limit *transport.Bandwidth, log *slo
 	if errors.Is(cause, context.Canceled) {
 		cause = nil // told to stop
 	}
-	return errors.Join(cause, drain(cfg, log, up, whole, ops))
+	return errors.Join(cause, drain(cfg, log, up, endWatching, whole, ops))
+}
+
+// watch has the board look at the uploader, until the function that it returns is
+// called, which tells all who watch that this was all.
+func watch(board *status.Board, up *uploader.Uploader) (end func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { board.Run(ctx, up) })
+	return func() {
+		cancel()
+		running.Wait()
+	}
 }
 
 // drain ends the daemon in an order that loses nothing: no new connections, no
-// new pushes, the pushes in flight, their answers, the connections.
-func drain(cfg config, log *slog.Logger, up *uploader.Uploader, whole, ops *front) error {
+// new pushes, the pushes in flight, their answers, the connections. Those who
+// watch see the pushes in flight to their end.
+func drain(cfg config, log *slog.Logger, up *uploader.Uploader, endWatching func(), whole, ops *front) error {
 	log.Info("stopping", "drain_timeout_seconds", cfg.drainTimeout.Seconds())
 	up.Close()
 	whole.stopListening()
@@ -116,6 +133,7 @@ func drain(cfg config, log *slog.Logger, up *uploader.Uploader, whole, ops *fron
 			log.Error(err.Error())
 		}
 	}
+	endWatching()
 	whole.end(lastAnswersTimeout)
 	ops.stopListening()
 	ops.end(lastAnswersTimeout)
