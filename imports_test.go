@@ -27,6 +27,7 @@ var mayImport = []struct {
 	{"push", []string{standard}},
 	{"secret", []string{standard}},
 	{"throttle", []string{standard}},
+	{"page", []string{standard}},
 	{"status", []string{standard, module + "/push"}},
 	{"source", []string{standard, module + "/push", "golang.org/x/sys"}},
 	{"transport", []string{standard, "golang.org/x/sys", "golang.org/x/time/rate"}},

@@ -17,6 +17,7 @@ import (
 	"github.com/lsst-dm/s3daemon/api"
 	"github.com/lsst-dm/s3daemon/journal"
 	"github.com/lsst-dm/s3daemon/listen"
+	"github.com/lsst-dm/s3daemon/page"
 	"github.com/lsst-dm/s3daemon/secret"
 	"github.com/lsst-dm/s3daemon/status"
 	"github.com/lsst-dm/s3daemon/transport"
@@ -74,7 +75,7 @@ func serve(ctx context.Context, cfg config, limit *transport.Bandwidth, log *slo
 		return usageError{fmt.Errorf("s3daemon cannot start with this configuration:\n%w", err)}
 	}
 	whole.Handler, ops.Handler = api.New(api.Config{
-		Pusher: up, Queue: up, Events: board, Version: version, Hosts: cfg.hosts, Users: cfg.users, Tokens: tokens, OpenAPI: openAPI, Admit: whole.door.Admit, Callers: callers.api.Callers,
+		Pusher: up, Queue: up, Events: board, Version: version, Hosts: cfg.hosts, Users: cfg.users, Tokens: tokens, OpenAPI: openAPI, Page: page.Handler(), Admit: whole.door.Admit, Callers: callers.api.Callers,
 		Scrape: &scrape{from: registry}, Registry: registry, Log: log,
 	})
 	whole.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
