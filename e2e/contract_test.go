@@ -9,6 +9,7 @@ import (
 	"mime"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -22,6 +23,7 @@ import (
 type contract struct {
 	router  routers.Router
 	problem *openapi3.Schema
+	events  map[string]*openapi3.Schema // of the data of /events
 }
 
 var loadContract = sync.OnceValues(func() (*contract, error) {
@@ -44,7 +46,15 @@ var loadContract = sync.OnceValues(func() (*contract, error) {
 	if ref == nil {
 		return nil, errors.New("there is no schema Problem")
 	}
-	return &contract{router, ref.Value}, nil
+	events := make(map[string]*openapi3.Schema)
+	for event, name := range map[string]string{"status": "StatusEvent", "pushes": "PushesEvent", "history": "HistoryEvent"} {
+		ref := doc.Components.Schemas[name]
+		if ref == nil {
+			return nil, fmt.Errorf("there is no schema %s", name)
+		}
+		events[event] = ref.Value
+	}
+	return &contract{router, ref.Value, events}, nil
 })
 
 // checkContract reports how an answer differs from what openapi.yaml has for
@@ -80,6 +90,24 @@ func (c *contract) checkProblem(a answer) error {
 		return err
 	}
 	return c.problem.VisitJSON(value, openapi3.EnableJSONSchema2020(), openapi3.MultiErrors())
+}
+
+// checkEvent reports how the data of an event differs from what openapi.yaml has
+// for it.
+func checkEvent(name, data string) error {
+	c, err := loadContract()
+	if err != nil {
+		return fmt.Errorf("openapi.yaml: %w", err)
+	}
+	schema := c.events[name]
+	if schema == nil {
+		return fmt.Errorf("there is no event %q", name)
+	}
+	value, err := openapi3filter.JSONBodyDecoder(strings.NewReader(data), nil, nil, nil)
+	if err != nil {
+		return err
+	}
+	return schema.VisitJSON(value, openapi3.EnableJSONSchema2020(), openapi3.MultiErrors())
 }
 
 // What checks every answer must itself be able to say no.
