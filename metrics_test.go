@@ -30,6 +30,8 @@ func TestMetrics(t *testing.T) {
 		}
 	})
 	t.Run("promtool", func(t *testing.T) { promtool(t, text, "check", "metrics") })
+	t.Run("rules", func(t *testing.T) { rulesAreSound(t, text) })
+	t.Run("dashboard", func(t *testing.T) { dashboardIsSound(t, text) })
 }
 
 // eventfulScrape returns the metrics of a daemon after pushes of all outcomes.
