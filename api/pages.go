@@ -72,10 +72,10 @@ func (p *pages) enough() { <-p.made }
 func (a *api) writePage(w http.ResponseWriter, r *http.Request, f push.Filter, pending int) {
 	left := cmp.Or(f.Limit, push.DefaultPage)
 	again, leave, enough := a.pages.again, a.pages.leave, a.pages.enough
-	if left <= smallPage {
+	if left <= smallPage && f.Text == "" {
 		again, leave, enough = nothing, nothing, nothing
 	} else if !a.pages.enter() {
-		a.fail(w, "", tooMany("as many long lists are asked for as may be: ask again in a moment, or for less (limit=%d)", smallPage))
+		a.fail(w, "", tooMany("as many long lists are asked for as may be: ask again in a moment, or for less (limit=%d, and no text)", smallPage))
 		return
 	}
 	f.Limit = min(left, firstPiece)

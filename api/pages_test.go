@@ -66,8 +66,10 @@ func TestLargePages(t *testing.T) {
 	for queue.now.Load() < mostPages {
 		runtime.Gosched()
 	}
-	resp, body := r.do(t, "GET", "/pushes?label=large", "", "")
-	wantProblem(t, resp, body, 503, push.TooManyCallers)
+	for _, query := range []string{"label=large", "limit=1&text=a"} { // which may be a search of all there is
+		resp, body := r.do(t, "GET", "/pushes?"+query, "", "")
+		wantProblem(t, resp, body, 503, push.TooManyCallers)
+	}
 	for _, query := range []string{"limit=1", "limit=10&wait=1h"} {
 		if resp, body := r.do(t, "GET", "/pushes?"+query, "", ""); resp.StatusCode != 200 {
 			t.Errorf("%s: %s %s", query, resp.Status, body)

@@ -64,7 +64,7 @@ func decodeID(r *http.Request) (push.ID, error) {
 func parseList(query string) (push.Filter, time.Duration, error) {
 	var filter push.Filter
 	var wait time.Duration
-	given, err := parameters(query, "cursor", "label", "limit", "state", "wait")
+	given, err := parameters(query, "cursor", "label", "limit", "state", "text", "wait")
 	for _, name := range slices.Sorted(maps.Keys(given)) {
 		value := given[name]
 		switch name {
@@ -76,6 +76,8 @@ func parseList(query string) (push.Filter, time.Duration, error) {
 			filter.Limit, err = parseLimit(value)
 		case "state":
 			filter.States, err = parseStates(value)
+		case "text":
+			filter.Text, err = value, checkText(value)
 		case "wait":
 			wait, err = parseWait(value)
 		}
@@ -141,11 +143,23 @@ func parseCursor(text string) (push.ID, error) {
 // checkLabel refuses what no push can have as its label: nothing with it would
 // ever be pending, and the barrier would open at once.
 func checkLabel(text string) error {
-	control := func(r rune) bool { return r < ' ' || r == 0x7f }
-	if len(text) > push.MaxLabelBytes || !utf8.ValidString(text) || strings.ContainsFunc(text, control) {
+	if !isLine(text, push.MaxLabelBytes) {
 		return invalidParameter("label %s is none: a label is one line of UTF-8 text of at most %d bytes", push.Quote(text), push.MaxLabelBytes)
 	}
 	return nil
+}
+
+// checkText refuses what is not looked for.
+func checkText(text string) error {
+	if !isLine(text, push.MaxTextBytes) {
+		return invalidParameter("text %s cannot be looked for: it is one line of UTF-8 text of at most %d bytes", push.Quote(text), push.MaxTextBytes)
+	}
+	return nil
+}
+
+func isLine(text string, most int) bool {
+	control := func(r rune) bool { return r < ' ' || r == 0x7f }
+	return len(text) <= most && utf8.ValidString(text) && !strings.ContainsFunc(text, control)
 }
 
 func parseLimit(text string) (int, error) {

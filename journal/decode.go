@@ -223,7 +223,7 @@ func brief(id push.ID, value []byte) Brief {
 	for body := value[min(sumSize, len(value)):]; len(body) > 0; {
 		f, n := nextField(body)
 		switch {
-		case n < 0 || f.number > fieldLabel:
+		case n < 0 || f.number > fieldFile:
 			return b
 		case f.number == fieldState && f.value < uint64(len(states)):
 			b.State = states[f.value]
@@ -231,6 +231,8 @@ func brief(id push.ID, value []byte) Brief {
 			b.Destination = f.bytes
 		case f.number == fieldLabel:
 			b.Label = f.bytes
+		case f.number == fieldFile:
+			b.File = f.bytes
 		}
 		body = body[n:]
 	}

@@ -15,8 +15,8 @@ import (
 )
 
 // The fields of a record. The package comment has the list; a number once used
-// keeps its meaning. State, destination and label come first, so that a Brief
-// needs no more than the beginning.
+// keeps its meaning. State, destination, label and file come first, so that
+// a Brief needs no more than the beginning.
 const (
 	fieldState protowire.Number = iota + 1
 	fieldDestination

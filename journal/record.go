@@ -44,4 +44,5 @@ type Brief struct {
 	State       push.State
 	Destination []byte
 	Label       []byte
+	File        []byte
 }

@@ -67,7 +67,7 @@ func TestRecordSurvivesEncoding(t *testing.T) {
 				t.Errorf("got  %+v\nwant %+v", got, want)
 			}
 			b := brief(want.ID, value)
-			if b.ID != want.ID || b.State != want.State || string(b.Destination) != want.Request.Destination || string(b.Label) != want.Request.Label {
+			if b.ID != want.ID || b.State != want.State || string(b.Destination) != want.Request.Destination || string(b.Label) != want.Request.Label || string(b.File) != want.Request.File {
 				t.Errorf("brief is %+v", b)
 			}
 			if got := string(idempotencyKey(value)); got != want.IdempotencyKey {
@@ -182,6 +182,9 @@ func FuzzDecode(f *testing.F) {
 		}
 		if !reflect.DeepEqual(r2.Request, r.Request) || r2.State != r.State || r2.Size != r.Size {
 			t.Errorf("%+v became %+v", r, r2)
+		}
+		if b := brief(id, again); b.State != r.State || string(b.Destination) != r.Request.Destination || string(b.Label) != r.Request.Label || string(b.File) != r.Request.File {
+			t.Errorf("of %+v the brief says %+v", r, b)
 		}
 	})
 }

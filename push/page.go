@@ -24,16 +24,18 @@ const Forever time.Duration = -1
 // MaxIdempotencyKeyBytes is the longest Idempotency-Key.
 const MaxIdempotencyKeyBytes = 255
 
-// Limits of a Page.
+// Limits of a Page, and of what it is asked for by.
 const (
-	DefaultPage = 100
-	MaxPage     = 1000
+	DefaultPage  = 100
+	MaxPage      = 1000
+	MaxTextBytes = 256
 )
 
 // Filter says which pushes a list is to have. The zero Filter has them all.
 type Filter struct {
 	States []State // any of these; all where empty
 	Label  string  // exactly this; all where empty
+	Text   string  // is in the file, the destination, the label or the id, in small letters or capitals; all where empty
 	Limit  int     // at most this many, 1 to MaxPage; DefaultPage where 0
 	Before ID      // only older ones: the Next of the page before; from the newest on where zero
 }

@@ -61,12 +61,26 @@ func (u *Uploader) stands(id push.ID) (push.Receipt, error) {
 		return push.Receipt{}, err
 	}
 	receipt := u.describe(r)
-	if receipt.State == push.Queued { // or it has ended since it was read, and is in memory no more
-		if r, err = u.read(id); err == nil {
-			receipt = u.describe(r)
-		}
+	if receipt.State != push.Queued || u.remembers(r) {
+		return receipt, nil
+	}
+	// It has ended since it was read, unless it has just been accepted.
+	if r, err = u.read(id); err == nil && r.State.Ended() {
+		receipt = receiptOf(r)
 	}
 	return receipt, nil
+}
+
+// remembers reports whether the push of a record is in the queue by now, and not out of it
+// yet.
+func (u *Uploader) remembers(r *journal.Record) bool {
+	dest, err := push.ParseDestination(r.Request.Destination)
+	if err != nil {
+		return false
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.queue.find(r.ID, u.objectHash(dest)) != nil
 }
 
 // Get returns a push. With a wait that is not 0 it does so when the push has
@@ -109,7 +123,12 @@ func (u *Uploader) List(ctx context.Context, f push.Filter, wait time.Duration) 
 	}
 	page := push.Page{Pushes: []push.Receipt{}, Pending: pending}
 	more := false
-	err = u.journal.NewestWhere(f.Before, selection(f), func(r *journal.Record) bool {
+	selects := selection(f)
+	wanted := func(b *journal.Brief) bool { return ctx.Err() != nil || selects(b) } // any will do to end it once he has left
+	err = u.journal.NewestWhere(f.Before, wanted, func(r *journal.Record) bool {
+		if ctx.Err() != nil {
+			return false
+		}
 		receipt := u.describe(r)
 		if len(f.States) > 0 && !slices.Contains(f.States, receipt.State) {
 			return true
@@ -122,7 +141,7 @@ func (u *Uploader) List(ctx context.Context, f push.Filter, wait time.Duration) 
 		if len(page.Pushes)%listAtOnce == 0 {
 			runtime.Gosched()
 		}
-		return ctx.Err() == nil
+		return true
 	})
 	if err != nil {
 		return push.Page{}, unreadable(err)
@@ -140,13 +159,18 @@ const listAtOnce = 16
 // selection returns what of a filter can be seen on disk: a push that runs is
 // queued there.
 func selection(f push.Filter) func(*journal.Brief) bool {
+	finds := func(*journal.Brief) bool { return true }
+	if f.Text != "" {
+		finds = newTextSearch(f.Text).finds
+	}
 	return func(b *journal.Brief) bool {
 		if f.Label != "" && f.Label != string(b.Label) {
 			return false
 		}
-		return len(f.States) == 0 || slices.ContainsFunc(f.States, func(s push.State) bool {
+		stands := len(f.States) == 0 || slices.ContainsFunc(f.States, func(s push.State) bool {
 			return s == b.State || !s.Ended() && !b.State.Ended()
 		})
+		return stands && finds(b)
 	}
 }
 

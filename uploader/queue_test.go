@@ -504,6 +504,18 @@ func TestQueueAtRandom(t *testing.T) {
 				}
 				objects[e.object] = true
 			}
+			waiting := 0
+			for e := range all {
+				if e.stage == backoff {
+					waiting++
+				}
+				if _, told := l.atWork[e]; told != (running[e] || leaving[e]) {
+					t.Fatalf("seed %d: %s is at work: %v, and is counted so: %v", seed, name(e), !told, told)
+				}
+			}
+			if waiting != l.retrying || len(l.atWork) != len(running)+len(leaving) {
+				t.Fatalf("seed %d: %d wait for another try, %d counted; %d at work, %d counted", seed, waiting, l.retrying, len(running)+len(leaving), len(l.atWork))
+			}
 			if places != l.running || places[0] > l.places || places[1] > l.places || l.size != len(all) {
 				t.Fatalf("seed %d: %v places taken, %v counted, of %d; %d pushes, %d counted", seed, places, l.running, l.places, len(all), l.size)
 			}
@@ -535,7 +547,7 @@ func TestQueueAtRandom(t *testing.T) {
 				t.Fatalf("seed %d: %d pushes never have their turn", seed, len(all))
 			}
 		}
-		if l.size != 0 || len(l.chains) != 0 || len(l.buckets) != 0 || len(l.onTrial) != 0 || l.again != [2]int{} {
+		if l.size != 0 || len(l.chains) != 0 || len(l.buckets) != 0 || len(l.onTrial) != 0 || l.again != [2]int{} || l.retrying != 0 || len(l.atWork) != 0 {
 			t.Fatalf("seed %d: an empty queue has %+v", seed, l.queue)
 		}
 	}

@@ -1,0 +1,217 @@
+package uploader
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/lsst-dm/s3daemon/push"
+)
+
+func TestOverview(t *testing.T) {
+	r := newRig(t)
+	g := r.hold(t, false, pass)
+	path, _ := r.file(t, "f", 100_000)
+	var ids []push.ID
+	for i := range 6 {
+		ids = append(ids, r.later(t, push.Request{File: path, Destination: fmt.Sprintf("s3://bucket/%d", i)}))
+	}
+	for range 4 { // as many as there are places
+		<-g.arrived
+	}
+	before := time.Now()
+	o := r.Overview()
+	for _, l := range []struct {
+		line   push.Line
+		pushes int
+		oldest push.ID
+	}{{o.Running, 4, ids[0]}, {o.Queued, 2, ids[4]}} {
+		if least := before.Sub(l.oldest.Time()); l.line.Pushes != l.pushes || l.line.Oldest < least || l.line.Oldest > least+time.Since(before) {
+			t.Errorf("%+v, want %d, the oldest %v old", l.line, l.pushes, least)
+		}
+	}
+	if o.Store != r.store.URL || o.Slots != 4 || o.SlotsInUse != 4 || o.Retrying != 0 || len(o.Troubles) != 0 {
+		t.Errorf("the overview is %+v", o)
+	}
+	busy := 0
+	for i, c := range o.Connections {
+		if c.Number != i || c.Address != strings.TrimPrefix(r.store.URL, "http://") || c.Age <= 0 {
+			t.Errorf("connection %d is %+v", i, c)
+		}
+		if !c.Busy {
+			continue
+		}
+		busy++
+		known := runtime.GOOS == "linux"
+		if c.Requests != 1 || (c.RTT > 0) != known || (c.FirstRoundTrip > 0) != known || c.Warm != known {
+			t.Errorf("connection %d carries a request over no distance: %+v", i, c)
+		}
+	}
+	if busy != 4 || runtime.GOOS == "linux" && o.AckedBytes < 4*100_000 {
+		t.Errorf("%d connections are busy, and %d bytes acknowledged", busy, o.AckedBytes)
+	}
+	g.let()
+	for _, id := range ids {
+		r.ended(t, id, push.Done)
+	}
+	if o := r.Overview(); o.Running != (push.Line{}) || o.Queued != (push.Line{}) {
+		t.Errorf("with nothing to do: %+v", o)
+	}
+}
+
+// TestTroubles: they are told the worst first, and whoever asks for no more than whether the
+// daemon is ready hears of no bucket.
+func TestTroubles(t *testing.T) {
+	errRefused := &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
+	r := newRig(t, func(c *Config) { c.MaxConnections = 1 })
+	g := r.hold(t, true, pass)
+	path, _ := r.file(t, "f", 10)
+	id := r.later(t, push.Request{File: path, Destination: "s3://bucket/k"})
+	<-g.arrived
+	begun := time.Now().Add(-time.Minute)
+	r.mu.Lock()
+	for range failuresForTrial {
+		r.queue.failure(r.queue.buckets["bucket"], begun, 0)
+	}
+	r.queue.buckets["bucket"].problem = "503 Service Unavailable"
+	r.noteWrittenLocked(errors.New("no space left"))
+	first := r.unwritten.since
+	r.noteWrittenLocked(errors.New("no space\nleft on device"))
+	r.draining = true
+	r.mu.Unlock()
+	r.endpoint.mu.Lock()
+	r.endpoint.outage = &outage{since: begun, cause: errRefused, certain: make(chan struct{}), over: make(chan struct{})}
+	r.endpoint.mu.Unlock()
+
+	want := []push.Trouble{
+		{Kind: push.TroubleShuttingDown, Detail: "the daemon is shutting down, and takes no more pushes"},
+		{Kind: push.TroubleJournal, Since: first.UTC(), Detail: "the last push could not be put on disk: no space left on device"},
+		{Kind: push.TroubleStore, Since: begun.UTC(), Detail: "the store cannot be reached: dial tcp: connection refused"},
+		{Kind: push.TroubleBucket, Since: begun.UTC(), Detail: `pushes to the bucket "bucket" fail, and it is tried once a second: 503 Service Unavailable`},
+	}
+	if got := r.Overview().Troubles; !slices.Equal(got, want) {
+		t.Errorf("the troubles are\n%+v, want\n%+v", got, want)
+	}
+	notes, err := r.Ready()
+	wantCode(t, err, push.ShuttingDown)
+	if len(notes) != 2 || notes[0] != "since "+first.UTC().Format(time.RFC3339)+" "+want[1].Detail || strings.Contains(strings.Join(notes, ""), "bucket") {
+		t.Errorf("ready says %q", notes)
+	}
+
+	r.mu.Lock()
+	r.noteWrittenLocked(nil)
+	r.draining = false
+	r.mu.Unlock()
+	r.endpoint.mu.Lock()
+	r.endpoint.outage = nil
+	r.endpoint.mu.Unlock()
+	g.let()
+	r.ended(t, id, push.Done)
+	if got := r.Overview().Troubles; len(got) != 0 {
+		t.Errorf("afterwards there are %+v", got)
+	}
+}
+
+// TestFewBucketsAreToldOf: of many on trial those that have been so for longest.
+func TestFewBucketsAreToldOf(t *testing.T) {
+	q := newQueue(1)
+	now := time.Now()
+	for i := range 2 * mostBuckets {
+		e := &entry{object: uint64(i)}
+		q.add(e, fmt.Sprintf("b%02d", i))
+		for range failuresForTrial {
+			q.failure(e.bucket, now.Add(time.Duration(-i)*time.Second), 0)
+		}
+	}
+	all := q.trials()
+	if len(all) != 2*mostBuckets || all[0].name != fmt.Sprintf("b%02d", 2*mostBuckets-1) || all[len(all)-1].name != "b00" {
+		t.Errorf("on trial are %+v", all)
+	}
+	u := &Uploader{queue: q, endpoint: newEndpoint(context.Background(), nil, nil), credentials: &credentials{}, journal: openJournal(t, filepath.Join(t.TempDir(), "data"))}
+	if got := u.troubles(); len(got) != mostBuckets {
+		t.Errorf("%d troubles: %+v", len(got), got)
+	}
+}
+
+// TestLatePushes: what is done too late is counted and has a word in its line, and whoever
+// wants to hear of ends hears of each once.
+func TestLatePushes(t *testing.T) {
+	for _, tc := range []struct {
+		deadline time.Duration
+		late     float64
+	}{{0, 0}, {time.Nanosecond, 1}, {time.Hour, 0}} {
+		t.Run(fmt.Sprint(tc.deadline), func(t *testing.T) {
+			var mu sync.Mutex
+			var ends []push.Receipt
+			r := newRig(t, func(c *Config) {
+				c.Deadline = tc.deadline
+				c.Ended = func(r push.Receipt) {
+					mu.Lock()
+					defer mu.Unlock()
+					ends = append(ends, r)
+				}
+			})
+			path, _ := r.file(t, "f", 10)
+			done, err := r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.spoil(refuse(403))
+			_, err = r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/refused"}) // which is no less late, but failed
+			wantCode(t, err, push.StoreRefused)
+			_, err = r.Push(t.Context(), push.Request{File: "/nowhere", Destination: "s3://bucket/k"}) // is none that was accepted
+			wantCode(t, err, push.FileNotFound)
+			if got := testutil.ToFloat64(r.metrics.late); got != tc.late {
+				t.Errorf("%v are counted as late, want %v", got, tc.late)
+			}
+			if got := strings.Count(r.log.String(), `"late":true`); got != int(tc.late) {
+				t.Errorf("%d lines say late, want %v:\n%s", got, tc.late, r.log)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if len(ends) != 2 || ends[0].ID != done.ID || ends[0].State != push.Done || ends[1].State != push.Failed {
+				t.Errorf("heard of the ends %+v", ends)
+			}
+		})
+	}
+}
+
+func TestBoundsWith(t *testing.T) {
+	usual := boundsWith(0)
+	for deadline, want := range map[time.Duration]int{
+		0: len(usual), 7 * time.Second: len(usual), 250 * time.Millisecond: len(usual),
+		time.Millisecond: len(usual) + 1, 6 * time.Second: len(usual) + 1, 24 * time.Hour: len(usual) + 1,
+	} {
+		got := boundsWith(deadline)
+		if len(got) != want || !slices.IsSorted(got) || deadline > 0 && !slices.Contains(got, deadline.Seconds()) {
+			t.Errorf("with %v the bounds are %v", deadline, got)
+		}
+	}
+}
+
+// BenchmarkDepths looks at a queue of a million.
+func BenchmarkDepths(b *testing.B) {
+	u := &Uploader{queue: newQueue(25), journal: openJournal(b, filepath.Join(b.TempDir(), "data"))}
+	for i := range uint64(1_000_000) {
+		e := &entry{kind: single, object: i}
+		binary.BigEndian.PutUint64(e.id[:], i)
+		u.queue.add(e, "raw")
+	}
+	for range 25 {
+		u.queue.next(single, time.Now())
+	}
+	for b.Loop() {
+		u.depths()
+	}
+}
