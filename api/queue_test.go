@@ -257,7 +257,7 @@ func TestErrorsOfTheQueue(t *testing.T) {
 // TestBadQueries: what is not understood never reaches the queue.
 func TestBadQueries(t *testing.T) {
 	for name, tc := range map[string]struct{ method, path, says string }{
-		"list":          {"GET", "/pushes?colour=red", "cursor, label, limit, state, wait"},
+		"list":          {"GET", "/pushes?colour=red", "cursor, label, limit, state, text, wait"},
 		"list, twice":   {"GET", "/pushes?limit=1&limit=1", "2 times"},
 		"get":           {"GET", "/pushes/" + someID + "?limit=1", "there is wait"},
 		"get, wait":     {"GET", "/pushes/" + someID + "?wait=2h", "at most an hour"},
