@@ -3,6 +3,7 @@ package journal
 import (
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -131,10 +132,35 @@ func (r *Record) set(f field, text string) error {
 		if copy(r.RequestHash[:], text) != len(r.RequestHash) {
 			return errors.New("it is too short")
 		}
+	case fieldFailedAttempt:
+		return r.addAttempt(f.bytes)
 	default:
 		r.setEnd(f, text)
 	}
 	return nil
+}
+
+func (r *Record) addAttempt(message []byte) error {
+	var a push.Attempt
+	err := eachField(message, func(f field, text string) error {
+		switch f.number {
+		case attemptAt:
+			a.At = moment(f.value)
+		case attemptSeconds:
+			a.Seconds = math.Float64frombits(f.value)
+		case attemptOperation:
+			a.Operation = text
+		case attemptPart:
+			a.Part = int(f.value)
+		case attemptReason:
+			a.Reason = text
+		case attemptDetail:
+			a.Detail = text
+		}
+		return nil
+	})
+	r.FailedAttempts = append(r.FailedAttempts, a)
+	return err
 }
 
 func (r *Record) setEnd(f field, text string) {

@@ -117,6 +117,8 @@
 //	40 spent sending     varint
 //	41 spent in store    varint   by the store, on its answers
 //	42 traceparent       bytes    the header of the request
+//	43 failed attempts   message  one for each, oldest first: 1 when (fixed64), 2 seconds (double, there even if 0),
+//	                              3 operation, 4 part (varint), 5 reason, 6 detail
 //
 // Those of an upload:
 //

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -60,6 +61,17 @@ const (
 	fieldSend
 	fieldStore
 	fieldTraceparent
+	fieldFailedAttempt
+)
+
+// The fields of the message that a failed attempt is.
+const (
+	attemptAt protowire.Number = iota + 1
+	attemptSeconds
+	attemptOperation
+	attemptPart
+	attemptReason
+	attemptDetail
 )
 
 // states has the number that stands for each state on disk.
@@ -109,7 +121,23 @@ func encode(r *Record, state push.State) []byte {
 		b = appendNumber(b, fieldSend, uint64(s.Send))
 		b = appendNumber(b, fieldStore, uint64(s.Store))
 	}
-	return appendText(b, fieldTraceparent, r.Traceparent)
+	b = appendText(b, fieldTraceparent, r.Traceparent)
+	return appendAttempts(b, r.FailedAttempts)
+}
+
+// appendAttempts writes each attempt as a message of its own.
+func appendAttempts(b []byte, failed []push.Attempt) []byte {
+	var m []byte
+	for _, a := range failed {
+		m = appendTime(m[:0], attemptAt, a.At)
+		m = protowire.AppendFixed64(protowire.AppendTag(m, attemptSeconds, protowire.Fixed64Type), math.Float64bits(a.Seconds))
+		m = appendText(m, attemptOperation, a.Operation)
+		m = appendNumber(m, attemptPart, uint64(a.Part))
+		m = appendText(m, attemptReason, a.Reason)
+		m = appendText(m, attemptDetail, a.Detail)
+		b = protowire.AppendBytes(protowire.AppendTag(b, fieldFailedAttempt, protowire.BytesType), m)
+	}
+	return b
 }
 
 func appendRequest(b []byte, r *Record) []byte {

@@ -24,6 +24,10 @@ type Record struct {
 	RequestHash    [32]byte // kept only where there is an IdempotencyKey
 	Traceparent    string   // that the request came with
 
+	// FailedAttempts are those that failed, oldest first, as far as they are kept:
+	// before the end those from before the push was put back.
+	FailedAttempts []push.Attempt
+
 	// The end; all zero before it.
 	StartedAt, FinishedAt time.Time
 	Attempts, Parts       int

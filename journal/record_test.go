@@ -27,6 +27,10 @@ func full() *Record {
 		Size: 1 << 42, ModTime: time.Unix(1795600000, 999999999).UTC(), Device: 1<<64 - 1, Inode: 1<<64 - 2,
 		AcceptedAt: time.Unix(1795600001, 1).UTC(), RetriedAt: time.Unix(1795600002, 2).UTC(),
 		IdempotencyKey: "key", RequestHash: [32]byte{1, 2, 31: 3}, Traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+		FailedAttempts: []push.Attempt{
+			{At: time.Unix(1795600003, 5).UTC(), Seconds: 1.0 / 3, Operation: "UploadPart", Part: 10000, Reason: "5xx", Detail: "503 Service Unavailable"},
+			{At: time.Unix(1795600004, 0).UTC(), Reason: "file_changed", Detail: "the file"},
+		},
 		StartedAt: time.Unix(1795600003, 3).UTC(), FinishedAt: time.Unix(1795600004, 4).UTC(),
 		Attempts: 5, Parts: 10000, ETag: "etag", VersionID: "v",
 		Checksum: &push.Checksum{Algorithm: "crc64nvme", Value: "AAAAAAAAAAA="},
@@ -101,7 +105,7 @@ func TestFieldNumbers(t *testing.T) {
 		numbers = append(numbers, fmt.Sprint(f.number))
 		body = body[n:]
 	}
-	want := "1 2 3 4 5 6 6 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37 38 39 40 41 42"
+	want := "1 2 3 4 5 6 6 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37 38 39 40 41 42 43 43"
 	if got := strings.Join(numbers, " "); got != want {
 		t.Errorf("fields are %s\nwant      %s", got, want)
 	}

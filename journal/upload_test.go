@@ -197,7 +197,7 @@ func TestUpgrade(t *testing.T) {
 	}
 	want := full()
 	want.ID = pushes[100].ID
-	want.Request.Overwrite, want.Spent, want.Traceparent = nil, nil, "" // which came with format 2, and later
+	want.Request.Overwrite, want.Spent, want.Traceparent, want.FailedAttempts = nil, nil, "", nil // which came with format 2, and later
 	wantPush(t, j, want)
 	if _, hash, found, err := j.FindKey("key-b"); !found || err != nil || hash != [32]byte{5} {
 		t.Errorf("a key is found: %v, with %x, %v", found, hash, err)

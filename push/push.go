@@ -80,6 +80,9 @@ type Receipt struct {
 	Traceparent string    `json:"traceparent,omitempty"` // that the request for it came with, and that its requests to the store have
 	SentBytes   int64     `json:"sent_bytes,omitempty"`  // while it runs: what the store has acknowledged
 	RetryAt     time.Time `json:"retry_at,omitzero"`     // while it waits for another attempt: when that is due
+	// FailedAttempts are those of its attempts that failed, oldest first, the last ten;
+	// none in lists.
+	FailedAttempts []Attempt `json:"failed_attempts,omitempty"`
 	// Problem says why it failed or was cancelled. Before the end it is what
 	// the last attempt failed with, and why there is another, or why it waits
 	// where the store cannot be reached.

@@ -31,20 +31,20 @@ func (u *Uploader) Push(ctx context.Context, req push.Request, opts push.Options
 		err = u.checkPlace(dest)
 	}
 	if err != nil {
-		return push.Receipt{}, u.refuse(req, err)
+		return push.Receipt{}, u.refuse(req, opts.Traceparent, err)
 	}
 	var hash [32]byte
 	if opts.IdempotencyKey != "" {
 		hash = hashOf(req)
 	}
 	if id, found, err := u.repeated(opts.IdempotencyKey, hash); err != nil {
-		return push.Receipt{}, u.refuse(req, err)
+		return push.Receipt{}, u.refuse(req, opts.Traceparent, err)
 	} else if found {
 		return u.join(ctx, id, opts.Wait)
 	}
 	e, t, err := u.accept(req, dest, hash, opts)
 	if err != nil {
-		return push.Receipt{}, u.refuse(req, err)
+		return push.Receipt{}, u.refuse(req, opts.Traceparent, err)
 	}
 	if opts.Wait < 0 {
 		t.await(ctx, opts.Wait) // one wait for both acceptance and end
@@ -52,12 +52,12 @@ func (u *Uploader) Push(ctx context.Context, req push.Request, opts push.Options
 	<-t.accepted
 	if twin, ok := errors.AsType[*journal.DuplicateError](t.refused); ok {
 		if err := sameRequest(hash, twin.RequestHash); err != nil {
-			return push.Receipt{}, u.refuse(req, err)
+			return push.Receipt{}, u.refuse(req, opts.Traceparent, err)
 		}
 		return u.join(ctx, twin.ID, opts.Wait)
 	}
 	if t.refused != nil {
-		return push.Receipt{}, u.refuse(req, unwritable(t.refused))
+		return push.Receipt{}, u.refuse(req, opts.Traceparent, unwritable(t.refused))
 	}
 	if opts.Wait > 0 {
 		t.await(ctx, opts.Wait)
@@ -123,6 +123,9 @@ func (u *Uploader) objectHash(d push.Destination) uint64 {
 // err says that it is not on disk. It runs in the order of the ids.
 func (u *Uploader) accepted(e *entry, bucketName string, err error) {
 	t := e.task
+	if err == nil {
+		u.logAccepted("push accepted", t.record) // before anything else can be said of it
+	}
 	u.mu.Lock()
 	u.entering--
 	if _, twin := errors.AsType[*journal.DuplicateError](err); !twin {

@@ -126,7 +126,7 @@ func (d *delivery) sendPart(ctx context.Context, in *s3.UploadPartInput, content
 	p := &payload{d: d, operation: "UploadPart", verifies: &d.up.verifies.part, content: content}
 	number := *in.PartNumber
 	var out *s3.UploadPartOutput
-	err := d.request(ctx, p.operation, part, inPlace, func(ctx context.Context, _ *commitment) (err error) {
+	err := d.requestPart(ctx, p.operation, number, part, inPlace, func(ctx context.Context, _ *commitment) (err error) {
 		if longest := d.pacer.sending(number); !d.up.timeFor(longest) {
 			return errLeaving
 		}

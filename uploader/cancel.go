@@ -143,7 +143,7 @@ func (u *Uploader) putBack(r *journal.Record, dest push.Destination, update func
 	}
 	again := journal.Record{
 		ID: r.ID, State: push.Queued, Request: r.Request, AcceptedAt: r.AcceptedAt, RetriedAt: time.Now().UTC(),
-		IdempotencyKey: r.IdempotencyKey, RequestHash: r.RequestHash, Traceparent: r.Traceparent,
+		IdempotencyKey: r.IdempotencyKey, RequestHash: r.RequestHash, Traceparent: r.Traceparent, FailedAttempts: r.FailedAttempts,
 	}
 	update(&again)
 	e := u.entryOf(&again, dest)
@@ -151,6 +151,9 @@ func (u *Uploader) putBack(r *journal.Record, dest push.Destination, update func
 	close(e.task.accepted)
 	answer := make(chan error, 1)
 	u.journal.Requeue(&again, func(err error) {
+		if err == nil {
+			u.logAccepted("push put back", &again)
+		}
 		u.mu.Lock()
 		overtaken := u.puttingBack[object]
 		delete(u.puttingBack, object)

@@ -73,7 +73,7 @@ func (u *Uploader) Changes(after uint64) (changed []push.Receipt, now uint64, le
 	}
 	for _, id := range ids {
 		if receipt, err := u.stands(id); err == nil { // else it has left the history
-			changed = append(changed, receipt)
+			changed = append(changed, inList(receipt))
 		}
 	}
 	return changed, recent.count, left

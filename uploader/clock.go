@@ -146,7 +146,7 @@ func (u *Uploader) tooOldLocked(now time.Time, down bool) (out []overdue) {
 func (u *Uploader) giveUp(e *entry, t *task) {
 	r, err := u.record(e, t)
 	if err != nil { // which cannot be, short of a broken disk
-		u.log.Error("a push cannot be given up: its record cannot be read; the next start takes it up", "id", e.id.String(), "error", err.Error())
+		u.logUnreadable("a push cannot be given up: its record cannot be read; the next start takes it up", e, err)
 		return
 	}
 	u.finish(e, t, r, push.Failed, outcome{}, u.unreachable(e, t))

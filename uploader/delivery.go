@@ -36,8 +36,9 @@ type delivery struct {
 	turn turn
 	sent sent
 
-	clock       *clock // of the push; nil where it is none's
-	traceparent string // of the push; empty where it has none
+	clock       *clock          // of the push; nil where it is none's
+	traceparent string          // of the push; empty where it has none
+	failed      *failedAttempts // of the push; nil where it is none's
 
 	outlook    outlook         // when the run began, of a file that has the choice
 	enough     float64         // see transport.Exchange
@@ -217,6 +218,11 @@ const (
 // journal, with the parts that have arrived. What the store refuses for credentials
 // that have been replaced since is no attempt either.
 func (d *delivery) request(ctx context.Context, operation string, k kind, p placing, attempt func(context.Context, *commitment) error) error {
+	return d.requestPart(ctx, operation, 0, k, p, attempt)
+}
+
+// requestPart is request, of the part of that number, from 1; 0: of no part.
+func (d *delivery) requestPart(ctx context.Context, operation string, number int32, k kind, p placing, attempt func(context.Context, *commitment) error) error {
 	gone := 0    // connections that were so
 	changed := 0 // credentials that were others by the time that the store had refused them
 	for n := 1; ; n++ {
@@ -226,7 +232,9 @@ func (d *delivery) request(ctx context.Context, operation string, k kind, p plac
 		if err := d.up.slots.acquire(ctx, &d.turn, k); err != nil {
 			return err
 		}
+		try := tried{operation: operation, part: number, begun: time.Now()}
 		err := d.attempt(ctx, operation, k, attempt)
+		try.ended = time.Now()
 		if d.goesAgain(operation, err) && gone < d.up.limit {
 			gone++
 			n--
@@ -248,16 +256,15 @@ func (d *delivery) request(ctx context.Context, operation string, k kind, p plac
 		// What the file did to the attempt is not the store's failure.
 		if d.file != nil && operation != asking && operation != aborting {
 			if why := d.file.Check(ctx); why != nil {
-				return why
+				return &requestError{why, try}
 			}
 		}
 		d.up.lostConnection(err)
 		wait, again := d.up.retry.withinRequest(n, err, p != first, d.before)
 		if !again {
-			return err
+			return &requestError{err, try}
 		}
-		d.up.log.Debug("attempt failed", "operation", operation, "bucket", d.dest.Bucket, "key", d.dest.Key,
-			"attempt", n, "wait_seconds", wait.Seconds(), "error", textOf(err))
+		d.noteFailed(try, n, err, wait)
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():

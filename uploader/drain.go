@@ -2,6 +2,7 @@ package uploader
 
 import (
 	"context"
+	"log/slog"
 	"time"
 )
 
@@ -94,7 +95,7 @@ func (u *Uploader) leave(e *entry, t *task) {
 	defer u.mu.Unlock()
 	u.queue.stay(e)
 	u.leaveInJournalLocked(e)
-	u.log.Warn("push cut off: it stays in the journal", "id", e.id.String())
+	u.log.LogAttrs(context.Background(), slog.LevelWarn, "push cut off: it stays in the journal", e.aboutLocked()...)
 	u.idleLocked()
 }
 

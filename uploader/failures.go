@@ -288,10 +288,14 @@ func answerOf(err error) push.StoreAnswer {
 }
 
 // shortened cuts what the store says to a length that a message can carry.
-func shortened(s string) string {
-	const most = 500
+func shortened(s string) string { return cut(s, 500) }
+
+// cut returns s if it is no longer than that many bytes, else its beginning, with dots
+// behind it, which is no longer either.
+func cut(s string, most int) string {
+	const dots = "..."
 	if len(s) <= most {
 		return s
 	}
-	return strings.ToValidUTF8(s[:most], "") + "..."
+	return strings.ToValidUTF8(s[:most-len(dots)], "") + dots
 }

@@ -137,7 +137,7 @@ func (u *Uploader) List(ctx context.Context, f push.Filter, wait time.Duration) 
 			more = true
 			return false
 		}
-		page.Pushes = append(page.Pushes, receipt)
+		page.Pushes = append(page.Pushes, inList(receipt))
 		if len(page.Pushes)%listAtOnce == 0 {
 			runtime.Gosched()
 		}
@@ -150,6 +150,13 @@ func (u *Uploader) List(ctx context.Context, f push.Filter, wait time.Duration) 
 		page.Next = page.Pushes[limit-1].ID
 	}
 	return page, nil
+}
+
+// inList is what a receipt has where there are many: its attempts that failed are
+// told to who asks for the push alone.
+func inList(receipt push.Receipt) push.Receipt {
+	receipt.FailedAttempts = nil
+	return receipt
 }
 
 // listAtOnce is how many pushes of a page are looked at before others have their
@@ -213,6 +220,7 @@ func receiptOf(r *journal.Record) push.Receipt {
 		ID: r.ID.String(), State: r.State, File: r.Request.File, Destination: r.Request.Destination, Label: r.Request.Label, Traceparent: r.Traceparent,
 		Size: r.Size, ETag: r.ETag, Checksum: r.Checksum, Verified: r.Verified, VersionID: r.VersionID, Attempts: r.Attempts, Parts: r.Parts,
 		AcceptedAt: r.AcceptedAt, StartedAt: r.StartedAt, FinishedAt: r.FinishedAt, Problem: r.Problem,
+		FailedAttempts: r.FailedAttempts,
 	}
 	if dest, err := push.ParseDestination(r.Request.Destination); err == nil { // which was checked when it was accepted
 		receipt.Bucket, receipt.Key = dest.Bucket, dest.Key
@@ -242,7 +250,7 @@ func (u *Uploader) describe(r *journal.Record) push.Receipt {
 	if t.record != nil { // which has the file that is sent, if another was accepted
 		receipt = receiptOf(t.record)
 	}
-	receipt.Attempts = t.attempts
+	receipt.Attempts, receipt.FailedAttempts = t.attempts, t.failed.after(receipt.FailedAttempts)
 	if t.problem != nil {
 		receipt.Problem = t.problem.Problem()
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"log/slog"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
@@ -166,6 +167,6 @@ func errDiffers(dest push.Destination, d *difference) *push.Error {
 func (d *delivery) mismatch(operation string, crc uint64, err error) {
 	d.mismatches.Add(1)
 	d.up.metrics.mismatches.WithLabelValues(operation).Inc()
-	d.up.log.Warn("checksum mismatch", "operation", operation, "bucket", d.dest.Bucket, "key", d.dest.Key,
-		"crc64nvme", crcText(crc), "error", textOf(err))
+	d.up.log.LogAttrs(context.Background(), slog.LevelWarn, "checksum mismatch", append(d.about(), slog.String("operation", operation),
+		slog.String("crc64nvme", crcText(crc)), slog.String("error", textOf(err)))...)
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
@@ -399,8 +400,8 @@ func (d *delivery) logResumed() {
 	n, bytes := d.delivered()
 	d.sent.resume(bytes)
 	d.up.metrics.resumed.Add(float64(bytes))
-	d.up.log.Info("upload resumed", "id", d.id.String(), "bucket", d.dest.Bucket, "key", d.dest.Key, "upload_id", d.upload.ID,
-		"parts_delivered", n, "parts", len(d.parts))
+	d.up.log.LogAttrs(context.Background(), slog.LevelInfo, "upload resumed", append(d.about(), slog.String("upload_id", d.upload.ID),
+		slog.Int("parts_delivered", n), slog.Int("parts", len(d.parts)))...)
 }
 
 // newUpload is the record of an upload that is to be begun.

@@ -27,8 +27,9 @@ type task struct {
 	file         *source.File    // open since the acceptance, for the first run; nil: it has to be opened
 	seen         source.Identity // of a file that changed, when it was looked at for the first time as it is
 	seenAt       time.Time
-	inParts      bool  // its file was one of several parts in some run
-	clock        clock // guards itself
+	inParts      bool           // its file was one of several parts in some run
+	clock        clock          // guards itself
+	failed       failedAttempts // guards itself
 	attempts     int
 	differed     int // times that the store had, or had got, other bytes
 	doubt        doubt

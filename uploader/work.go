@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"time"
 
@@ -141,7 +142,7 @@ func (u *Uploader) newDelivery(ctx context.Context, r *journal.Record, t *task) 
 	if err != nil {
 		return nil, false, err
 	}
-	d = &delivery{up: u, id: r.ID, req: r.Request, dest: dest, retriedAt: r.RetriedAt, clock: &t.clock, traceparent: r.Traceparent}
+	d = &delivery{up: u, id: r.ID, req: r.Request, dest: dest, retriedAt: r.RetriedAt, clock: &t.clock, traceparent: r.Traceparent, failed: &t.failed}
 	u.mu.Lock()
 	t.inParts = t.inParts || r.Parts > 1
 	d.madeBefore = u.lately[u.objectHash(dest)]
@@ -190,7 +191,7 @@ func (u *Uploader) settle(e *entry, t *task, res result) {
 
 	switch {
 	case r == nil:
-		u.log.Error("a push cannot go on: its record cannot be read", "id", e.id.String(), "error", res.err.Error())
+		u.logUnreadable("a push cannot go on: its record cannot be read", e, res.err)
 		u.again(e, t, res.err, now.Add(patientCap))
 	case res.err == nil:
 		u.finish(e, t, r, push.Done, res.got, nil)
@@ -207,9 +208,12 @@ func (u *Uploader) settle(e *entry, t *task, res result) {
 	case cancelled && !res.stored:
 		u.cancelWaiting(e, t, r)
 	case cancelled: // too late, and the object is not the file
+		t.noteRun(res.err, now)
 		u.finish(e, t, r, push.Failed, outcome{}, u.explain(r.Request.Destination, attempts, res.err))
 	case errors.Is(res.cause, errImpatient):
-		u.finish(e, t, r, push.Failed, outcome{}, u.unreachable(e, t))
+		why := u.unreachable(e, t)
+		t.noteRun(why, now)
+		u.finish(e, t, r, push.Failed, outcome{}, why)
 	case putOff:
 		u.putOff(e, t, awaits.over, now)
 	case res.err == errOtherKind:
@@ -227,15 +231,26 @@ func (u *Uploader) afterFailure(e *entry, t *task, r *journal.Record, f failure,
 	}
 	what := u.retry.after(f)
 	u.judgeBucket(e.bucket, f.err, now)
+	if !errors.Is(f.err, errAtIt) { // else nothing was attempted
+		t.noteRun(f.err, now)
+	}
 	if !what.again {
 		u.finish(e, t, r, push.Failed, outcome{}, why)
 		return
 	}
 	reason := reasonOf(f.err)
 	u.metrics.retries.WithLabelValues(reason).Inc()
-	u.log.Debug("push waits for another attempt", "id", e.id.String(), "destination", r.Request.Destination, "attempts", f.attempts,
-		"wait_seconds", what.wait.Seconds(), "reason", reason, "error", textOf(f.err))
+	if u.log.Enabled(context.Background(), slog.LevelDebug) {
+		u.log.LogAttrs(context.Background(), slog.LevelDebug, "push waits for another attempt", append(about(e.id.String(), r.Request.Label, r.Traceparent),
+			slog.String("destination", r.Request.Destination), slog.Int("attempts", f.attempts), slog.Float64("wait_seconds", what.wait.Seconds()),
+			slog.String("reason", reason), slog.String("error", textOf(f.err)))...)
+	}
 	u.again(e, t, why, now.Add(what.wait))
+}
+
+// noteRun keeps with its push that a run of it has failed.
+func (t *task) noteRun(err error, now time.Time) {
+	t.failed.note(tried{begun: t.startedAt, ended: now}.failed(err))
 }
 
 // judgeBucket notes what a failure says about the bucket, whether the push has
@@ -341,7 +356,7 @@ func (u *Uploader) write(e *entry, t *task, accepted *journal.Record, state push
 	r.ETag, r.VersionID, r.Checksum = got.etag, got.versionID, got.checksum
 	r.Verified = got.verified
 	r.Parts = cmp.Or(got.parts, r.Parts)
-	r.Spent = t.clock.spent()
+	r.Spent, r.FailedAttempts = t.clock.spent(), t.failed.after(accepted.FailedAttempts)
 	if failure != nil {
 		r.Problem = failure.Problem()
 	}
