@@ -45,10 +45,13 @@ func (j *Journal) write(batch []change) {
 	err := j.transact(batch)
 	if err != nil {
 		j.metrics.failures.Inc()
+		since, _ := j.Failing()
 		if w.failure == nil {
+			since = start
 			j.cfg.Log.Error("the journal cannot be written; nothing is accepted until it can", "file", j.path(), "error", err)
 		}
 		w.failure = fmt.Errorf("write the journal: %w", err)
+		j.failing.Store(&failing{since, err})
 		w.nextTry = time.Now().Add(min(max(retryAfter, retryFactor*time.Since(start)), retryMost))
 		j.fail(batch, w.failure)
 		return
@@ -56,6 +59,7 @@ func (j *Journal) write(batch []change) {
 	if w.failure != nil {
 		j.cfg.Log.Info("the journal can be written again", "file", j.path())
 		w.failure = nil
+		j.failing.Store(nil)
 	}
 	for i := range batch {
 		batch[i].tell(batch[i].err)

@@ -119,7 +119,11 @@ func TestEndsKeepTheirOrder(t *testing.T) {
 			all[i] = example(i)
 		}
 		acceptAll(t, j, all...)
+		if since, err := j.Failing(); err != nil || !since.IsZero() {
+			t.Errorf("it fails since %v: %v", since, err)
+		}
 		fault.set(syscall.ENOSPC)
+		began := time.Now()
 		var order []int
 		for i, r := range all {
 			j.End(ended(*r), func() { order = append(order, i) })
@@ -127,9 +131,15 @@ func TestEndsKeepTheirOrder(t *testing.T) {
 				time.Sleep(retryMost)
 			}
 		}
+		if since, err := j.Failing(); !errors.Is(err, syscall.ENOSPC) || !since.Equal(began) {
+			t.Errorf("it fails since %v: %v, want %v", since, err, began)
+		}
 		fault.set(nil)
 		time.Sleep(retryMost)
 		synctest.Wait()
+		if _, err := j.Failing(); err != nil {
+			t.Errorf("it still fails: %v", err)
+		}
 		for i, n := range order {
 			if n != i {
 				t.Fatalf("the ends came in the order %v", order)

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -62,13 +63,29 @@ type Journal struct {
 	closing bool          // guarded by mu
 	wake    chan struct{} // has room for one: there is something new under mu
 
-	writer  writer        // the writer's goroutine only
-	stopped chan struct{} // closed when that has ended
+	failing atomic.Pointer[failing] // nil while the last transaction was written
+	writer  writer                  // the writer's goroutine only
+	stopped chan struct{}           // closed when that has ended
 }
 
 // MovedAside returns where Open has put a file that it could not read; empty if
 // there was none.
 func (j *Journal) MovedAside() string { return j.movedAside }
+
+// failing is that transactions cannot be written.
+type failing struct {
+	since time.Time
+	cause error // of the last
+}
+
+// Failing returns why the last transaction could not be written, and since when none
+// could; no error where it could, or there was none.
+func (j *Journal) Failing() (since time.Time, err error) {
+	if f := j.failing.Load(); f != nil {
+		return f.since, f.cause
+	}
+	return time.Time{}, nil
+}
 
 // Size returns how long the file is.
 func (j *Journal) Size() int64 {

@@ -47,7 +47,7 @@ type TroubleKind string
 // The kinds of trouble.
 const (
 	TroubleShuttingDown     TroubleKind = "shutting_down"       // it was told to stop, and takes no pushes
-	TroubleJournal          TroubleKind = "journal_unavailable" // the last push could not be put on disk
+	TroubleJournal          TroubleKind = "journal_unavailable" // what was to be put on disk last could not be
 	TroubleStore            TroubleKind = "store_unreachable"   // no connection can be made to the store
 	TroubleCredentials      TroubleKind = "credentials"         // there are none, or the store refuses them
 	TroubleBucket           TroubleKind = "bucket_on_trial"     // requests for a bucket failed several times in a row

@@ -128,9 +128,6 @@ func (u *Uploader) accepted(e *entry, bucketName string, err error) {
 	}
 	u.mu.Lock()
 	u.entering--
-	if _, twin := errors.AsType[*journal.DuplicateError](err); !twin {
-		u.noteWrittenLocked(err)
-	}
 	if err != nil {
 		t.refused = err
 		u.closeFileLocked(t)

@@ -72,24 +72,6 @@ func (u *Uploader) depths() (d depths) {
 	return d
 }
 
-// unwritten is that pushes cannot be put on disk. The zero value is that they can.
-type unwritten struct {
-	since time.Time
-	cause error // of the last one
-}
-
-// noteWrittenLocked notes whether a push could be put on disk.
-func (u *Uploader) noteWrittenLocked(err error) {
-	switch {
-	case err == nil:
-		u.unwritten = unwritten{}
-	case u.unwritten.cause == nil:
-		u.unwritten = unwritten{since: time.Now(), cause: err}
-	default:
-		u.unwritten.cause = err
-	}
-}
-
 // mostBuckets is how many buckets on trial are told of.
 const mostBuckets = 10
 
@@ -99,13 +81,13 @@ func (u *Uploader) troubles() (all []push.Trouble) {
 		all = append(all, push.Trouble{Kind: kind, Since: since.UTC(), Detail: fmt.Sprintf(format, args...)})
 	}
 	u.mu.Lock()
-	draining, disk, buckets := u.draining, u.unwritten, u.queue.trials()
+	draining, buckets := u.draining, u.queue.trials()
 	u.mu.Unlock()
 	if draining {
 		tell(push.TroubleShuttingDown, time.Time{}, "the daemon is shutting down, and takes no more pushes")
 	}
-	if disk.cause != nil {
-		tell(push.TroubleJournal, disk.since, "the last push could not be put on disk: %s", push.OneLine(disk.cause.Error()))
+	if since, cause := u.journal.Failing(); cause != nil {
+		tell(push.TroubleJournal, since, "the journal cannot be written: %s", push.OneLine(cause.Error()))
 	}
 	if since, cause, down := u.endpoint.down(); down {
 		tell(push.TroubleStore, since, "the store cannot be reached: %s", awayText(cause))

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -73,51 +74,59 @@ func TestOverview(t *testing.T) {
 // TestTroubles: they are told the worst first, and whoever asks for no more than whether the
 // daemon is ready hears of no bucket.
 func TestTroubles(t *testing.T) {
-	errRefused := &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
-	r := newRig(t, func(c *Config) { c.MaxConnections = 1 })
+	dir := filepath.Join(t.TempDir(), "data")
+	r := newRig(t, func(c *Config) { c.MaxConnections, c.Journal = 1, openJournal(t, dir) })
 	g := r.hold(t, true, pass)
 	path, _ := r.file(t, "f", 10)
 	id := r.later(t, push.Request{File: path, Destination: "s3://bucket/k"})
 	<-g.arrived
 	begun := time.Now().Add(-time.Minute)
-	r.mu.Lock()
-	for range failuresForTrial {
-		r.queue.failure(r.queue.buckets["bucket"], begun, 0)
+	refused := &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
+	fail := func(away *outage, failures int, draining bool) {
+		r.endpoint.mu.Lock()
+		r.endpoint.outage = away
+		r.endpoint.mu.Unlock()
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.draining = draining
+		for range failures {
+			r.queue.failure(r.queue.buckets["bucket"], begun, 0)
+			r.queue.buckets["bucket"].problem = "503 Service Unavailable"
+		}
 	}
-	r.queue.buckets["bucket"].problem = "503 Service Unavailable"
-	r.noteWrittenLocked(errors.New("no space left"))
-	first := r.unwritten.since
-	r.noteWrittenLocked(errors.New("no space\nleft on device"))
-	r.draining = true
-	r.mu.Unlock()
-	r.endpoint.mu.Lock()
-	r.endpoint.outage = &outage{since: begun, cause: errRefused, certain: make(chan struct{}), over: make(chan struct{})}
-	r.endpoint.mu.Unlock()
+	if err := os.Rename(dir, dir+" taken away"); err != nil {
+		t.Fatal(err)
+	}
+	before := time.Now()
+	_, err := r.Uploader.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/other"}, push.Options{})
+	wantCode(t, err, push.JournalUnavailable)
+	fail(&outage{since: begun, cause: refused, certain: make(chan struct{}), over: make(chan struct{})}, failuresForTrial, true)
 
+	got := r.Overview().Troubles
+	if len(got) != 4 || got[1].Since.Before(before) || got[1].Since.After(time.Now()) || !strings.HasPrefix(got[1].Detail, "the journal cannot be written: the journal was taken away") {
+		t.Fatalf("the troubles are %+v", got)
+	}
 	want := []push.Trouble{
 		{Kind: push.TroubleShuttingDown, Detail: "the daemon is shutting down, and takes no more pushes"},
-		{Kind: push.TroubleJournal, Since: first.UTC(), Detail: "the last push could not be put on disk: no space left on device"},
+		{Kind: push.TroubleJournal, Since: got[1].Since, Detail: got[1].Detail},
 		{Kind: push.TroubleStore, Since: begun.UTC(), Detail: "the store cannot be reached: dial tcp: connection refused"},
 		{Kind: push.TroubleBucket, Since: begun.UTC(), Detail: `pushes to the bucket "bucket" fail, and it is tried once a second: 503 Service Unavailable`},
 	}
-	if got := r.Overview().Troubles; !slices.Equal(got, want) {
+	if !slices.Equal(got, want) {
 		t.Errorf("the troubles are\n%+v, want\n%+v", got, want)
 	}
 	notes, err := r.Ready()
 	wantCode(t, err, push.ShuttingDown)
-	if len(notes) != 2 || notes[0] != "since "+first.UTC().Format(time.RFC3339)+" "+want[1].Detail || strings.Contains(strings.Join(notes, ""), "bucket") {
+	if len(notes) != 2 || notes[0] != "since "+want[1].Since.Format(time.RFC3339)+" "+want[1].Detail || strings.Contains(strings.Join(notes, ""), "bucket") {
 		t.Errorf("ready says %q", notes)
 	}
 
-	r.mu.Lock()
-	r.noteWrittenLocked(nil)
-	r.draining = false
-	r.mu.Unlock()
-	r.endpoint.mu.Lock()
-	r.endpoint.outage = nil
-	r.endpoint.mu.Unlock()
+	fail(nil, 0, false)
+	if err := os.Rename(dir+" taken away", dir); err != nil {
+		t.Fatal(err)
+	}
 	g.let()
-	r.ended(t, id, push.Done)
+	r.ended(t, id, push.Done) // which is written when it can be
 	if got := r.Overview().Troubles; len(got) != 0 {
 		t.Errorf("afterwards there are %+v", got)
 	}

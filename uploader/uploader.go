@@ -142,10 +142,9 @@ type Uploader struct {
 	puttingBack map[uint64]bool      // objects with a push that is being put back: whether a newer one came meanwhile
 	rate        rate
 	timer       *time.Timer
-	entering    int // pushes that are being accepted
-	kept        int // files that are open for pushes that have not begun to run
-	ending      int // pushes whose end is being put on disk
-	unwritten   unwritten
+	entering    int                     // pushes that are being accepted
+	kept        int                     // files that are open for pushes that have not begun to run
+	ending      int                     // pushes whose end is being put on disk
 	warming     context.CancelCauseFunc // ends the warm-up; nil while there is none
 	draining    bool
 	left        bool          // nothing starts any more
