@@ -97,7 +97,7 @@ func measureBare(ctx context.Context, w workload, files []string) (measurement, 
 		return m, fmt.Errorf("bare PUT: %w", err)
 	}
 	m.Connections = stats.PeakConnections
-	return m, stats.check(w)
+	return m, stats.check(w, 1)
 }
 
 func runBareProcess(ctx context.Context, job bareJob) (measurement, error) {

@@ -50,7 +50,7 @@ func TestWholeRun(t *testing.T) {
 		checkReport(t, r)
 		var text bytes.Buffer
 		r.print(&text)
-		for _, want := range []string{"bare PUT", "other daemon", "through send -listen", "goal: at most"} {
+		for _, want := range []string{"bare PUT", "other daemon", "through send -listen", "1 at the status page", "goal: at most"} {
 			if !strings.Contains(text.String(), want) {
 				t.Errorf("the text has no %q:\n%s", want, &text)
 			}
@@ -98,8 +98,19 @@ func checkReport(t *testing.T, r report) {
 			}
 		}
 	}
-	if len(r.Verdicts) != 12 {
-		t.Errorf("%d verdicts, want 12: %+v", len(r.Verdicts), r.Verdicts)
+	if len(r.Watched) != 2 || r.Watched[0].PerSecond == 0 || r.Watched[1].PerSecond != 0 {
+		t.Fatalf("watched: %+v", r.Watched)
+	}
+	for _, w := range r.Watched {
+		if w.CPU.Median <= 0 || w.Rate.Median <= 0 || len(w.With) != 1 || len(w.Without) != 1 || w.With[0].CPUPerPush <= 0 {
+			t.Errorf("watched at %d a second: %+v", w.PerSecond, w)
+		}
+		if most := float64(w.PerSecond) * 1.2; w.PerSecond > 0 && (w.With[0].PushesPerSec > most || w.Without[0].PushesPerSec > most) {
+			t.Errorf("at %d a second there were %v and %v", w.PerSecond, w.With[0].PushesPerSec, w.Without[0].PushesPerSec)
+		}
+	}
+	if len(r.Verdicts) != 14 {
+		t.Errorf("%d verdicts, want 14: %+v", len(r.Verdicts), r.Verdicts)
 	}
 }
 
@@ -111,10 +122,13 @@ func TestParse(t *testing.T) {
 		{"", ""},
 		{"-quick -workloads large,large-md5,large-silent", ""},
 		{"-workloads small,huge", `"huge"`},
-		{"-n 0", "-n must be"},
+		{"-n 0", "must be at least 1"},
 		{"-small-size 0", "workload small"},
 		{"-large-callers 0", "workload large"},
 		{"-listener-pushes 0", "workload listener"},
+		{"-watchers 0", "must be at least 1"},
+		{"-watched-pushes 0", "workload watched"},
+		{"-watched-rate -1", "workload watched"},
 		{"now", `"now"`},
 		{"-nonsense", "-nonsense"},
 	}

@@ -113,7 +113,7 @@ func measureDaemon(ctx context.Context, path string, w workload, files []string)
 		return m, fmt.Errorf("%s: %w", path, err)
 	}
 	m.Connections = stats.PeakConnections
-	return m, stats.check(w)
+	return m, stats.check(w, 1)
 }
 
 // warmUp is how many pushes a caller makes before those that count: they open
@@ -124,14 +124,14 @@ const warmUp = 2
 // memory is that of the process's whole life.
 func measure(ctx context.Context, w workload, pid int, one func(ctx context.Context, i int) error) (measurement, error) {
 	first := w.warmUps()
-	if _, _, err := load(ctx, first, w.Callers, one); err != nil {
+	if _, _, err := load(ctx, first, w.Callers, w.PerSecond, one); err != nil {
 		return measurement{}, fmt.Errorf("warm up: %w", err)
 	}
 	before, err := cpuTime(pid)
 	if err != nil {
 		return measurement{}, err
 	}
-	took, elapsed, err := load(ctx, w.Pushes, w.Callers, func(ctx context.Context, i int) error {
+	took, elapsed, err := load(ctx, w.Pushes, w.Callers, w.PerSecond, func(ctx context.Context, i int) error {
 		return one(ctx, first+i)
 	})
 	if err != nil {
@@ -152,9 +152,9 @@ func measure(ctx context.Context, w workload, pid int, one func(ctx context.Cont
 // quarter of these where each is long.
 func (w workload) warmUps() int { return max(min(warmUp*w.Callers, w.Pushes/4), w.Callers) }
 
-// check compares what reached the store with what a workload sends.
-func (s storeStats) check(w workload) error {
-	pushes := w.Pushes + w.warmUps()
+// check compares what reached the store with what so many runs of a workload send.
+func (s storeStats) check(w workload, runs int) error {
+	pushes := runs * (w.Pushes + w.warmUps())
 	if s.Objects != pushes || s.Bytes != int64(pushes)*w.Size {
 		return fmt.Errorf("workload %s: the store was sent %d objects and %d bytes, not %d and %d: a request was repeated or lost",
 			w.Name, s.Objects, s.Bytes, pushes, int64(pushes)*w.Size)

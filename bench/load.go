@@ -12,9 +12,10 @@ import (
 )
 
 // load calls one with 0 to n-1, from callers goroutines that each begin the
-// next call when their last one has returned. It returns how long each call
-// took and how long all of them did. The first error ends it.
-func load(ctx context.Context, n, callers int, one func(ctx context.Context, i int) error) ([]time.Duration, time.Duration, error) {
+// next call when their last one has returned, but no more than perSecond of them
+// in a second where that is not 0. It returns how long each call took and how
+// long all of them did. The first error ends it.
+func load(ctx context.Context, n, callers, perSecond int, one func(ctx context.Context, i int) error) ([]time.Duration, time.Duration, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	took := make([]time.Duration, n)
@@ -27,6 +28,9 @@ func load(ctx context.Context, n, callers int, one func(ctx context.Context, i i
 				i := int(next.Add(1)) - 1
 				if i >= n {
 					return
+				}
+				if perSecond > 0 {
+					time.Sleep(time.Until(begin.Add(time.Duration(i) * time.Second / time.Duration(perSecond))))
 				}
 				t := time.Now()
 				if err := one(ctx, i); err != nil {

@@ -3,7 +3,7 @@
 // Bench measures what a push costs: how many there are in a second, how long
 // each takes, and what of it is the daemon's CPU time and memory.
 //
-//	go run ./bench              # the whole of it, a few minutes
+//	go run ./bench              # the whole of it, some seven minutes
 //	go run ./bench -quick       # seconds: does it work?
 //	go run ./bench -against /tmp/s3daemon-before
 //
@@ -38,9 +38,10 @@ const (
 	largeMD5    = "large-md5"    // the same, with S3DAEMON_CHECKSUM=md5
 	largeSilent = "large-silent" // the same, to a store that knows MD5 alone
 	listener    = "listener"
+	watched     = "watched" // small pushes, with somebody at the status page and without
 )
 
-var workloads = []string{small, large, largeMD5, largeSilent, listener}
+var workloads = []string{small, large, largeMD5, largeSilent, listener, watched}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -68,6 +69,9 @@ type options struct {
 	small     workload
 	large     workload
 	listeners []workload
+	watched   []workload
+	watchers  int
+	pairs     int // of windows with watchers and without
 }
 
 // pushed are the workloads of pushes alone, in the order of their runs.
@@ -142,6 +146,10 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.IntVar(&o.large.Callers, "large-callers", o.large.Callers, "callers with large files")
 	flags.Int64Var(&o.large.Size, "large-size", o.large.Size, "`bytes` of a large file")
 	listenerPushes := flags.Int("listener-pushes", 5000, "pushes through the listener")
+	flags.IntVar(&o.watchers, "watchers", 1, "who look at the status page in the workload watched")
+	flags.IntVar(&o.pairs, "pairs", 9, "pairs of runs of the workload watched")
+	watchedPushes := flags.Int("watched-pushes", 10_000, "pushes of one run of the workload watched")
+	perSecond := flags.Int("watched-rate", 1000, "pushes begun in a second in the workload watched")
 	quick := flags.Bool("quick", false, "run everything once and briefly, to see that it works")
 	if err := flags.Parse(args); err != nil {
 		return o, usageError{err}
@@ -149,12 +157,18 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	if *quick {
 		o.runs, o.small.Pushes, *listenerPushes = 1, 1000, 500
 		o.large.Pushes, o.large.Size = 4, 64_000_000
+		o.pairs, *watchedPushes = 1, 500
 	}
 	o.workloads = strings.Split(*which, ",")
 	for _, callers := range []int{1, o.small.Callers} {
 		w := o.small
 		w.Name, w.Pushes, w.Callers = listener, *listenerPushes, callers
 		o.listeners = append(o.listeners, w)
+	}
+	for _, rate := range []int{*perSecond, 0} {
+		w := o.small
+		w.Name, w.Pushes, w.PerSecond = watched, *watchedPushes, rate
+		o.watched = append(o.watched, w)
 	}
 	if err := o.validate(flags.Args()); err != nil {
 		fmt.Fprintln(stderr, "bench:", err)
@@ -173,12 +187,12 @@ func (o options) validate(rest []string) error {
 			return fmt.Errorf("-workloads has %q: it knows %s", name, strings.Join(workloads, ", "))
 		}
 	}
-	if o.runs < 1 {
-		return errors.New("-n must be at least 1")
+	if o.runs < 1 || o.pairs < 1 || o.watchers < 1 {
+		return errors.New("-n, -pairs and -watchers must be at least 1")
 	}
-	for _, w := range append(o.pushed(), o.listeners...) {
-		if w.Pushes < 1 || w.Callers < 1 || w.Size < 1 {
-			return fmt.Errorf("workload %s: pushes, callers and size must be at least 1", w.Name)
+	for _, w := range slices.Concat(o.pushed(), o.listeners, o.watched) {
+		if w.Pushes < 1 || w.Callers < 1 || w.Size < 1 || w.PerSecond < 0 {
+			return fmt.Errorf("workload %s: pushes, callers and size must be at least 1, and no rate below 0", w.Name)
 		}
 	}
 	return nil
@@ -212,6 +226,15 @@ func (o options) bench(ctx context.Context, progress io.Writer) (*report, error)
 				return nil, err
 			}
 			r.Listener = append(r.Listener, lr)
+		}
+	}
+	if slices.Contains(o.workloads, watched) {
+		for _, w := range o.watched {
+			wr, err := o.runWatched(ctx, w, dir, progress)
+			if err != nil {
+				return nil, err
+			}
+			r.Watched = append(r.Watched, wr)
 		}
 	}
 	r.judge()

@@ -168,7 +168,7 @@ func TestLoad(t *testing.T) {
 	const n, callers = 200, 7
 	var calls [n]atomic.Int32
 	var now, most atomic.Int32
-	took, elapsed, err := load(t.Context(), n, callers, func(_ context.Context, i int) error {
+	took, elapsed, err := load(t.Context(), n, callers, 0, func(_ context.Context, i int) error {
 		c := now.Add(1)
 		for m := most.Load(); c > m && !most.CompareAndSwap(m, c); m = most.Load() {
 		}
@@ -190,7 +190,7 @@ func TestLoad(t *testing.T) {
 	}
 
 	boom := errors.New("boom")
-	_, _, err = load(t.Context(), n, callers, func(ctx context.Context, i int) error {
+	_, _, err = load(t.Context(), n, callers, 0, func(ctx context.Context, i int) error {
 		if i == 20 {
 			return boom
 		}

@@ -20,6 +20,7 @@ const (
 	goalPeakMB       = 40.0 // resident
 	goalListenerCPU  = 0.2  // ms of the listener's own, a push
 	goalListenerTime = 1.0  // ms added to the median push of a lone caller
+	goalWatched      = 3.0  // % that is lost to one who looks at the status page
 )
 
 // A report is everything that one call of the benchmark found out.
@@ -29,6 +30,7 @@ type report struct {
 	Runs      int              `json:"runs"`
 	Workloads []workloadReport `json:"workloads"`
 	Listener  []listenerReport `json:"listener,omitempty"`
+	Watched   []watchedReport  `json:"watched,omitempty"`
 	Verdicts  []verdict        `json:"verdicts"`
 }
 
@@ -80,12 +82,15 @@ func spreadOf[T any](runs []T, figure func(T) float64) spread {
 	return spread{Median: median, Min: v[0], Max: v[len(v)-1]}
 }
 
-// ratioOf returns the spread of a's CPU time to b's, run by run: runs made
+// ratioOf returns the spread of a's CPU time to b's, run by run.
+func ratioOf(a, b []measurement) spread { return ratiosOf(a, b, cpuPerPush) }
+
+// ratiosOf returns the spread of a figure of a to that of b, run by run: runs made
 // right after each other met the same machine.
-func ratioOf(a, b []measurement) spread {
+func ratiosOf(a, b []measurement, figure func(measurement) float64) spread {
 	ratios := make([]float64, len(a))
 	for i := range a {
-		ratios[i] = a[i].CPUPerPush / b[i].CPUPerPush
+		ratios[i] = figure(a[i]) / figure(b[i])
 	}
 	return spreadOf(ratios, func(r float64) float64 { return r })
 }
@@ -106,6 +111,13 @@ func (r *report) judge() {
 			add("CPU a GB, "+w.Name, spreadOf(w.Daemon, cpuPerGB).Median, goalCPUPerGBMD5, "s")
 		}
 		add("peak memory, "+w.Name, spreadOf(w.Daemon, peakMB).Median, goalPeakMB, "MB")
+	}
+	for _, w := range r.Watched {
+		if w.PerSecond > 0 {
+			add(fmt.Sprintf("CPU added by the status page at %d pushes/s", w.PerSecond), 100*(w.CPU.Median-1), goalWatched, "%")
+		} else {
+			add("pushes/s lost to the status page", 100*(1-w.Rate.Median), goalWatched, "%")
+		}
 	}
 	for _, l := range r.Listener {
 		add(fmt.Sprintf("CPU of the listener a push, callers: %d", l.Callers),
@@ -131,6 +143,7 @@ func (r *report) missed() int {
 }
 
 func cpuPerPush(m measurement) float64 { return m.CPUPerPush }
+func perSecond(m measurement) float64  { return m.PushesPerSec }
 func cpuPerGB(m measurement) float64   { return m.CPUPerGB }
 func peakMB(m measurement) float64     { return m.PeakMB }
 
@@ -157,6 +170,13 @@ func rowsOf(w workload) []row[measurement] {
 		{"peak memory, MB", 1, peakMB},
 		{"connections to the store", 0, func(m measurement) float64 { return float64(m.Connections) }},
 	})
+}
+
+var watchedRows = []row[measurement]{
+	{"pushes/s", 1, perSecond},
+	{"p50, ms", 2, func(m measurement) float64 { return m.P50Millis }},
+	{"p99, ms", 2, func(m measurement) float64 { return m.P99Millis }},
+	{"CPU a push, ms", 3, cpuPerPush},
 }
 
 var listenerRows = []row[listenerRun]{
@@ -187,6 +207,11 @@ func (r *report) print(w io.Writer) {
 	for _, l := range r.Listener {
 		table(w, title(l.workload), []string{"through send -listen"}, listenerRows, [][]listenerRun{l.Runs})
 	}
+	for _, wr := range r.Watched {
+		heads := []string{"nobody looks", fmt.Sprintf("%d at the status page", wr.Watchers)}
+		table(w, title(wr.workload), heads, watchedRows, [][]measurement{wr.Without, wr.With})
+		fmt.Fprintf(w, "  with to without, of %d pairs: CPU %s, pushes/s %s\n", len(wr.With), wr.CPU.text(3), wr.Rate.text(3))
+	}
 	fmt.Fprintln(w)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, v := range r.Verdicts {
@@ -201,7 +226,11 @@ func (r *report) print(w io.Writer) {
 }
 
 func title(w workload) string {
-	return fmt.Sprintf("%s: %s pushes of %s B at %d callers", w.Name, number(float64(w.Pushes), 0), number(float64(w.Size), 0), w.Callers)
+	text := fmt.Sprintf("%s: %s pushes of %s B at %d callers", w.Name, number(float64(w.Pushes), 0), number(float64(w.Size), 0), w.Callers)
+	if w.PerSecond > 0 {
+		text += fmt.Sprintf(", %s a second", number(float64(w.PerSecond), 0))
+	}
+	return text
 }
 
 // table writes one table, with a column for each set of runs.

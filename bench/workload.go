@@ -18,6 +18,8 @@ type workload struct {
 	Size    int64  `json:"size"`    // of a file, in bytes
 	Files   int    `json:"files"`   // different files; pushes take them in turn
 
+	PerSecond int `json:"per_second,omitempty"` // pushes begun in a second; as many as there can be where 0
+
 	Checksum string `json:"checksum,omitempty"` // the daemon's S3DAEMON_CHECKSUM; its default where empty
 	Silent   bool   `json:"silent,omitempty"`   // the store has never heard of CRC64NVME
 }
