@@ -65,7 +65,7 @@ type Queue interface {
 }
 
 // Config is what the interface is made of. All fields but Hosts, Users, Tokens,
-// Page, Admit and Callers are required.
+// Admit and Callers are required.
 type Config struct {
 	Pusher  Pusher
 	Queue   Queue
@@ -79,7 +79,7 @@ type Config struct {
 	OpenAPI []byte // the document served at /openapi.yaml
 	// Page serves the status page, to whoever reaches the daemon: it must have
 	// nothing in it that not everybody may know, and says by its own
-	// Content-Security-Policy what it may do. Without it there is none.
+	// Content-Security-Policy what it may do.
 	Page     http.Handler
 	Scrape   http.Handler // serves /metrics
 	Registry prometheus.Registerer
@@ -134,9 +134,7 @@ func (a *api) routers() (whole, ops chi.Router) {
 		r.Post("/pushes/{id}/retry", a.retry)
 		r.Get("/events", a.events)
 		r.Get("/openapi.yaml", a.openapi)
-		if a.Page != nil {
-			r.Get(pagePath, a.Page.ServeHTTP)
-		}
+		r.Get(pagePath, a.Page.ServeHTTP)
 	})
 
 	ops = chi.NewRouter()

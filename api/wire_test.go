@@ -100,7 +100,7 @@ func handlerOf(c *counting) http.Handler {
 	registry := prometheus.NewRegistry()
 	whole, _ := New(Config{
 		Pusher: c, Queue: c, Events: &fakeEvents{}, Version: "1", OpenAPI: []byte("openapi: 3.1.0\n"), Hosts: []string{"Writer.Example"},
-		Scrape: http.NotFoundHandler(), Registry: registry, Log: slog.New(slog.DiscardHandler),
+		Page: http.HandlerFunc(somePage), Scrape: http.NotFoundHandler(), Registry: registry, Log: slog.New(slog.DiscardHandler),
 	})
 	return whole
 }
@@ -244,7 +244,7 @@ func FuzzAuthorization(f *testing.F) {
 		f.Add(pair[0], pair[1])
 	}
 	handler, _ := New(Config{
-		Pusher: &counting{}, Queue: &counting{}, Version: "1", Scrape: http.NotFoundHandler(), Registry: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler),
+		Pusher: &counting{}, Queue: &counting{}, Events: &fakeEvents{}, Version: "1", Page: http.HandlerFunc(somePage), Scrape: http.NotFoundHandler(), Registry: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler),
 		Tokens: func(given string) bool { return given == token },
 	})
 	right := regexp.MustCompile(`^(?i:bearer) +` + token + `$`)

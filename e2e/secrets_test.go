@@ -115,9 +115,11 @@ func TestSecretsStayIn(t *testing.T) {
 			}
 			d.pushAsync(t, push, "s3://raw/async")
 			said := string(a.body)
-			for _, path := range []string{"/metrics", "/readyz", "/pushes", "/openapi.yaml", "/nowhere"} {
+			for _, path := range []string{"/", "/metrics", "/readyz", "/pushes", "/openapi.yaml", "/nowhere"} {
 				said += string(d.get(t, path).body)
 			}
+			watched, _ := d.watch(t).until("how it stands", func(e event) bool { return e.name == "status" })
+			said += watched.text
 			said += string(d.out.bytes())
 			if !strings.Contains(said, tt.says) {
 				t.Errorf("nobody says %q:\n%s", tt.says, d.out.bytes())
