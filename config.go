@@ -51,7 +51,7 @@ type config struct {
 	keys           uploader.Keys
 	log            string // file; empty for standard error
 	logLevel       slog.Level
-	logFormat      string // auto, json or text
+	logFormat      string // auto, json, text or legacy
 }
 
 // environment is config as text. envconfig reads it, which cannot fail since
@@ -93,7 +93,7 @@ type environment struct {
 	SessionFile    string `envconfig:"AWS_SESSION_TOKEN_FILE" desc:"File that holds what AWS_SESSION_TOKEN would."`
 	Log            string `envconfig:"S3DAEMON_LOG" desc:"File to append the log to. Empty: standard error."`
 	LogLevel       string `envconfig:"S3DAEMON_LOG_LEVEL" default:"info" desc:"debug, info, warn or error."`
-	LogFormat      string `envconfig:"S3DAEMON_LOG_FORMAT" default:"auto" desc:"json, text, or auto: text on a terminal, else json."`
+	LogFormat      string `envconfig:"S3DAEMON_LOG_FORMAT" default:"auto" desc:"json, text, or auto: text on a terminal, else json; or legacy: the lines of the first, Python s3daemon, for programs that read those."`
 }
 
 // loadConfig reads the environment. The warnings name variables that look like
@@ -199,7 +199,7 @@ func (e environment) parse() (config, error) {
 		checksum:       p.choice("S3DAEMON_CHECKSUM", e.Checksum, "auto", "crc64nvme", "md5", "sha256"),
 		retryChanged:   p.choice("S3DAEMON_IF_CHANGED", e.IfChanged, "fail", "retry") == "retry",
 		log:            e.Log,
-		logFormat:      p.choice("S3DAEMON_LOG_FORMAT", e.LogFormat, "auto", "json", "text"),
+		logFormat:      p.choice("S3DAEMON_LOG_FORMAT", e.LogFormat, "auto", "json", "text", "legacy"),
 	}
 	cfg.bandwidth, cfg.bandwidthFile = p.bandwidth("S3DAEMON_BANDWIDTH", e.Bandwidth)
 	if e.Warmup != "" {

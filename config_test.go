@@ -104,6 +104,7 @@ func TestLoadConfig(t *testing.T) {
 		{"log", []string{"S3DAEMON_LOG=/var/log/s3daemon.log"}, func(c *config) { c.log = "/var/log/s3daemon.log" }},
 		{"log level", []string{"S3DAEMON_LOG_LEVEL=WARN"}, func(c *config) { c.logLevel = slog.LevelWarn }},
 		{"log format", []string{"S3DAEMON_LOG_FORMAT=json"}, func(c *config) { c.logFormat = "json" }},
+		{"the old log format", []string{"S3DAEMON_LOG_FORMAT=legacy"}, func(c *config) { c.logFormat = "legacy" }},
 		{"what Kubernetes sets beside a Service", []string{
 			"S3DAEMON_PORT=tcp://10.0.0.1:15556", "S3DAEMON_PORT_15556_TCP=tcp://10.0.0.1:15556", "S3DAEMON_PORT_15556_TCP_PROTO=tcp",
 			"S3DAEMON_PORT_15556_TCP_PORT=15556", "S3DAEMON_PORT_15556_TCP_ADDR=10.0.0.1",
@@ -363,7 +364,7 @@ func FuzzConfig(f *testing.F) {
 		if strings.ContainsAny(strings.Join(cfg.hosts, ""), "/: *,") || slices.Contains(cfg.hosts, "") {
 			t.Errorf("hosts %q", cfg.hosts)
 		}
-		if !slices.Contains([]string{"auto", "json", "text"}, cfg.logFormat) || cfg.log != log {
+		if !slices.Contains([]string{"auto", "json", "text", "legacy"}, cfg.logFormat) || cfg.log != log {
 			t.Errorf("log %q in format %q", cfg.log, cfg.logFormat)
 		}
 	})

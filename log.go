@@ -18,6 +18,9 @@ const (
 	logBatch  = 64 << 10             // bytes that are written at once, about
 )
 
+// logStarting is the first line of each log.
+const logStarting = "starting"
+
 // logFlushTimeout bounds the wait for the last lines when the daemon ends.
 const logFlushTimeout = time.Second
 
@@ -34,7 +37,10 @@ func openLog(cfg config, stderr io.Writer) (*slog.Logger, *logWriter, error) {
 	}
 	w := newLogWriter(out, cfg.log)
 	options := &slog.HandlerOptions{Level: cfg.logLevel}
-	if cfg.logFormat == "text" || cfg.logFormat == "auto" && isTerminal(out) {
+	switch {
+	case cfg.logFormat == "legacy":
+		return slog.New(newLegacyHandler(w, cfg.logLevel)), w, nil
+	case cfg.logFormat == "text", cfg.logFormat == "auto" && isTerminal(out):
 		return slog.New(slog.NewTextHandler(w, options)), w, nil
 	}
 	return slog.New(slog.NewJSONHandler(w, options)), w, nil

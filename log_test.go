@@ -51,22 +51,29 @@ func TestLogThatStandsStill(t *testing.T) {
 }
 
 func TestLogIsReopened(t *testing.T) {
+	for _, format := range []string{"auto", "json", "text", "legacy"} {
+		t.Run(format, func(t *testing.T) { testLogIsReopened(t, format) })
+	}
+}
+
+func testLogIsReopened(t *testing.T, format string) {
 	dir := t.TempDir()
 	path, old := filepath.Join(dir, "log"), filepath.Join(dir, "log.1")
-	log, w, err := openLog(config{log: path, logFormat: "auto"}, nil)
+	log, w, err := openLog(config{log: path, logFormat: format}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	log.Info("before")
+	log.Warn("before")
 	await(t, "the line", func() bool { text, _ := os.ReadFile(path); return strings.Contains(string(text), "before") })
 	if err := os.Rename(path, old); err != nil {
 		t.Fatal(err)
 	}
 	w.Reopen()
 	await(t, "the new file", func() bool { _, err := os.Stat(path); return err == nil })
-	log.Info("after")
+	log.Warn("after")
 	w.Close()
-	if text, err := os.ReadFile(path); err != nil || !strings.Contains(string(text), `"msg":"after"`) {
+	want := map[string]string{"auto": `"msg":"after"`, "json": `"msg":"after"`, "text": "msg=after", "legacy": "__main__ - after"}[format]
+	if text, err := os.ReadFile(path); err != nil || !strings.Contains(string(text), want) {
 		t.Errorf("the new file has %q, %v", text, err)
 	}
 	if text, err := os.ReadFile(old); err != nil || strings.Contains(string(text), "after") {

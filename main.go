@@ -151,6 +151,7 @@ func daemon(ctx context.Context, stderr io.Writer) error {
 			limit.reread(log)
 		}
 	}()
+	log.Info(logStarting, "version", version)
 	for _, w := range warned {
 		log.Warn(w)
 	}
