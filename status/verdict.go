@@ -86,7 +86,7 @@ func (f facts) has(kind push.TroubleKind) bool {
 // explained reports whether there is a reason for pushes to wait or to fail their
 // attempts that is told anyway.
 func (f facts) explained() bool {
-	return f.has(push.TroubleStore) || f.has(push.TroubleCredentials) || f.has(push.TroubleBucket) || f.has(push.TroubleShuttingDown)
+	return slices.ContainsFunc(f.overview.Troubles, func(t push.Trouble) bool { return t.Kind != push.TroubleJournalMovedAway })
 }
 
 // troubles returns what the uploader itself calls trouble. Buckets that fail are
@@ -133,7 +133,7 @@ func (f facts) trouble(t push.Trouble) finding {
 		return finding{trouble, "The store cannot be asked for anything" + since + ", for want of good credentials: " + some(waiting, "push waits.", "pushes wait."),
 			"credentials are missing or refused", "Nothing is lost. Renew the credentials where they come from: files and roles are asked again by themselves."}
 	case push.TroubleJournal:
-		return finding{trouble, "Pushes cannot be put on disk" + since + ", and are refused.", "pushes cannot be put on disk",
+		return finding{trouble, "The journal cannot be written" + since + ": pushes are refused until it can.", "the journal cannot be written",
 			"See whether the disk of the data directory is full. Pushes are accepted again as soon as there is room."}
 	case push.TroubleJournalMovedAway:
 		return finding{attention, "The journal could not be read when the daemon was started: pushes that it had are not known.", "a journal was moved aside",
