@@ -38,7 +38,8 @@ type Connection struct {
 type Trouble struct {
 	Kind   TroubleKind `json:"kind"`
 	Since  time.Time   `json:"since,omitzero"`
-	Detail string      `json:"detail"` // one line: what it is, with the cause as far as it may be told
+	Bucket string      `json:"bucket,omitempty"` // that it is about, where it is about one
+	Detail string      `json:"detail"`           // one line: what it is, with the cause as far as it may be told
 }
 
 // TroubleKind says what a Trouble is about.

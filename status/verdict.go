@@ -108,12 +108,12 @@ func (f facts) troubles() (found []finding) {
 
 func (f facts) failingBuckets(n int) finding {
 	first := f.overview.Troubles[slices.IndexFunc(f.overview.Troubles, func(t push.Trouble) bool { return t.Kind == push.TroubleBucket })]
-	summary := sentence(first.Detail) + "."
+	summary := fmt.Sprintf("Pushes to the bucket %s have failed%s: they wait, and it is tried once a second. Others go on.", push.Quote(first.Bucket), f.since(first.Since))
 	if n > 1 {
-		summary += " " + some(n-1, "other fails", "others fail") + " too."
+		summary = fmt.Sprintf("Pushes to %d buckets have failed, to %s%s: they wait, and each bucket is tried once a second. Others go on.", n, push.Quote(first.Bucket), f.since(first.Since))
 	}
 	return finding{attention, summary, some(n, "bucket fails", "buckets fail"),
-		"Their pushes are kept, and others do not notice. See whether the bucket exists, and what the credentials may do there."}
+		"Nothing is lost: they go by themselves once the bucket takes them. See what the store says of it: that it is full, is not there, or is not for these credentials."}
 }
 
 func (f facts) trouble(t push.Trouble) finding {
@@ -169,7 +169,7 @@ func (f facts) delays() (found []finding) {
 	}
 	if o.Retrying > 0 {
 		found = append(found, finding{attention, some(o.Retrying, "push has failed an attempt and waits", "pushes have failed an attempt and wait") + " for the next.",
-			fmt.Sprintf("%d to be tried again", o.Retrying), "They are tried again by themselves. Each says what its last attempt failed with."})
+			some(o.Retrying, "push waits for another attempt", "pushes wait for another attempt"), "They are tried again by themselves. Each says what its last attempt failed with."})
 	}
 	return found
 }
@@ -186,11 +186,11 @@ func (f facts) ends() (found []finding) {
 			of, l = fmt.Sprintf("Nothing was delivered in the last 15 minutes: %d pushes failed", n.Failed), trouble
 		}
 		found = append(found, finding{l, fmt.Sprintf("%s, the last one%s with %s.", of, f.moment(" at ", f.failure.at), cmp.Or(string(f.failure.code), "no reason")),
-			fmt.Sprintf("%d failed", n.Failed), "Each says why. Mend that, and retry them: they are not tried again by themselves."})
+			some(int(n.Failed), "push failed", "pushes failed"), "Each says why. Mend that, and retry them: they are not tried again by themselves."})
 	}
 	if n := f.last; n.Late > 0 {
 		found = append(found, finding{attention, fmt.Sprintf("%d of %s in the last 15 minutes took longer than %s.", n.Late, some(int(n.Done), "push delivered", "pushes delivered"), span(f.deadline)),
-			fmt.Sprintf("%d late", n.Late), "Look at one: its timing says whether it waited for its turn, for the link or for the store."})
+			some(int(n.Late), "push came late", "pushes came late"), "Look at one: its timing says whether it waited for its turn, for the link or for the store."})
 	}
 	return found
 }

@@ -17,6 +17,7 @@ func with(o push.Overview, kinds ...push.TroubleKind) push.Overview {
 		t := push.Trouble{Kind: kind, Since: noon.Add(-5 * time.Minute), Detail: "something is " + string(kind)}
 		if kind == push.TroubleBucket {
 			t.Detail = `pushes to the bucket "raw" fail, and it is tried once a second: NoSuchBucket`
+			t.Bucket = "raw"
 		}
 		o.Troubles = append(o.Troubles, t)
 	}
@@ -64,15 +65,15 @@ func TestJudge(t *testing.T) {
 		"store away, idle":    {facts{overview: with(idle, push.TroubleStore)}, trouble, "The store cannot be reached since 12:03:10 UTC (5 min): what is pushed meanwhile is kept, and sent once it answers.", "Nothing is lost"},
 		"credentials":         {facts{overview: with(waiting, push.TroubleCredentials)}, trouble, "The store cannot be asked for anything since 12:03:10 UTC (5 min), for want of good credentials: 45 pushes wait.", "Renew"},
 		"journal":             {facts{overview: with(idle, push.TroubleJournal)}, trouble, "The journal cannot be written since 12:03:10 UTC (5 min): pushes are refused until it can.", "disk"},
-		"bucket":              {facts{overview: with(queue(2, time.Minute, 0, 0, 2), push.TroubleBucket)}, attention, `Pushes to the bucket "raw" fail, and it is tried once a second: NoSuchBucket.`, "bucket exists"},
-		"buckets":             {facts{overview: with(idle, push.TroubleBucket, push.TroubleBucket, push.TroubleBucket)}, attention, `Pushes to the bucket "raw" fail, and it is tried once a second: NoSuchBucket. 2 others fail too.`, "bucket exists"},
+		"bucket":              {facts{overview: with(queue(2, time.Minute, 0, 0, 2), push.TroubleBucket)}, attention, `Pushes to the bucket "raw" have failed since 12:03:10 UTC (5 min): they wait, and it is tried once a second. Others go on.`, "what the store says"},
+		"buckets":             {facts{overview: with(idle, push.TroubleBucket, push.TroubleBucket, push.TroubleBucket)}, attention, `Pushes to 3 buckets have failed, to "raw" since 12:03:10 UTC (5 min): they wait, and each bucket is tried once a second. Others go on.`, "what the store says"},
 		"journal moved aside": {facts{overview: with(idle, push.TroubleJournalMovedAway)}, attention, "The journal could not be read when the daemon was started: pushes that it had are not known.", "Push again"},
 		"stopping":            {facts{overview: with(waiting, push.TroubleShuttingDown)}, attention, "The daemon is stopping: 5 pushes are under way, and 40 wait.", "when the daemon is started again"},
 		"what is not known":   {facts{overview: with(idle, "quantum")}, attention, "Something is quantum since 12:03:10 UTC (5 min).", ""},
-		"several":             {facts{overview: with(waiting, push.TroubleJournalMovedAway, push.TroubleStore), last: counts{Done: 9, Failed: 2, Late: 3}, failure: failed}, trouble, "The store cannot be reached since 12:03:10 UTC (5 min): 45 pushes wait and are sent once it answers. Besides: a journal was moved aside; 2 failed; 3 late.", "Nothing is lost"},
+		"several":             {facts{overview: with(waiting, push.TroubleJournalMovedAway, push.TroubleStore), last: counts{Done: 9, Failed: 2, Late: 3}, failure: failed}, trouble, "The store cannot be reached since 12:03:10 UTC (5 min): 45 pushes wait and are sent once it answers. Besides: a journal was moved aside; 2 pushes failed; 3 pushes came late.", "Nothing is lost"},
 		"several troubles":    {facts{overview: with(waiting, push.TroubleJournal, push.TroubleStore, push.TroubleBucket, push.TroubleBucket)}, trouble, "The journal cannot be written since 12:03:10 UTC (5 min): pushes are refused until it can. Besides: the store cannot be reached; 2 buckets fail.", "disk"},
 		"stopping, and worse": {facts{overview: with(waiting, push.TroubleShuttingDown, push.TroubleStore)}, trouble, "The daemon is stopping: 5 pushes are under way, and 40 wait. Besides: the store cannot be reached.", "started again"},
-		"behind, and retries": {facts{overview: queue(40, 12*s, 0, 0, 2)}, attention, "The daemon falls behind: 38 pushes wait, the oldest for 12 s, where 7 s are wanted; 0 B/s go out. Besides: 2 to be tried again.", "in turn"},
+		"behind, and retries": {facts{overview: queue(40, 12*s, 0, 0, 2)}, attention, "The daemon falls behind: 38 pushes wait, the oldest for 12 s, where 7 s are wanted; 0 B/s go out. Besides: 2 pushes wait for another attempt.", "in turn"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := tc.facts

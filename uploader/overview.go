@@ -97,6 +97,7 @@ func (u *Uploader) troubles() (all []push.Trouble) {
 	}
 	for _, b := range buckets[:min(len(buckets), mostBuckets)] {
 		tell(push.TroubleBucket, b.since, "pushes to the bucket %s fail, and it is tried once a second: %s", push.Quote(b.name), cmp.Or(b.problem, "its requests fail"))
+		all[len(all)-1].Bucket = b.name
 	}
 	if path := u.journal.MovedAside(); path != "" {
 		tell(push.TroubleJournalMovedAway, time.Time{}, "the journal could not be read when the daemon was started, and was moved to %s: pushes that it had are not known", path)

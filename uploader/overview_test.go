@@ -110,7 +110,7 @@ func TestTroubles(t *testing.T) {
 		{Kind: push.TroubleShuttingDown, Detail: "the daemon is shutting down, and takes no more pushes"},
 		{Kind: push.TroubleJournal, Since: got[1].Since, Detail: got[1].Detail},
 		{Kind: push.TroubleStore, Since: begun.UTC(), Detail: "the store cannot be reached: dial tcp: connection refused"},
-		{Kind: push.TroubleBucket, Since: begun.UTC(), Detail: `pushes to the bucket "bucket" fail, and it is tried once a second: 503 Service Unavailable`},
+		{Kind: push.TroubleBucket, Since: begun.UTC(), Bucket: "bucket", Detail: `pushes to the bucket "bucket" fail, and it is tried once a second: 503 Service Unavailable`},
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("the troubles are\n%+v, want\n%+v", got, want)
