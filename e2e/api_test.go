@@ -54,10 +54,21 @@ type receipt struct {
 		Send    float64 `json:"send"`
 		Store   float64 `json:"store"`
 	} `json:"timing"`
-	Label     string    `json:"label"`
-	SentBytes int64     `json:"sent_bytes"`
-	RetryAt   time.Time `json:"retry_at"`
-	Problem   *problem  `json:"problem"`
+	Label          string          `json:"label"`
+	Traceparent    string          `json:"traceparent"`
+	FailedAttempts []failedAttempt `json:"failed_attempts"`
+	SentBytes      int64           `json:"sent_bytes"`
+	RetryAt        time.Time       `json:"retry_at"`
+	Problem        *problem        `json:"problem"`
+}
+
+type failedAttempt struct {
+	At        time.Time `json:"at"`
+	Seconds   float64   `json:"seconds"`
+	Operation string    `json:"operation"`
+	Part      int       `json:"part"`
+	Reason    string    `json:"reason"`
+	Detail    string    `json:"detail"`
 }
 
 type problem struct {

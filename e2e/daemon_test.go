@@ -69,18 +69,7 @@ func startDaemon(t testing.TB, env ...string) *daemon {
 // startDaemonIn is startDaemon with a whole environment.
 func startDaemonIn(t testing.TB, env []string) *daemon {
 	t.Helper()
-	d := &daemon{t: t, env: env, out: newOutput(), secret: setting(env, "AWS_SECRET_ACCESS_KEY"), exited: make(chan struct{})}
-	d.cmd = command(binaryPath(t, "s3daemon"), env, d.out)
-	if err := d.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		d.waitErr = d.cmd.Wait()
-		d.out.end()
-		close(d.exited)
-	}()
-	t.Cleanup(d.stop)
-
+	d := launch(t, env)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	listeners := len(strings.Split(setting(env, "S3DAEMON_LISTEN"), ","))
@@ -96,6 +85,23 @@ func startDaemonIn(t testing.TB, env []string) *daemon {
 		}
 	}
 	d.client = clientOf(d.addrs[0])
+	return d
+}
+
+// launch starts a daemon that may not listen yet.
+func launch(t testing.TB, env []string) *daemon {
+	t.Helper()
+	d := &daemon{t: t, env: env, out: newOutput(), secret: setting(env, "AWS_SECRET_ACCESS_KEY"), exited: make(chan struct{})}
+	d.cmd = command(binaryPath(t, "s3daemon"), env, d.out)
+	if err := d.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		d.waitErr = d.cmd.Wait()
+		d.out.end()
+		close(d.exited)
+	}()
+	t.Cleanup(d.stop)
 	return d
 }
 

@@ -115,6 +115,7 @@ type request struct {
 	method, path string // the path as it was sent, with the query
 	bucket, key  string
 	size         int64 // of the body; -1 where it was not said
+	traceparent  string
 }
 
 // plan decides what becomes of each request. It is called by one goroutine at

@@ -39,6 +39,7 @@ func (p *faultProxy) begin(r *http.Request) (*exchange, fault) {
 		request: request{
 			n: len(p.all) + 1, op: operationOf(r.Method, r.URL.Query(), key), method: r.Method,
 			path: r.RequestURI, bucket: bucket, key: key, size: r.ContentLength,
+			traceparent: strings.Join(r.Header["Traceparent"], " and "),
 		},
 		arrived: time.Now(),
 	}

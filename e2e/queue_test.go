@@ -23,6 +23,7 @@ type wish struct {
 	prefer string // the Prefer header; "" for none
 	key    string // the Idempotency-Key header
 	label  string
+	trace  string // the traceparent header
 }
 
 // async is the wish of most of these tests.
@@ -56,6 +57,9 @@ func (d *daemon) requestAs(ctx context.Context, w wish, file, destination string
 	}
 	if w.key != "" {
 		req.Header.Set("Idempotency-Key", w.key)
+	}
+	if w.trace != "" {
+		req.Header.Set("traceparent", w.trace)
 	}
 	return req, nil
 }
