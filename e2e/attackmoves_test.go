@@ -43,6 +43,7 @@ func init() { // since some of them look at others
 		{"cancel", 5, (*attacker).cancel},
 		{"put back", 5, (*attacker).putBack},
 		{"scrape", 1, (*attacker).scrape},
+		{"watch for a moment", 3, (*attacker).watch},
 
 		{"hang up in a request", 5, (*attacker).hangUpInRequest},
 		{"hang up in an answer", 5, (*attacker).hangUpInAnswer},
@@ -293,6 +294,24 @@ func (a *attacker) scrape() (string, error) {
 	return outcome, err
 }
 
+// watch reads some of the events, and hangs up.
+func (a *attacker) watch() (string, error) {
+	conn, err := a.dial()
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	io.WriteString(conn, a.raw("GET", "/events", "", ""))
+	heard, err := io.ReadAll(io.LimitReader(conn, int64(1+a.dice.IntN(20_000))))
+	if err != nil {
+		return "", fmt.Errorf("of the events only %d bytes came: %w", len(heard), err)
+	}
+	if bytes.Contains(heard, []byte(hidden)) {
+		return "", fmt.Errorf("the events have what nobody may read: %s", heard)
+	}
+	return "gone", nil
+}
+
 // dial opens a connection for bytes of any kind.
 func (a *attacker) dial() (net.Conn, error) {
 	conn, err := net.Dial(a.network, a.addr)
@@ -538,6 +557,7 @@ var strayRequests = []struct{ method, path, code string }{
 	{"GET", "/pushes?cursor=x", "invalid_parameter"},
 	{"GET", "/pushes?label=%00", "invalid_parameter"},
 	{"GET", "/pushes?x=1", "invalid_parameter"},
+	{"GET", "/events?x=1", "invalid_parameter"},
 	{"GET", "//push", "not_found"},
 	{"POST", "/push/", "not_found"},
 }

