@@ -51,9 +51,9 @@ func TestJudge(t *testing.T) {
 		"no deadline":         {facts{deadline: -1, overview: queue(9, time.Hour, 9, time.Hour, 0)}, well, "All is well: 9 pushes are under way, and 9 wait, the oldest for 60 min.", ""},
 		"falls behind":        {facts{overview: queue(40, 12*s, 25, 3*s, 0), rate: 118.4e6}, attention, "The daemon falls behind: 40 pushes wait, the oldest for 12 s, where 7 s are wanted; 118 MB/s go out.", "in turn"},
 		"one behind":          {facts{overview: queue(1, 12*s, 0, 0, 0)}, attention, "The daemon falls behind: 1 push waits, the oldest for 12 s, where 7 s are wanted; 0 B/s go out.", "in turn"},
-		"a long one":          {facts{overview: queue(3, 2*s, 1, 80*s, 0), rate: 999.7e3}, attention, "A push that is under way will be late: it was accepted 80 s ago, where 7 s are wanted; 1 MB/s go out.", "large"},
-		"nothing goes out":    {facts{overview: queue(3, 2*s, 1, 80*s, 0), quiet: 45 * s}, trouble, "Nothing has gone out for 45 s, and 4 pushes wait, the oldest for 80 s.", "does not answer"},
-		"it is not told":      {facts{overview: push.Overview{Running: push.Line{Pushes: 1, Oldest: 80 * s}}, quiet: 45 * s}, attention, "A push that is under way will be late: it was accepted 80 s ago, where 7 s are wanted; 0 B/s go out.", "large"},
+		"a long one":          {facts{overview: queue(3, 2*s, 1, 50*s, 0), rate: 999.7e3}, attention, "A push that is under way will be late: it was accepted 50 s ago, where 7 s are wanted; 1 MB/s go out.", "large"},
+		"nothing goes out":    {facts{overview: queue(3, 2*s, 1, 50*s, 0), quiet: 45 * s}, trouble, "Nothing has gone out for 45 s, and 4 pushes wait, the oldest for 50 s.", "does not answer"},
+		"it is not told":      {facts{overview: push.Overview{Running: push.Line{Pushes: 1, Oldest: 50 * s}}, quiet: 45 * s}, attention, "A push that is under way will be late: it was accepted 50 s ago, where 7 s are wanted; 0 B/s go out.", "large"},
 		"late ones":           {facts{last: counts{Done: 100, Late: 3}}, attention, "3 of 100 pushes delivered in the last 15 minutes took longer than 7 s.", "timing"},
 		"failures":            {facts{last: counts{Done: 100, Failed: 2}, failure: failed}, attention, "2 pushes of the last 15 minutes failed, the last one at 12:07:10 UTC with store_refused.", "retry them"},
 		"one failure":         {facts{last: counts{Failed: 1}, failure: failed}, attention, "1 push of the last 15 minutes failed, the last one at 12:07:10 UTC with store_refused.", "retry them"},
@@ -97,8 +97,8 @@ func TestJudge(t *testing.T) {
 
 func TestWords(t *testing.T) {
 	for d, want := range map[time.Duration]string{
-		0: "0 s", 40 * time.Millisecond: "0 s", 60 * time.Millisecond: "0.1 s", 1200 * time.Millisecond: "1.2 s", 7 * time.Second: "7 s", 99 * time.Second: "99 s",
-		100 * time.Second: "2 min", 90 * time.Minute: "90 min", 3 * time.Hour: "3 h", 72 * time.Hour: "3 days",
+		0: "0 s", 40 * time.Millisecond: "0 s", 60 * time.Millisecond: "0.1 s", 1200 * time.Millisecond: "1.2 s", 7 * time.Second: "7 s", 59 * time.Second: "59 s",
+		time.Minute: "1 min", 100 * time.Second: "2 min", 90 * time.Minute: "90 min", 3 * time.Hour: "3 h", 72 * time.Hour: "3 days",
 	} {
 		if got := span(d); got != want {
 			t.Errorf("%v: %q, want %q", d, got, want)
@@ -111,7 +111,7 @@ func TestWords(t *testing.T) {
 	}
 	f := facts{now: noon}
 	for at, want := range map[time.Time]string{
-		{}: "", noon.Add(-time.Second): " since 12:08:09 UTC (1 s)", noon.Add(-26 * time.Hour): " since 2026-11-25 10:08 UTC (26 h)", noon.Add(time.Second): " since 12:08:11 UTC (0 s)",
+		{}: "", noon.Add(-time.Second): " since 12:08:09 UTC", noon.Add(-time.Minute): " since 12:07:10 UTC (1 min)", noon.Add(-26 * time.Hour): " since 2026-11-25 10:08 UTC (26 h)", noon.Add(time.Second): " since 12:08:11 UTC",
 	} {
 		if got := f.since(at); got != want {
 			t.Errorf("%v: %q, want %q", at, got, want)

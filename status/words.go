@@ -21,7 +21,7 @@ func span(d time.Duration) string {
 	switch {
 	case d < 10*time.Second:
 		return strings.TrimSuffix(fmt.Sprintf("%.1f", d.Seconds()), ".0") + " s"
-	case d < 100*time.Second:
+	case d < time.Minute:
 		return fmt.Sprintf("%.0f s", d.Seconds())
 	case d < 100*time.Minute:
 		return fmt.Sprintf("%.0f min", d.Minutes())
@@ -55,13 +55,14 @@ func (f facts) moment(word string, at time.Time) string {
 	return word + at.Format("2006-01-02 15:04") + " UTC"
 }
 
-// since says since when something is so, and for how long; nothing where that is
-// not known.
+// since says since when something is so, and for how long once that is minutes:
+// of seconds the words would be others each time. Nothing where it is not known.
 func (f facts) since(at time.Time) string {
-	if at.IsZero() {
-		return ""
+	words := f.moment(" since ", at)
+	if lasts := f.now.Sub(at); words != "" && lasts >= time.Minute {
+		words += " (" + span(lasts) + ")"
 	}
-	return fmt.Sprintf("%s (%s)", f.moment(" since ", at), span(max(0, f.now.Sub(at))))
+	return words
 }
 
 // sentence returns a text with a capital, and without the end of a sentence.
