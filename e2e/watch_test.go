@@ -19,7 +19,8 @@ type eventStream struct {
 	t      testing.TB
 	body   io.ReadCloser
 	lines  *bufio.Reader
-	number int // of the last status
+	number int  // of the last status
+	quick  bool // it is not held to openapi.yaml, which takes much longer than what the daemon does
 }
 
 // event is one thing that it tells.
@@ -65,8 +66,7 @@ func (d *daemon) watch(t testing.TB) *eventStream {
 	return &eventStream{t: t, body: resp.Body, lines: bufio.NewReader(resp.Body)}
 }
 
-// next returns the next event, held to openapi.yaml; at the end of the stream
-// one without a name.
+// next returns the next event; at the end of the stream one without a name.
 func (s *eventStream) next() (e event) {
 	s.t.Helper()
 	e.number = s.number
@@ -95,7 +95,7 @@ func (s *eventStream) next() (e event) {
 			if e.name == "" { // behind retry
 				continue
 			}
-			if e.name != "bye" {
+			if e.name != "bye" && !s.quick {
 				if err := checkEvent(e.name, e.text); err != nil {
 					s.t.Errorf("the event %s is not as openapi.yaml has it: %v\n%s", e.name, err, e.text)
 				}

@@ -23,6 +23,7 @@ func TestManyWatchers(t *testing.T) {
 	all := make([]*eventStream, crowd)
 	for i := range all {
 		all[i] = d.watch(t)
+		all[i].quick = true
 	}
 	begun := d.cpu()
 	d.pushAsync(t, file, "s3://"+bucket+"/key")
