@@ -62,3 +62,25 @@ func TestWhatIsEnough(t *testing.T) {
 		}
 	}
 }
+
+// TestFirstRoundTrip: what is remembered counts, and nothing is slower than new.
+func TestFirstRoundTrip(t *testing.T) {
+	const trip = 100 * time.Millisecond
+	for _, tc := range []struct {
+		name   string
+		info   Info
+		rested time.Duration
+		want   int64
+	}{
+		{"nothing is known", Info{}, 0, 0},
+		{"a new one", Info{RTT: trip, Window: initialWindow}, 0, initialWindow},
+		{"a rate that is remembered", Info{RTT: 2 * trip, MinRTT: trip, Algorithm: bbr, Rate: 10e6, Window: 1 << 20}, time.Hour, 1_000_000},
+		{"a rate of little", Info{RTT: trip, Algorithm: bbr, Rate: 1000, Window: initialWindow}, 0, initialWindow},
+		{"a window", Info{RTT: trip, Algorithm: "cubic", Window: 1 << 20}, 0, 1 << 20},
+		{"a window that was forgotten", Info{RTT: trip, Algorithm: "cubic", Window: 1 << 20}, time.Hour, initialWindow},
+	} {
+		if got := firstRoundTrip(tc.info, tc.rested); got != tc.want {
+			t.Errorf("%s: %d, want %d", tc.name, got, tc.want)
+		}
+	}
+}

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/lsst-dm/s3daemon/push"
+	"github.com/lsst-dm/s3daemon/transport"
 )
 
 func TestOverview(t *testing.T) {
@@ -68,6 +69,26 @@ func TestOverview(t *testing.T) {
 	}
 	if o := r.Overview(); o.Running != (push.Line{}) || o.Queued != (push.Line{}) {
 		t.Errorf("with nothing to do: %+v", o)
+	}
+}
+
+func TestWarm(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		first int64
+		rtt   time.Duration
+		want  bool
+	}{
+		{"nothing is known", 0, 0, false},
+		{"a new one, far", 14480, 100 * time.Millisecond, false},
+		{"as much as a new one may", coldWindow, 100 * time.Millisecond, false},
+		{"more", coldWindow + 1, 100 * time.Millisecond, true},
+		{"a new one, near", 14480, nearby, true},
+	} {
+		c := connectionOf(transport.Connection{FirstRoundTrip: tc.first, Info: transport.Info{RTT: tc.rtt}})
+		if c.Warm != tc.want {
+			t.Errorf("%s: %+v", tc.name, c)
+		}
 	}
 }
 
