@@ -26,7 +26,7 @@ import (
 const (
 	burstFiles = 12
 	sweptFiles = 2 // that are gone before the store takes them
-	burstEvery = 8 * time.Second
+	burstEvery = 10 * time.Second
 	sweepAfter = 20 * time.Second
 	megabyte   = 1_000_000
 	mostAtOnce = 3 * burstFiles // pushes that have not ended; the next waits for one that has
@@ -35,7 +35,7 @@ const (
 
 // ails is what the store of demo -trouble suffers from.
 var ails = store.Trouble{
-	BytesPerSecond: 18 * megabyte, Delay: time.Second, FailOneIn: 5, Sealed: "sealed", Full: "full",
+	BytesPerSecond: 20 * megabyte, Delay: time.Second, FailOneIn: 5, Sealed: "sealed", Full: "full",
 }
 
 // demoTrouble shows what trouble looks like: the real daemon in front of a slow
@@ -196,7 +196,11 @@ func (n *night) push(ctx context.Context, e exposure) string {
 	if err != nil {
 		return err.Error()
 	}
-	return endOf(n.ask(ctx, http.MethodGet, where+"?wait=10m", nil))
+	end, err := n.ask(ctx, http.MethodGet, where+"?wait="+sweepAfter.String(), nil)
+	if err == nil && !end.State.Ended() { // others are tried first
+		end, err = n.ask(ctx, http.MethodDelete, where, nil)
+	}
+	return endOf(end, err)
 }
 
 // answer has what a receipt and a problem have.

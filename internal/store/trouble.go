@@ -51,7 +51,7 @@ func (t Trouble) wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		bucket, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 		switch {
-		case bucket == "": // whether it is there
+		case r.Method != http.MethodPut && r.Method != http.MethodPost: // to know what there is, it is always well enough
 		case bucket == t.Sealed:
 			refuse(w, r, http.StatusForbidden, "AccessDenied", "Access Denied")
 			return
