@@ -11,9 +11,9 @@ import (
 // barrier. They are among the callers who are served, of whom there are so many
 // at once. A wait may last for hours, so some places are left for those who
 // want an answer now: a push that nobody waits for is taken however many wait.
-// Those who ask how pushes stand have half of the places at most, since they
-// lose nothing by asking again; the others are for callers who wait for their
-// own push.
+// Those who ask how pushes stand, or watch, have half of the places at most,
+// since they lose nothing by asking again; the others are for callers who wait
+// for their own push.
 type waits struct {
 	most, mostAsking int
 	refused          prometheus.Counter

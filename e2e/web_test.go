@@ -118,7 +118,7 @@ func TestBrowsers(t *testing.T) {
 	form := url.Values{"file": {file}, "destination": {"s3://" + bucket + "/key"}}.Encode()
 	json := fmt.Sprintf(`{"file": %q, "destination": "s3://%s/key"}`, file, bucket)
 	multipart := "--b\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\n" + file + "\r\n--b--\r\n"
-	pages := []string{"/push", "/pushes", "/healthz", "/metrics", "/openapi.yaml", "/", "/none"}
+	pages := []string{"/push", "/pushes", "/events", "/healthz", "/metrics", "/openapi.yaml", "/", "/none"}
 
 	for _, a := range []struct {
 		name              string

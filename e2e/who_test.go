@@ -53,7 +53,7 @@ func TestToken(t *testing.T) {
 
 	before := p.bytesSent()
 	for _, token := range []string{"", otherToken, oneToken + "0", oneToken[1:], "token"} {
-		for _, path := range []string{"/pushes", "/openapi.yaml", "/none"} {
+		for _, path := range []string{"/pushes", "/events", "/openapi.yaml", "/none"} {
 			d.askWith(t, token, "GET", path, "", "").refused(t, http.StatusUnauthorized, "unauthorized")
 		}
 		a := d.askWith(t, token, "POST", "/push", formType, form+"refused")
