@@ -191,7 +191,7 @@ type conditional struct {
 }
 
 func (s *conditional) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	body, err := io.ReadAll(req.Body)
+	body, err := bodyOf(req)
 	if err != nil || s.instead != nil && s.instead(w, req) {
 		return
 	}
