@@ -31,12 +31,15 @@ build:
 
 test: unit e2e
 
+# The longest first, so that the others run beside it and not before it.
 unit:
-	go test -race ./...
+	go test -race ./uploader ./...
 
 # Never from the cache, which does not know that the tests build the binaries.
+# What may run side by side mostly waits: on two processors too there is room for
+# more than two.
 e2e:
-	cd e2e && go test -count=1 -timeout 40m ./...
+	cd e2e && go test -count=1 -timeout 40m -parallel 4 ./...
 
 e2e-full:
 	cd e2e && S3DAEMON_E2E_FULL=1 go test -v -count=1 -timeout 2h ./...

@@ -110,6 +110,7 @@ func TestCancelQueued(t *testing.T) {
 // A push that runs is cut off. Where all of it had been sent, the store has
 // the last word: what it has is done, and never reported as cancelled.
 func TestCancelRunning(t *testing.T) {
+	sideBySide(t)
 	refuse := fault{status: http.StatusForbidden, code: "AccessDenied"}.instead() // which says for certain that nothing was done
 	tests := []struct {
 		name  string

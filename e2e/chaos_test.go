@@ -38,6 +38,7 @@ func seedOf(t testing.TB) uint64 {
 // on what the last one left: whatever it had accepted is done in the end, with
 // the right bytes, in the right order, and nothing it ever named is unknown.
 func TestChaos(t *testing.T) {
+	sideBySide(t)
 	rounds := 6
 	if full() {
 		rounds = 200

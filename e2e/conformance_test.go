@@ -18,6 +18,7 @@ import (
 // back byte for byte, and the receipt says how it was verified. At the end
 // stands a table of what was found.
 func TestConformance(t *testing.T) {
+	sideBySide(t)
 	cases, files := conformanceCases(t), carriedFiles(t)
 	found := &findings{cells: map[[2]string][]finding{}}
 	for _, s := range []*realStore{versity(), fakeStore(t), cephStore(t)} {

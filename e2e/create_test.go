@@ -98,6 +98,7 @@ func makeContestants(t *testing.T) (small, parts []contestants) {
 // with one daemon; and with two, where the store checks the condition when it
 // makes the object.
 func TestConformanceCreate(t *testing.T) {
+	sideBySide(t)
 	rounds := map[bool]int{false: 24, true: 6} // of small files, and of files in parts
 	if full() {
 		rounds = map[bool]int{false: 200, true: 200}
@@ -183,6 +184,7 @@ func uploadsIn(t *testing.T, s *realStore, bucket string) int {
 // The way to the store loses answers, and says that what was done was not. Then
 // too one is done at most, and nobody is told that his own object is another's.
 func TestCreateThroughFaults(t *testing.T) {
+	sideBySide(t)
 	rounds := 12
 	if full() {
 		rounds = 200

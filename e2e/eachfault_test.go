@@ -50,6 +50,7 @@ func faultsOf(op string) map[string]fault {
 // the push is done. The object was made once, unless the store's answer was that
 // it has other bytes. Nothing is deleted but by giving up an upload.
 func TestEachFault(t *testing.T) {
+	sideBySide(t)
 	p := newFaultProxy(t)
 	d := startDaemon(t, "S3_ENDPOINT_URL="+p.url(), "S3DAEMON_STALL_TIMEOUT=3s")
 	bucket := newBucket(t)

@@ -26,6 +26,7 @@ func (d *daemon) threads() int {
 // sound files are delivered, callers are answered, and when it wakes up what
 // was accepted is delivered.
 func TestFileSystemHangs(t *testing.T) {
+	sideBySide(t)
 	h := mountHangFS(t)
 	d := startDaemon(t, "S3DAEMON_ATTEMPTS=2")
 	t.Cleanup(func() { h.tell("wake") })
@@ -96,6 +97,7 @@ func TestFileSystemHangs(t *testing.T) {
 // SIGTERM while the files under way hang: the daemon has nothing left to do
 // within its time, and the next one delivers them.
 func TestFileSystemHangsAtTheEnd(t *testing.T) {
+	sideBySide(t)
 	h := mountHangFS(t)
 	d := startDaemon(t, "S3DAEMON_DRAIN_TIMEOUT=1s")
 	t.Cleanup(func() { h.tell("wake") })
@@ -127,6 +129,7 @@ func TestFileSystemHangsAtTheEnd(t *testing.T) {
 // A push is cancelled at once though its file hangs, and the store is not asked
 // for ever what a file that hangs could be compared with.
 func TestFileSystemHangsAndIsCancelled(t *testing.T) {
+	sideBySide(t)
 	h := mountHangFS(t)
 	p := newFaultProxy(t)
 	d := startDaemon(t, "S3_ENDPOINT_URL="+p.url())
@@ -198,6 +201,7 @@ func checkSize(t testing.TB, r receipt, file string) {
 
 // A file that is still being written when it is pushed.
 func TestFileGrows(t *testing.T) {
+	sideBySide(t)
 	for _, async := range []bool{false, true} {
 		t.Run(fmt.Sprintf("retry, async %v", async), func(t *testing.T) {
 			p := newFaultProxy(t)
@@ -254,6 +258,7 @@ func TestFileGrows(t *testing.T) {
 // Another file is renamed over the one that is being sent. Done would be leave
 // to delete it.
 func TestFileIsReplaced(t *testing.T) {
+	sideBySide(t)
 	for _, mode := range []string{"fail", "retry"} {
 		for _, size := range []int64{1000, 2*oneRequest + 1} {
 			t.Run(fmt.Sprint(mode, " ", size), func(t *testing.T) {
@@ -284,6 +289,7 @@ func TestFileIsReplaced(t *testing.T) {
 // A daemon that is killed while a push waits for its file leaves it to the
 // next one.
 func TestFileChangesWhileNobodyRuns(t *testing.T) {
+	sideBySide(t)
 	p := newFaultProxy(t)
 	g := newGate()
 	p.follow(always(fault{before: g.wait}))

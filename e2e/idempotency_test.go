@@ -17,6 +17,7 @@ import (
 // while the store is there, while it is away, and while the daemon is killed: it
 // is one push each, and where nothing was killed its object was made once.
 func TestIdempotency(t *testing.T) {
+	sideBySide(t)
 	rounds, twins := 3, 50
 	if full() {
 		rounds, twins = 20, 100

@@ -19,6 +19,7 @@ import (
 // the right order, no answer was forgotten, and nothing is left at the store but
 // the objects.
 func TestFaultsAndKills(t *testing.T) {
+	sideBySide(t)
 	pushes, kills, seeds := 60, 6, uint64(1)
 	if full() {
 		pushes, kills, seeds = 2000, math.MaxInt, 3

@@ -218,6 +218,7 @@ func TestPoolOfAnotherSize(t *testing.T) {
 // While every part of a large file that may be under way is stuck, a small file
 // goes out beside them.
 func TestSmallFileBesideStuckParts(t *testing.T) {
+	sideBySide(t)
 	const pool = 8
 	p := storeProxy(t)
 	d := startDaemon(t, "S3_ENDPOINT_URL="+p.url(), fmt.Sprintf("S3DAEMON_MAX_CONNECTIONS=%d", pool))

@@ -18,6 +18,16 @@ const storeDirEnv = "S3DAEMON_E2E_STORE_DIR"
 // full reports whether the heavy tests run at the size they are named after.
 func full() bool { return os.Getenv("S3DAEMON_E2E_FULL") == "1" }
 
+// sideBySide lets a test that mostly waits run beside others, after those that
+// are alone. It has a daemon, a proxy and a bucket of its own, and measures no
+// time that could be short on a machine that is busy. At full size it is alone.
+func sideBySide(t *testing.T) {
+	t.Helper()
+	if !full() {
+		t.Parallel()
+	}
+}
+
 // tempDir holds all that outlives one test: the binaries and the store.
 // TestMain makes and removes it. Its path is short, for the sockets in it.
 var tempDir string

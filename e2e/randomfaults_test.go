@@ -18,6 +18,7 @@ import (
 // what fails says why, each push ends once, and nothing that the daemon took of
 // the system is left.
 func TestRandomFaults(t *testing.T) {
+	sideBySide(t)
 	pushes, seeds := 60, uint64(1)
 	if full() {
 		pushes, seeds = 2000, 3

@@ -19,6 +19,7 @@ const killCosts = (1 << 30) / 20
 // A large file on its way over a slow link is not sent anew because the daemon
 // is killed, now and then: what had arrived has arrived.
 func TestResumeAfterKills(t *testing.T) {
+	sideBySide(t)
 	size, kills, rate := int64(192<<20), 2, int64(100_000_000)
 	if full() {
 		size, kills, rate = 1<<30, 5, 50_000_000
@@ -77,6 +78,7 @@ func checkResumed(t *testing.T, r receipt, bucket, key, file string) {
 // SIGTERM in the middle of a file that cannot be sent in the time that is left:
 // the parts under way end, no other begins, and the next daemon goes on.
 func TestResumeAfterRestart(t *testing.T) {
+	sideBySide(t)
 	size, rate, left := int64(256<<20), int64(100_000_000), "1s"
 	if full() {
 		size, rate, left = 6<<30, 400_000_000, "2s"
@@ -147,6 +149,7 @@ func (p *faultProxy) delivered() (n int) {
 // A file that is another one when its push goes on is not joined with what had
 // arrived of the one before.
 func TestResumeOfChangedFile(t *testing.T) {
+	sideBySide(t)
 	p := newFaultProxy(t)
 	bucket, file := newBucket(t), makeFile(t, "large", oneRequest+partSize)
 	d, id := stoppedMidway(t, p, file, "s3://"+bucket+"/large", "S3DAEMON_IF_CHANGED=retry")
@@ -186,6 +189,7 @@ func TestResumeWhereStoreForgot(t *testing.T) {
 // The daemon is killed while it waits for the answer to a completion, which the
 // store has carried out, or not: nothing is sent again, and no upload begun.
 func TestResumeAfterCompletion(t *testing.T) {
+	sideBySide(t)
 	for name, tc := range map[string]struct {
 		fault       func(*gate) fault
 		completions int

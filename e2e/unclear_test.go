@@ -10,6 +10,7 @@ import (
 
 // Errors that pass: nobody waits, and nothing is asked of anybody.
 func TestTransientErrorsPass(t *testing.T) {
+	sideBySide(t)
 	p := newFaultProxy(t)
 	d := startDaemon(t, "S3_ENDPOINT_URL="+p.url(), "S3DAEMON_ATTEMPTS=1")
 	bucket, file := newBucket(t), makeFile(t, "file", 1000)
@@ -37,6 +38,7 @@ func TestTransientErrorsPass(t *testing.T) {
 
 // What a store asks for in Retry-After it gets.
 func TestRetryAfter(t *testing.T) {
+	sideBySide(t)
 	p := newFaultProxy(t)
 	d := startDaemon(t, "S3_ENDPOINT_URL="+p.url())
 	bucket, file := newBucket(t), makeFile(t, "file", 1000)
@@ -55,6 +57,7 @@ func TestRetryAfter(t *testing.T) {
 
 // Nobody waits any more: a push goes on past the attempts of those who do.
 func TestNobodyWaitsAnyMore(t *testing.T) {
+	sideBySide(t)
 	p := newFaultProxy(t)
 	d := startDaemon(t, "S3_ENDPOINT_URL="+p.url(), "S3DAEMON_ATTEMPTS=2")
 	bucket, file := newBucket(t), makeFile(t, "file", 1000)
@@ -105,6 +108,7 @@ func TestNobodyWaitsAnyMore(t *testing.T) {
 // A push that nobody waits for is given up when it has gone on for long enough,
 // and can be put back.
 func TestGiveUp(t *testing.T) {
+	sideBySide(t)
 	p := newFaultProxy(t)
 	const after = 2
 	d := startDaemon(t, "S3_ENDPOINT_URL="+p.url(), fmt.Sprintf("S3DAEMON_GIVE_UP_AFTER=%ds", after))
@@ -135,6 +139,7 @@ func TestGiveUp(t *testing.T) {
 // What the store has done, and did not say so, is not asked for again, and
 // nothing is aborted: the object was made once, and is right.
 func TestUnclearEnds(t *testing.T) {
+	sideBySide(t)
 	proxyError := fault{status: http.StatusGatewayTimeout}.afterStoring()
 	ends := map[string]fault{
 		"cut":             {what: cutAfter},
