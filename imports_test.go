@@ -54,7 +54,7 @@ var onlyImportedBy = []struct {
 	{"github.com/aws", []string{"uploader", "bench/wan"}},
 	{module + "/internal/store", []string{"demo.go", "trouble.go"}}, // and tests
 	{module + "/source", []string{"uploader"}},                      // so that one package opens what callers name
-	{module + "/journal", []string{"uploader", "serve.go"}},
+	{module + "/journal", []string{"uploader", "serve.go", "internal/history"}},
 	{module + "/transport", []string{"uploader", "bandwidth.go", "serve.go"}},
 	{"go.etcd.io/bbolt", []string{"journal"}},
 	{"github.com/kelseyhightower/envconfig", []string{"config.go"}},

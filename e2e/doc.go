@@ -23,7 +23,7 @@
 //	s := fakeStore(t)                            // stores_test.go: another store; s.env(s.url, "md5") for a daemon on it
 //	p := startProber(t, process, targets); p.inTime()       // prober_test.go: /healthz every 50 ms, beside a bare server's
 //	theLeaks.learn("what it is", secret)         // leaks_test.go: looked for in all that the suite's processes say; those in variables are anyway
-//	sideBySide(t)                                // main_test.go: it mostly waits, and may do so beside others
+//	b := openPage(t, d, "#/?state=failed")       // page_test.go: the status page in a browser; b.wait, b.click, b.press, b.shot (browser_test.go)
 //	checkObject(t, bucket, "key", file)          // store_test.go: read back past the daemon, byte for byte
 //
 // Nothing here sleeps in the hope that something has happened by then: where a

@@ -73,6 +73,7 @@ func runTests(m *testing.M) (code int, err error) {
 		return 0, err
 	}
 	defer os.RemoveAll(tempDir)
+	defer theBrowser.stop()
 	if theStore, err = startStore(filepath.Join(tempDir, "store")); err != nil {
 		return 0, fmt.Errorf("start the store: %w", err)
 	}
@@ -90,7 +91,7 @@ func runTests(m *testing.M) (code int, err error) {
 // Tests of the harness alone pass without it.
 var buildBinaries = sync.OnceValues(func() (string, error) {
 	dir := filepath.Join(tempDir, "bin")
-	cmd := exec.Command("go", "build", "-o", dir+"/", ".", "./send", "./internal/hangfs")
+	cmd := exec.Command("go", "build", "-o", dir+"/", ".", "./send", "./internal/hangfs", "./internal/history")
 	cmd.Dir = repoDir
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%v: %w\n%s", cmd, err, out)

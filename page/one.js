@@ -74,8 +74,8 @@ function drawOne() {
     $('timingRows').replaceChildren(...parts.map(({key, title, words, seconds}) => {
       const sample = shape('svg', {class: 'sample', 'aria-hidden': 'true'});
       sample.append(shape('rect', {class: 'part ' + key, width: '100%', height: '100%'}));
-      return element('tr', {}, element('th', {scope: 'row'}, sample, ' ', title), element('td', {class: 'number'}, took(seconds)),
-        element('td', {class: 'number'}, Math.round(seconds / whole * 100) + ' %'), element('td', {class: 'faint'}, words));
+      return element('tr', {}, element('th', {scope: 'row'}, sample, ' ', title, ' ', element('span', {}, words)),
+        element('td', {class: 'number'}, took(seconds)), element('td', {class: 'number'}, Math.round(seconds / whole * 100) + ' %'));
     }));
   }
 
@@ -157,13 +157,13 @@ $('copy').addEventListener('click', async () => {
 
 function route() {
   if (location.hash && !location.hash.startsWith('#/')) return; // another part of this document
-  const id = /^#\/pushes\/([^/?]+)$/.exec(location.hash)?.[1] ?? '';
+  const id = /^#\/pushes\/([\w-]+)$/.exec(location.hash)?.[1] ?? '';
   const wasOne = one.id !== '';
   show($('overview'), !id);
   show($('one'), id);
   if (id) {
     if (!wasOne) $('back').href = list.hash(list.filter);
-    one.look(decodeURIComponent(id));
+    one.look(id);
     $('oneTitle').focus();
     scrollTo(0, 0);
     return;

@@ -27,7 +27,7 @@ const since = (moment) => (now() - Date.parse(moment)) / 1000;
 // Refusal is an answer of the daemon that says no.
 class Refusal extends Error {
   constructor(status, problem) {
-    super(plain(problem?.detail || 'The daemon answered ' + status + '.'));
+    super(capital(plain(problem?.detail || 'the daemon answered ' + status + '.')));
     this.status = status;
     this.code = problem?.code;
   }
@@ -181,7 +181,7 @@ function redraw(draw) {
   wanted.add(draw);
 }
 
-const levels = {well: 'Working', attention: 'Attention', trouble: 'Trouble', lost: 'No connection', connecting: 'Connecting'};
+const levels = {well: 'Working', attention: 'Attention', trouble: 'Trouble', lost: 'No connection', locked: 'Token wanted', connecting: 'Connecting'};
 const troubles = {
   shutting_down: 'Shutting down', journal_unavailable: 'Journal', store_unreachable: 'Store', credentials: 'Credentials',
   bucket_on_trial: 'Bucket', journal_moved_aside: 'Journal',
@@ -190,7 +190,7 @@ const troubles = {
 // verdict returns the level and the words of it, of the daemon or of the connection.
 function verdict(reason) {
   if (!known.lost) return known.status;
-  if (reason?.status === 401) return {level: 'lost', summary: 'The daemon tells nothing without a token.', advice: ''};
+  if (reason?.status === 401) return {level: 'locked', summary: 'The daemon tells nothing without a token.', advice: ''};
   const seen = known.status ? 'since ' + clock(known.lost) + ' ' + zone(known.lost) : 'at ' + location.host;
   const advice = known.status ? 'What stands below is as it was then, and old by now. Is the daemon running, and the way to it open?'
     : 'Is the daemon running, and the way to it open? A browser lets no more than five or six tabs watch one daemon.';
@@ -325,7 +325,7 @@ function drawPool() {
   const {slots, slots_in_use: inUse, connections} = known.status.pool;
   const busy = connections.filter((c) => c.state === 'busy').length, warm = connections.filter((c) => c.warm).length;
   say($('poolWords'), `${plural(inUse, 'request')} under way, of ${count(slots)} that may be at once. ${plural(connections.length, 'connection')} open: ` +
-    `${count(busy)} busy, ${count(connections.length - busy)} idle; ${count(warm)} warm, so that files begin at full rate.`);
+    `${count(busy)} busy, ${count(connections.length - busy)} idle. On ${count(warm)} of them files begin at full rate (warm).`);
   if (!$('poolDetails').open) return;
   if (!changed($('poolRows'), connections)) return;
   $('poolRows').replaceChildren(...connections.map((c) => row(
