@@ -36,7 +36,9 @@ type event struct {
 		Throughput struct {
 			Bytes float64 `json:"bytes_per_second"`
 		}
-		Queue struct {
+		Failures []failureGroup
+		LeftOver int `json:"failures_left_out"`
+		Queue    struct {
 			Queued, Running struct{ Pushes int }
 		}
 		Last struct{ Done, Failed, Late, Bytes int64 } `json:"last_15_minutes"`
@@ -47,6 +49,13 @@ type event struct {
 		Bytes   []float64 `json:"bytes_per_second"`
 		Done    []float64 `json:"done_per_second"`
 	}
+}
+
+// failureGroup is why some pushes failed.
+type failureGroup struct {
+	Code, Bucket, Summary, Advice string
+	Pushes                        int
+	Newest                        struct{ ID, File, Detail string }
 }
 
 // watch begins to watch. It ends with the test.
@@ -223,6 +232,23 @@ func TestWatchAFailure(t *testing.T) {
 	s.until("the verdict", func(e event) bool {
 		return e.name == "status" && e.data.Level == "attention" && e.data.Advice != "" && !strings.Contains(e.data.Summary, "All is well")
 	})
+
+	// What has failed is told by its cause, the commonest first.
+	bucket, file := "no-such-bucket-either", makeFile(t, "lost", 1000)
+	for range 2 {
+		d.push(t, file, "s3://"+bucket+"/key").refused(t, http.StatusBadGateway, "store_refused")
+	}
+	told, _ := s.until("why they failed", func(e event) bool { return e.name == "status" && e.data.Last.Failed == 3 })
+	all := told.data.Failures
+	if len(all) != 2 || told.data.LeftOver != 0 || all[0].Code != "store_refused" || all[0].Bucket != bucket || all[0].Pushes != 2 || all[1].Newest.ID != id {
+		t.Fatalf("%s", told.text)
+	}
+	if g := all[0]; g.Newest.File != file || !strings.Contains(g.Newest.Detail, "NoSuchBucket") || !strings.Contains(told.data.Summary, g.Summary) || g.Advice == "" {
+		t.Errorf("%s", told.text)
+	}
+	if r := d.get(t, "/pushes/"+all[0].Newest.ID); r.status != http.StatusOK {
+		t.Errorf("the newest is not there: %d: %s", r.status, r.body)
+	}
 }
 
 // While the daemon drains, who watches sees the pushes in flight to their end,

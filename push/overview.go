@@ -7,6 +7,7 @@ type Overview struct {
 	Store       string // its base URL, or what stands for it with Amazon S3
 	Queued      Line   // accepted, and waiting for their turn or another attempt
 	Running     Line   // under way
+	QueueLimit  int    // pushes, queued and running, with which further ones are refused; 0: none is known
 	Retrying    int    // pushes of those that are queued that wait for another attempt
 	Slots       int    // size of the pool: requests to the store that may be under way at once
 	SlotsInUse  int

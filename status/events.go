@@ -22,6 +22,8 @@ type statusEvent struct {
 	Queue           queueState     `json:"queue"`
 	Last            counts         `json:"last_15_minutes"`
 	SinceStart      counts         `json:"since_start"`
+	Failures        []failureGroup `json:"failures"`
+	FailuresLeftOut int64          `json:"failures_left_out"`
 	Times           timesOf        `json:"times"`
 	Pool            pool           `json:"pool"`
 	Troubles        []push.Trouble `json:"troubles"`
@@ -49,6 +51,24 @@ type line struct {
 }
 
 func lineOf(l push.Line) line { return line{l, secondsOf(l.Oldest)} }
+
+// failureGroup is the pushes that failed for one cause in the last 15 minutes.
+type failureGroup struct {
+	Code    push.Code  `json:"code"`
+	Bucket  string     `json:"bucket"`
+	Pushes  int64      `json:"pushes"`
+	Summary string     `json:"summary"`
+	Advice  string     `json:"advice"`
+	Newest  failedPush `json:"newest"`
+}
+
+// leftOut returns how many pushes failed that are in none of the groups.
+func leftOut(failed int64, groups []failureGroup) int64 {
+	for _, g := range groups {
+		failed -= g.Pushes
+	}
+	return failed
+}
 
 type timesOf struct {
 	Bounds []float64 `json:"bounds_seconds"`

@@ -64,7 +64,7 @@ func (m *maker) frame(now time.Time) *frame {
 	b.mu.Lock()
 	last, times := b.tally.last(now)
 	f := facts{
-		now: now, deadline: b.cfg.Deadline, overview: m.now, last: last, ever: b.tally.total != counts{}, failure: b.tally.failure,
+		now: now, deadline: b.cfg.Deadline, overview: m.now, last: last, ever: b.tally.total != counts{}, failures: b.tally.failures.told(),
 		rate: bytes, quiet: b.tally.quiet(now, littleBytes*int64(1+len(m.now.Connections))),
 	}
 	total, step, bounds, started := b.tally.total, b.tally.number, b.tally.bounds, b.tally.started
@@ -77,7 +77,7 @@ func (m *maker) frame(now time.Time) *frame {
 		Store:           storeState{m.now.Store, !f.has(push.TroubleStore)},
 		Throughput:      throughput{math.Round(bytes), rounded(pushes, 100)},
 		Queue:           queueState{lineOf(m.now.Queued), lineOf(m.now.Running), m.now.Retrying},
-		Last:            last, SinceStart: total, Times: timesOf{bounds, times}, Pool: poolOf(m.now), Troubles: m.now.Troubles,
+		Last:            last, SinceStart: total, Failures: f.failures, FailuresLeftOut: leftOut(last.Failed, f.failures), Times: timesOf{bounds, times}, Pool: poolOf(m.now), Troubles: m.now.Troubles,
 	}
 	if status.Troubles == nil {
 		status.Troubles = []push.Trouble{}

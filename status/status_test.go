@@ -237,6 +237,7 @@ func TestStatusEvent(t *testing.T) {
 			"store":{"url":"http://s3.example","reachable":false},"throughput":{"bytes_per_second":800,"pushes_per_second":1.8},
 			"queue":{"queued":{"pushes":3,"oldest_seconds":1.5},"running":{"pushes":2,"oldest_seconds":1},"retrying":1},
 			"last_15_minutes":{"done":15,"failed":0,"cancelled":0,"late":1,"bytes":1401},"since_start":{"done":15,"failed":0,"cancelled":0,"late":1,"bytes":1401},
+			"failures":[],"failures_left_out":0,
 			"pool":{"slots":25,"slots_in_use":2,"connections":[
 				{"number":4,"address":"10.0.0.1:443","state":"busy","age_seconds":90,"requests":7,"rtt_seconds":0.2,"rate_bytes_per_second":150000000,"first_round_trip_bytes":30000000,"warm":true},
 				{"number":0,"address":"","state":"idle","age_seconds":0,"requests":0,"rtt_seconds":0,"rate_bytes_per_second":0,"first_round_trip_bytes":0,"warm":false}]},
@@ -249,6 +250,37 @@ func TestStatusEvent(t *testing.T) {
 		}
 		if !strings.Contains(seen, "The store cannot be reached") || !strings.Contains(seen, "bounds_seconds:[0.01 0.02") || !strings.Contains(seen, "pushes:[0 0 0 0 0 0 0 0 14 0 0 0 0 0 0 1 0") {
 			t.Errorf("%s", seen)
+		}
+	})
+}
+
+// TestFailuresEvent has the commonest causes, and how many pushes failed beside.
+func TestFailuresEvent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := running(t, Config{}, &source{})
+		for i := range 7 {
+			for range 1 + i {
+				b.Ended(failedTo(fmt.Sprint("bucket-", i), push.FileNotFound, time.Now()))
+			}
+		}
+		e := listen(t.Context(), b, &ear{})
+		text, _ := e.take()
+		s := dataOf(t, text, "status")
+		groups := s["failures"].([]any)
+		if len(groups) != toldCauses || s["failures_left_out"] != 3.0 { // 1 and 2
+			t.Errorf("%d groups, %v left out", len(groups), s["failures_left_out"])
+		}
+		var newest map[string]any
+		first := groups[0].(map[string]any)
+		newest, first["newest"] = first["newest"].(map[string]any), nil
+		if got := fmt.Sprint(first); got != "map[advice:"+causes[push.FileNotFound].advice+" bucket:bucket-6 code:file_not_found newest:<nil> pushes:7 summary:the file is gone]" {
+			t.Errorf("%s", got)
+		}
+		if newest["detail"] != "no, bucket-6" || newest["id"] == "" || newest["file"] == "" || newest["finished_at"] != time.Now().UTC().Format(time.RFC3339Nano) {
+			t.Errorf("%v", newest)
+		}
+		if got := s["summary"]; got != `Nothing was delivered in the last 15 minutes: 28 pushes failed, 7 of them to the bucket "bucket-6": the file is gone.` {
+			t.Errorf("%s", got)
 		}
 	})
 }

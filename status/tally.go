@@ -58,25 +58,19 @@ type step struct {
 }
 
 // tally is what happened since the start, in numbers, and in the last 15
-// minutes in steps. It has the same size whatever happens.
+// minutes in steps. It has a bounded size whatever happens.
 type tally struct {
 	started  time.Time
 	deadline time.Duration // 0: none
 	bounds   []float64
 	total    counts
-	failure  failure // the last one
 	ring     [steps + 1]step
-	number   int // of the step that is not over, from the start
-}
-
-// failure is a push that failed.
-type failure struct {
-	at   time.Time
-	code push.Code
+	failures failures // of the steps of the ring
+	number   int      // of the step that is not over, from the start
 }
 
 func newTally(started time.Time, deadline time.Duration) *tally {
-	return &tally{started: started, deadline: deadline, bounds: boundsWith(deadline)}
+	return &tally{started: started, deadline: deadline, bounds: boundsWith(deadline), failures: make(failures)}
 }
 
 // at returns the step of a moment, which is not before that of an earlier call,
@@ -85,6 +79,7 @@ func (t *tally) at(now time.Time) *step {
 	number := max(t.number, int(now.Sub(t.started)/stepTime))
 	for n := max(t.number+1, number-steps); n <= number; n++ {
 		t.ring[n%len(t.ring)] = step{}
+		t.failures.forget(n % len(t.ring))
 	}
 	t.number = number
 	return &t.ring[number%len(t.ring)]
@@ -104,10 +99,7 @@ func (t *tally) ended(now time.Time, r push.Receipt) {
 		s.times[bound]++
 	case push.Failed:
 		c.Failed = 1
-		t.failure = failure{at: now}
-		if r.Problem != nil {
-			t.failure.code = r.Problem.Code
-		}
+		t.failures.add(t.number%len(t.ring), r)
 	case push.Cancelled:
 		c.Cancelled = 1
 	}

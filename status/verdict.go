@@ -35,11 +35,11 @@ type facts struct {
 	now      time.Time
 	deadline time.Duration // 0: none
 	overview push.Overview
-	last     counts        // of the last 15 minutes
-	ever     bool          // a push has ended since the start
-	failure  failure       // the last one, if last has any
-	rate     float64       // bytes that the store acknowledges in a second
-	quiet    time.Duration // for so long nothing has gone out
+	last     counts         // of the last 15 minutes
+	ever     bool           // a push has ended since the start
+	failures []failureGroup // those of them that failed, the commonest causes first
+	rate     float64        // bytes that the store acknowledges in a second
+	quiet    time.Duration  // for so long nothing has gone out
 }
 
 // finding is one thing that is not well.
@@ -54,7 +54,7 @@ type finding struct {
 // are named. What follows from one that is told is none of its own: pushes that
 // wait for a store that is away have not fallen behind.
 func judge(f facts) verdict {
-	found := f.troubles()
+	found := append(f.troubles(), f.room()...)
 	if !f.explained() {
 		found = append(found, f.delays()...)
 	}
@@ -142,6 +142,21 @@ func (f facts) trouble(t push.Trouble) finding {
 	return finding{attention, sentence(t.Detail) + since + ".", t.Detail, ""}
 }
 
+// room returns what is not well about the room that is left in the queue.
+func (f facts) room() []finding {
+	waiting, limit := f.overview.Queued.Pushes+f.overview.Running.Pushes, f.overview.QueueLimit
+	share := fmt.Sprintf("%d of the %s that may wait (S3DAEMON_QUEUE_LIMIT) do", waiting, some(limit, "push", "pushes"))
+	switch {
+	case limit <= 0 || waiting < limit-limit/5:
+		return nil
+	case waiting < limit:
+		return []finding{{attention, fmt.Sprintf("The queue is almost full: %s.", share), fmt.Sprintf("the queue is almost full, with %d of %d", waiting, limit),
+			"Nothing is lost. When it is full, further pushes are refused (429) until there is room: push less, or see what keeps these from the store."}}
+	}
+	return []finding{{trouble, "The queue is full: " + share + ", and further ones are refused (429).", "the queue is full, and pushes are refused",
+		"What was accepted is not lost. What is refused has to be pushed again later: push less, or see what keeps these from the store."}}
+}
+
 // longQuiet is how long a push under way may have nothing sent before that is
 // trouble. A store may take some seconds to answer.
 const longQuiet = 30 * time.Second
@@ -185,14 +200,27 @@ func (f facts) ends() (found []finding) {
 		if n.Done == 0 && n.Failed >= severalFailed {
 			of, l = fmt.Sprintf("Nothing was delivered in the last 15 minutes: %d pushes failed", n.Failed), trouble
 		}
-		found = append(found, finding{l, fmt.Sprintf("%s, the last one%s with %s.", of, f.moment(" at ", f.failure.at), cmp.Or(string(f.failure.code), "no reason")),
-			some(int(n.Failed), "push failed", "pushes failed"), "Each says why. Mend that, and retry them: they are not tried again by themselves."})
+		why, advice := f.why()
+		found = append(found, finding{l, of + why, some(int(n.Failed), "push failed", "pushes failed"), advice})
 	}
 	if n := f.last; n.Late > 0 {
 		found = append(found, finding{attention, fmt.Sprintf("%d of %s in the last 15 minutes took longer than %s.", n.Late, some(int(n.Done), "push delivered", "pushes delivered"), span(f.deadline)),
 			some(int(n.Late), "push came late", "pushes came late"), "Look at one: its timing says whether it waited for its turn, for the link or for the store."})
 	}
 	return found
+}
+
+// why says why most of the pushes failed, behind how many did, and what to do.
+func (f facts) why() (words, advice string) {
+	if len(f.failures) == 0 {
+		return ".", "Each says why. Mend that, and retry them: they are not tried again by themselves."
+	}
+	most := f.failures[0]
+	words = fmt.Sprintf(" to the bucket %s: %s.", push.Quote(most.Bucket), most.Summary)
+	if most.Pushes == f.last.Failed {
+		return "," + words, most.Advice
+	}
+	return fmt.Sprintf(", %d of them", most.Pushes) + words, "Each says why. Mend that, and retry them: they are not tried again by themselves."
 }
 
 // allIsWell says what a daemon does that is well.

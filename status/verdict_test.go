@@ -31,7 +31,10 @@ func queue(queued int, oldest time.Duration, running int, since time.Duration, r
 func TestJudge(t *testing.T) {
 	const s = time.Second
 	idle, waiting := push.Overview{}, queue(40, 2*s, 5, s, 0)
-	failed := failure{noon.Add(-time.Minute), push.StoreRefused}
+	limited := func(o push.Overview, limit int) push.Overview { o.QueueLimit = limit; return o }
+	refused := func(pushes int64) []failureGroup {
+		return []failureGroup{{Bucket: "raw", Pushes: pushes, Summary: "the store refused", Advice: "Mend it."}}
+	}
 	for name, tc := range map[string]struct {
 		facts
 		level           level
@@ -41,7 +44,6 @@ func TestJudge(t *testing.T) {
 		"idle":                {facts{ever: true}, well, "All is well: nothing waits, and nothing was pushed in the last 15 minutes.", ""},
 		"idle after a push":   {facts{ever: true, last: counts{Done: 1}}, well, "All is well: nothing waits, and the one push of the last 15 minutes was delivered.", ""},
 		"idle after pushes":   {facts{ever: true, last: counts{Done: 100, Cancelled: 1}}, well, "All is well: nothing waits, and all 100 pushes of the last 15 minutes were delivered.", ""},
-		"failed long ago":     {facts{ever: true, failure: failed}, well, "All is well: nothing waits, and nothing was pushed in the last 15 minutes.", ""},
 		"busy":                {facts{overview: queue(0, 0, 1, s, 0)}, well, "All is well: 1 push is under way, and none waits.", ""},
 		"busy, and more":      {facts{overview: waiting}, well, "All is well: 5 pushes are under way, and 40 wait, the oldest for 2 s.", ""},
 		"nothing has begun":   {facts{overview: queue(1, 1200*time.Millisecond, 0, 0, 0)}, well, "All is well: 1 push waits, the oldest for 1.2 s.", ""},
@@ -55,9 +57,14 @@ func TestJudge(t *testing.T) {
 		"nothing goes out":    {facts{overview: queue(3, 2*s, 1, 50*s, 0), quiet: 45 * s}, trouble, "Nothing has gone out for 45 s, and 4 pushes wait, the oldest for 50 s.", "does not answer"},
 		"it is not told":      {facts{overview: push.Overview{Running: push.Line{Pushes: 1, Oldest: 50 * s}}, quiet: 45 * s}, attention, "A push that is under way will be late: it was accepted 50 s ago, where 7 s are wanted; 0 B/s go out.", "large"},
 		"late ones":           {facts{last: counts{Done: 100, Late: 3}}, attention, "3 of 100 pushes delivered in the last 15 minutes took longer than 7 s.", "timing"},
-		"failures":            {facts{last: counts{Done: 100, Failed: 2}, failure: failed}, attention, "2 pushes of the last 15 minutes failed, the last one at 12:07:10 UTC with store_refused.", "retry them"},
-		"one failure":         {facts{last: counts{Failed: 1}, failure: failed}, attention, "1 push of the last 15 minutes failed, the last one at 12:07:10 UTC with store_refused.", "retry them"},
-		"nothing else":        {facts{last: counts{Failed: 3}, failure: failed}, trouble, "Nothing was delivered in the last 15 minutes: 3 pushes failed, the last one at 12:07:10 UTC with store_refused.", "retry them"},
+		"failures":            {facts{last: counts{Done: 100, Failed: 2}, failures: refused(2)}, attention, `2 pushes of the last 15 minutes failed, to the bucket "raw": the store refused.`, "Mend it."},
+		"several failures":    {facts{last: counts{Done: 100, Failed: 3}, failures: refused(2)}, attention, `3 pushes of the last 15 minutes failed, 2 of them to the bucket "raw": the store refused.`, "retry them"},
+		"one failure":         {facts{last: counts{Failed: 1}, failures: refused(1)}, attention, `1 push of the last 15 minutes failed, to the bucket "raw": the store refused.`, "Mend it."},
+		"nothing else":        {facts{last: counts{Failed: 3}, failures: refused(3)}, trouble, `Nothing was delivered in the last 15 minutes: 3 pushes failed, to the bucket "raw": the store refused.`, "Mend it."},
+		"room":                {facts{overview: limited(queue(70, s, 9, s, 0), 100)}, well, "All is well: 9 pushes are under way, and 70 wait, the oldest for 1 s.", ""},
+		"little room":         {facts{overview: limited(queue(70, s, 10, s, 0), 100)}, attention, "The queue is almost full: 80 of the 100 pushes that may wait (S3DAEMON_QUEUE_LIMIT) do.", "refused (429)"},
+		"no room":             {facts{overview: limited(queue(90, s, 10, s, 0), 100)}, trouble, "The queue is full: 100 of the 100 pushes that may wait (S3DAEMON_QUEUE_LIMIT) do, and further ones are refused (429).", "pushed again later"},
+		"no room, and why":    {facts{overview: limited(with(queue(90, time.Minute, 10, s, 0), push.TroubleStore), 100)}, trouble, "The store cannot be reached since 12:03:10 UTC (5 min): 100 pushes wait and are sent once it answers. Besides: the queue is full, and pushes are refused.", "Nothing is lost"},
 		"another attempt":     {facts{overview: queue(1, time.Hour, 0, 0, 1)}, attention, "1 push has failed an attempt and waits for the next.", "by themselves"},
 		"other attempts":      {facts{overview: queue(9, 9*s, 0, 0, 9), quiet: time.Hour}, attention, "9 pushes have failed an attempt and wait for the next.", "by themselves"},
 		"store away":          {facts{overview: with(queue(40, time.Minute, 5, time.Minute, 5), push.TroubleStore), quiet: time.Minute}, trouble, "The store cannot be reached since 12:03:10 UTC (5 min): 45 pushes wait and are sent once it answers.", "See whether https://s3.example.org answers from this host."},
@@ -70,7 +77,7 @@ func TestJudge(t *testing.T) {
 		"journal moved aside": {facts{overview: with(idle, push.TroubleJournalMovedAway)}, attention, "The journal could not be read when the daemon was started: pushes that it had are not known.", "Push again"},
 		"stopping":            {facts{overview: with(waiting, push.TroubleShuttingDown)}, attention, "The daemon is stopping: 5 pushes are under way, and 40 wait.", "when the daemon is started again"},
 		"what is not known":   {facts{overview: with(idle, "quantum")}, attention, "Something is quantum since 12:03:10 UTC (5 min).", ""},
-		"several":             {facts{overview: with(waiting, push.TroubleJournalMovedAway, push.TroubleStore), last: counts{Done: 9, Failed: 2, Late: 3}, failure: failed}, trouble, "The store cannot be reached since 12:03:10 UTC (5 min): 45 pushes wait and are sent once it answers. Besides: a journal was moved aside; 2 pushes failed; 3 pushes came late.", "Nothing is lost"},
+		"several":             {facts{overview: with(waiting, push.TroubleJournalMovedAway, push.TroubleStore), last: counts{Done: 9, Failed: 2, Late: 3}, failures: refused(2)}, trouble, "The store cannot be reached since 12:03:10 UTC (5 min): 45 pushes wait and are sent once it answers. Besides: a journal was moved aside; 2 pushes failed; 3 pushes came late.", "Nothing is lost"},
 		"several troubles":    {facts{overview: with(waiting, push.TroubleJournal, push.TroubleStore, push.TroubleBucket, push.TroubleBucket)}, trouble, "The journal cannot be written since 12:03:10 UTC (5 min): pushes are refused until it can. Besides: the store cannot be reached; 2 buckets fail.", "disk"},
 		"stopping, and worse": {facts{overview: with(waiting, push.TroubleShuttingDown, push.TroubleStore)}, trouble, "The daemon is stopping: 5 pushes are under way, and 40 wait. Besides: the store cannot be reached.", "started again"},
 		"behind, and retries": {facts{overview: queue(40, 12*s, 0, 0, 2)}, attention, "The daemon falls behind: 38 pushes wait, the oldest for 12 s, where 7 s are wanted; 0 B/s go out. Besides: 2 pushes wait for another attempt.", "in turn"},

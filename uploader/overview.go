@@ -16,7 +16,7 @@ func (u *Uploader) Overview() push.Overview {
 	n := u.depths()
 	open, totals := u.wire.Look()
 	o := push.Overview{
-		Store: u.name, Queued: n.queued, Running: n.running, Retrying: n.retrying,
+		Store: u.name, Queued: n.queued, Running: n.running, QueueLimit: u.queueLimit, Retrying: n.retrying,
 		Slots: u.limit, SlotsInUse: u.slots.inUse(), AckedBytes: totals.AckedBytes, Troubles: u.troubles(),
 	}
 	for _, c := range open {

@@ -43,7 +43,7 @@ func TestOverview(t *testing.T) {
 			t.Errorf("%+v, want %d, the oldest %v old", l.line, l.pushes, least)
 		}
 	}
-	if o.Store != r.store.URL || o.Slots != 4 || o.SlotsInUse != 4 || o.Retrying != 0 || len(o.Troubles) != 0 {
+	if o.Store != r.store.URL || o.Slots != 4 || o.SlotsInUse != 4 || o.QueueLimit != 1000 || o.Retrying != 0 || len(o.Troubles) != 0 {
 		t.Errorf("the overview is %+v", o)
 	}
 	busy := 0
