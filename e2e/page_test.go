@@ -78,6 +78,7 @@ func TestPageFailureAndRetry(t *testing.T) {
 	b := openPage(t, d, "")
 	b.wait("the reason in the row", "row('lost.fits').includes('Failed') && row('lost.fits').includes('NoSuchBucket') && row('lost.fits').includes('store_refused')")
 	b.wait("the verdict", "text('#level') === 'ATTENTION' && text('#summary').includes('failed') && text('#advice').includes('etry')")
+	b.wait("the reason at the top, too", "text('#failures').includes('1 push to made-later') && text('#failures').includes('lost.fits') && text('#failures').includes('NoSuchBucket')")
 	b.wait("the figures", "text('#failed') === '1' && document.querySelector('#failedLink').checkVisibility()")
 	b.shot("failure")
 	b.phone()
@@ -196,7 +197,7 @@ func TestPageFilters(t *testing.T) {
 	b.shot("none")
 	b.expect(failedRequest)
 	b.open("/#/?state=nonsense")
-	b.wait("a wrong filter to be told", "text('#listWrong').includes('state')")
+	b.wait("a wrong filter to be told", "text('#listWrong').includes('is none')")
 
 	// Held, nothing moves; then all is there.
 	b.open("/#/?label=night")

@@ -175,6 +175,7 @@ function route() {
   redraw(drawHistory);
   if (moved && (wasOne || list.filter.cursor || list.filter.state)) {
     $('listTitle').focus();
+    $('listTitle').scrollIntoView();
   }
 }
 

@@ -66,8 +66,9 @@ func read(name string) string {
 }
 
 // unseen is what stands in the files for those who read them, and a browser passes
-// over: how far lines are indented, comments that have lines of their own, empty lines.
-var unseen = regexp.MustCompile(`\n(?:[ ]+|//.*\n|/\*.*\*/\n|<!--.*-->\n|\n)+`)
+// over: how far lines are indented, empty lines, comments that have lines of their own
+// or stand behind one, for which no string may have two slashes between spaces.
+var unseen = regexp.MustCompile(`(?: // [^\n]*)?\n(?:[ ]+|//.*\n|/\*.*\*/\n|<!--.*-->\n|\n)*`)
 
 // Handler returns what answers with the page. The headers that protect it from
 // others are its own (Content-Security-Policy) and those that every answer of
