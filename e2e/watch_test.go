@@ -267,6 +267,10 @@ func TestWatchADrain(t *testing.T) {
 		return e.name == "status" && e.data.Level == "attention" && strings.HasPrefix(e.data.Summary, "The daemon is stopping: 1 push is under way")
 	})
 	p.release()
+	s.until("its end to be told", func(e event) bool {
+		r, found := e.push(id)
+		return found && r.State == "done"
+	})
 	bye, _ := s.until("goodbye", func(e event) bool { return e.name == "bye" })
 	if bye.text != "{}" || s.next().name != "" {
 		t.Errorf("%q, and more", bye.text)

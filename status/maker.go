@@ -42,6 +42,14 @@ func (m *maker) sample(now time.Time) {
 	m.samples[rateSamples-1] = sample{now, m.now.AckedBytes, done}
 }
 
+// look looks at the source, and makes a frame of that where somebody watches.
+func (m *maker) look() {
+	m.sample(time.Now())
+	if m.board.watched() {
+		m.board.show(m.frame(time.Now()))
+	}
+}
+
 // rates returns bytes and pushes a second, over the last 5 seconds.
 func (m *maker) rates() (bytes, pushes float64) {
 	newest := m.samples[rateSamples-1]
@@ -98,7 +106,7 @@ func (m *maker) changed() *pushesEvent {
 			changed[i] = show(changed[i])
 		}
 	}
-	return &pushesEvent{changed, left}
+	return &pushesEvent{append([]push.Receipt{}, changed...), left} // a list, also where it is empty
 }
 
 // history returns the last 15 minutes.

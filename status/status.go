@@ -74,8 +74,8 @@ func (b *Board) Ended(r push.Receipt) {
 	b.tally.ended(time.Now(), r)
 }
 
-// Run looks at the source until the context ends, and then tells all who watch
-// that this was all. It is called once.
+// Run looks at the source until the context ends, and then tells all who watch how
+// it stands by then, and that this was all. It is called once.
 func (b *Board) Run(ctx context.Context, source Source) {
 	defer close(b.over)
 	m := &maker{board: b, source: source}
@@ -85,12 +85,10 @@ func (b *Board) Run(ctx context.Context, source Source) {
 	for {
 		select {
 		case <-ctx.Done():
+			m.look() // or what has ended since the last time would never be told of
 			return
 		case <-ticks.C:
-			m.sample(time.Now())
-			if b.watched() {
-				b.show(m.frame(time.Now()))
-			}
+			m.look()
 		case <-b.wanted:
 			if !b.fresh() { // as it may be by now
 				b.show(m.frame(time.Now()))
@@ -107,23 +105,22 @@ func (b *Board) Watch(ctx context.Context, emit func(text []byte) error) error {
 	w := b.join()
 	defer b.leave(w)
 	var last *frame
-	for {
+	for over := false; !over; {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-b.over:
-			return emit(bye)
 		case <-w.wake:
+		case <-b.over:
+			over = true
 		}
-		f := b.latest()
-		if f == last {
-			continue
+		if f := b.latest(); f != nil && f != last {
+			if err := emit(f.after(last)); err != nil {
+				return err
+			}
+			last = f
 		}
-		if err := emit(f.after(last)); err != nil {
-			return err
-		}
-		last = f
 	}
+	return emit(bye)
 }
 
 // join adds a watcher, who hears of the newest frame, or of one that is made for

@@ -19,6 +19,7 @@ type source struct {
 	mu       sync.Mutex
 	overview push.Overview
 	changed  []push.Receipt // since the last time
+	left     int
 	count    uint64
 	looks    int
 	asked    []uint64 // of Changes
@@ -35,10 +36,10 @@ func (s *source) Changes(after uint64) ([]push.Receipt, uint64, int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.asked = append(s.asked, after)
-	changed := s.changed
-	s.changed = nil
+	changed, left := s.changed, s.left
+	s.changed, s.left = nil, 0
 	s.count += uint64(len(changed))
-	return changed, s.count, 0
+	return changed, s.count, left
 }
 
 func (s *source) set(change func(*source)) {
@@ -396,16 +397,16 @@ func TestSlowWatcher(t *testing.T) {
 	})
 }
 
-// TestOver: when the daemon ends all are told, also who comes then; and one who
-// cannot be told is no longer there.
+// TestOver: when the daemon ends all are told what has happened until then, and that
+// this was all, also who comes then; and one who cannot be told is no longer there.
 func TestOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := New(Config{})
+		b, src := New(Config{}), &source{}
 		early := listen(t.Context(), b, &ear{})
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan struct{})
 		go func() {
-			b.Run(ctx, &source{})
+			b.Run(ctx, src)
 			close(ended)
 		}()
 		synctest.Wait()
@@ -416,19 +417,112 @@ func TestOver(t *testing.T) {
 		if text, _ := early.take(); names(t, text) != "retry, 1 status, history" {
 			t.Errorf("who came before the start: %s", names(t, text))
 		}
+		src.set(func(s *source) { s.changed = []push.Receipt{{ID: "last", State: push.Done}} }) // less than a second before the end
 		stop()
 		<-ended
 		late := listen(t.Context(), b, &ear{})
-		for _, e := range []*ear{early, late} {
+		for e, want := range map[*ear]string{early: "2 status, 2 pushes, bye", late: "retry, 2 status, history, bye"} {
 			if err := <-e.done; err != nil {
 				t.Error(err)
 			}
-			if text, _ := e.take(); !strings.HasSuffix(names(t, text), "bye") || dataOf(t, text, "bye") == nil {
-				t.Errorf("%q", text)
+			if text, _ := e.take(); names(t, text) != want || len(dataOf(t, text, "bye")) != 0 {
+				t.Errorf("%q, want %s", text, want)
 			}
 		}
 		if b.watched() {
 			t.Error("somebody is left")
+		}
+	})
+}
+
+// TestFirstFrame: who comes before a second is over is told of the source as it is, and
+// nothing more is made for who asked while that was.
+func TestFirstFrame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{overview: push.Overview{Store: "http://s3.example"}}
+		b := running(t, Config{}, s)
+		e := listen(t.Context(), b, &ear{})
+		b.wanted <- struct{}{}
+		synctest.Wait()
+		text, _ := e.take()
+		if got := names(t, text); got != "retry, 1 status, history" || !strings.Contains(text, `"url":"http://s3.example"`) || !strings.Contains(text, "nothing has been pushed since it was started") {
+			t.Errorf("%s", text)
+		}
+	})
+}
+
+// TestLeftOut: that there was more is told, also where that is all.
+func TestLeftOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{}
+		e := listen(t.Context(), running(t, Config{}, s), &ear{})
+		s.set(func(s *source) { s.left = 7 })
+		second()
+		text, _ := e.take()
+		if got := dataOf(t, text, "pushes"); got["left_out"] != 7.0 || fmt.Sprint(got["pushes"]) != "[]" {
+			t.Errorf("%v", got)
+		}
+	})
+}
+
+// TestStaleFrame: one that is a second old is not for who comes then.
+func TestStaleFrame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := running(t, Config{}, &source{})
+		ctx, stop := context.WithCancel(t.Context())
+		first := listen(ctx, b, &ear{})
+		stop()
+		<-first.done
+		time.Sleep(1500 * time.Millisecond)
+		text, _ := listen(t.Context(), b, &ear{}).take()
+		if got := names(t, text); got != "retry, 2 status, history" {
+			t.Errorf("%s", got)
+		}
+	})
+}
+
+// TestThroughput is right from the start, whatever was acknowledged before, and where a
+// connection's count is lost.
+func TestThroughput(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{overview: push.Overview{AckedBytes: 1e9}}
+		b := running(t, Config{}, s)
+		e := listen(t.Context(), b, &ear{})
+		want := func(bytes float64) {
+			t.Helper()
+			second()
+			text, _ := e.take()
+			if got := dataOf(t, text, "status")["throughput"].(map[string]any)["bytes_per_second"]; got != bytes {
+				t.Errorf("%v bytes a second, want %v", got, bytes)
+			}
+		}
+		want(0)
+		s.set(func(s *source) { s.overview.AckedBytes += 1000 })
+		want(500) // of two seconds
+		s.set(func(s *source) { s.overview.AckedBytes -= 9000 })
+		want(0)
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		text, _ := e.take()
+		if bytes := dataOf(t, text, "history")["bytes_per_second"].([]any); bytes[steps-1] != 200.0 { // 1000 in its 5 seconds
+			t.Errorf("the history ends with %v", bytes[steps-2:])
+		}
+	})
+}
+
+// TestQuietPool: questions that keep many connections open are no pushes that move.
+func TestQuietPool(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{overview: push.Overview{AckedBytes: 1, Connections: make([]push.Connection, 9), Running: push.Line{Pushes: 1, Oldest: time.Hour}}}
+		b := running(t, Config{}, s)
+		e := listen(t.Context(), b, &ear{})
+		for range 40 {
+			s.set(func(s *source) { s.overview.AckedBytes += 200 })
+			second()
+		}
+		text, _ := e.take()
+		if got := dataOf(t, text, "status")["summary"].(string); !strings.HasPrefix(got, "Nothing has gone out for 40 s") {
+			t.Errorf("%s", got)
 		}
 	})
 }
