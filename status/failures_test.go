@@ -68,6 +68,19 @@ func TestFailures(t *testing.T) {
 	}
 }
 
+// TestLastingCause: what fails all the time counts for 15 minutes, however long that goes on.
+func TestLastingCause(t *testing.T) {
+	tally := newTally(noon, 0)
+	for n := range 4 * steps {
+		now := noon.Add(time.Duration(n) * stepTime)
+		tally.ended(now, failedTo("raw", push.StoreRefused, now))
+		last, _ := tally.last(now)
+		if groups := tally.failures.told(); len(groups) != 1 || groups[0].Pushes != last.Failed || leftOut(last.Failed, groups) != 0 {
+			t.Fatalf("after %d steps: %s, of %d", n, outline(groups), last.Failed)
+		}
+	}
+}
+
 // TestManyCauses: whatever fails, little is kept, and what fails most is told.
 func TestManyCauses(t *testing.T) {
 	tally := newTally(noon, 0)

@@ -304,6 +304,12 @@ func TestHistory(t *testing.T) {
 		if len(bytes) != steps || len(ok) != steps || len(failed) != steps || bytes[steps-1] != 1000.0 || ok[steps-1] != 0.2 || failed[steps-1] != 0.2 || bytes[steps-2] != 0.0 {
 			t.Errorf("%v", h)
 		}
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		text, _ = e.take()
+		if later := dataOf(t, text, "history"); later["until"] == h["until"] || later["bytes_per_second"].([]any)[steps-2] != 1000.0 {
+			t.Errorf("five seconds later: %v", later)
+		}
 		if h["step_seconds"] != 5.0 || h["until"] != begun.Add(5*time.Second).Format(time.RFC3339Nano) {
 			t.Errorf("until %v, in steps of %v", h["until"], h["step_seconds"])
 		}
@@ -439,13 +445,13 @@ func TestOver(t *testing.T) {
 // nothing more is made for who asked while that was.
 func TestFirstFrame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &source{overview: push.Overview{Store: "http://s3.example"}}
+		s := &source{overview: push.Overview{Store: "http://s3.example/?a&b"}}
 		b := running(t, Config{}, s)
 		e := listen(t.Context(), b, &ear{})
 		b.wanted <- struct{}{}
 		synctest.Wait()
 		text, _ := e.take()
-		if got := names(t, text); got != "retry, 1 status, history" || !strings.Contains(text, `"url":"http://s3.example"`) || !strings.Contains(text, "nothing has been pushed since it was started") {
+		if got := names(t, text); got != "retry, 1 status, history" || !strings.Contains(text, `"url":"http://s3.example/?a&b"`) || !strings.Contains(text, "nothing has been pushed since it was started") {
 			t.Errorf("%s", text)
 		}
 	})

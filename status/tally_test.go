@@ -74,6 +74,25 @@ func TestTally(t *testing.T) {
 	if last, _ := tally.last(at(1e6)); last.Done != 2 {
 		t.Errorf("by a clock that went back: %+v", last)
 	}
+	if last, _ := tally.last(at(1e6 + 20)); last.Done != 2 {
+		t.Errorf("once it goes on: %+v", last)
+	}
+}
+
+// TestLongIdle: of a ring that was full nothing is left, however much later.
+func TestLongIdle(t *testing.T) {
+	for _, idle := range []int{steps, steps + 1, steps + 2, 10*steps + 7} {
+		tally := newTally(noon, 0)
+		now := noon
+		for range 2 * steps {
+			tally.ended(now, done(1, 1))
+			now = now.Add(stepTime)
+		}
+		now = now.Add(time.Duration(idle) * stepTime)
+		if last, _ := tally.last(now); last != (counts{}) {
+			t.Errorf("after %d steps: %+v", idle, last)
+		}
+	}
 }
 
 func TestNoDeadline(t *testing.T) {
