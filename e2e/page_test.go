@@ -78,7 +78,7 @@ func TestPageFailureAndRetry(t *testing.T) {
 	b := openPage(t, d, "")
 	b.wait("the reason in the row", "row('lost.fits').includes('Failed') && row('lost.fits').includes('NoSuchBucket') && row('lost.fits').includes('store_refused')")
 	b.wait("the verdict", "text('#level') === 'ATTENTION' && text('#summary').includes('failed') && text('#advice').includes('etry')")
-	b.wait("the reason at the top, too", "text('#failures').includes('1 push to made-later') && text('#failures').includes('lost.fits') && text('#failures').includes('NoSuchBucket')")
+	b.wait("the reason at the top, too", "text('#failures').includes('1 × the store refused') && text('#failures').includes('lost.fits') && text('#failures').includes('NoSuchBucket')")
 	b.wait("the figures", "text('#failed') === '1' && document.querySelector('#failedLink').checkVisibility()")
 	b.shot("failure")
 	b.phone()
@@ -514,7 +514,7 @@ func TestPageOpenForLong(t *testing.T) {
 	status := `{"at":%q,"version":"1","started_at":%[1]q,"level":"well","summary":"All is well: frame %d.","advice":"","deadline_seconds":7,` +
 		`"store":{"url":"http://127.0.0.1","reachable":true},"throughput":{"bytes_per_second":1e8,"pushes_per_second":1000},` +
 		`"queue":{"queued":{"pushes":3,"oldest_seconds":1},"running":{"pushes":2,"oldest_seconds":1},"retrying":0},` +
-		`"last_15_minutes":{"done":%[2]d,"failed":1,"cancelled":0,"late":2,"bytes":5},"since_start":{"done":9,"failed":1,"cancelled":0,"late":2,"bytes":5},` +
+		`"last_15_minutes":{"done":%[2]d,"failed":1,"cancelled":0,"late":2,"bytes":5},"since_start":{"done":9,"failed":1,"cancelled":0,"late":2,"bytes":5},"failures":[],"failures_left_out":0,` +
 		`"times":{"bounds_seconds":[1,7],"pushes":[%[2]d,3,2]},"pool":{"slots":25,"slots_in_use":3,"connections":[` +
 		`{"number":0,"address":"127.0.0.1:1","state":"busy","age_seconds":%[2]d,"requests":%[2]d,"rtt_seconds":0.1,"rate_bytes_per_second":1e6,"first_round_trip_bytes":1e4,"warm":true}]},"troubles":[]}`
 	receipt := `{"id":"01a2099f-a374-7d75-988c-%012d","state":"done","file":"/data/%[1]d.fits","destination":"s3://raw/%[1]d.fits","bucket":"raw","key":"%[1]d.fits",` +

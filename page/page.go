@@ -3,13 +3,14 @@
 // the daemon for, as any program can: GET /events for what changes, GET /pushes for
 // the list.
 //
-//	page.html  the document; it opens as it is too, beside the others, for those who work on it
-//	page.css   its looks, light and dark
-//	words.js   numbers, times and names in words
-//	draw.js    the drawings, from numbers to SVG
-//	page.js    the stream of events, the verdict and the figures
-//	list.js    the list of pushes, and the question before one is changed
-//	one.js     the page of one push, the fragment of the address, the token
+//	page.html    the document; it opens as it is too, beside the others, for those who work on it
+//	page.css     its looks, light and dark
+//	words.js     numbers, times and names in words
+//	draw.js      the drawings, from numbers to SVG
+//	page.js      the stream of events, the verdict and the figures
+//	list.js      the list of pushes, and the question before one is changed
+//	failures.js  what failed lately and why
+//	one.js       the page of one push, the fragment of the address, the token
 //
 // The scripts are plain ones that share one scope, in this order. No text from the
 // daemon becomes HTML, and the document's policy would have a browser refuse it.
@@ -25,7 +26,7 @@ import (
 	"strings"
 )
 
-//go:embed page.html page.css words.js draw.js page.js list.js one.js
+//go:embed page.html page.css words.js draw.js page.js list.js failures.js one.js
 var files embed.FS
 
 // document is the page, and policy the Content-Security-Policy that it is served with.

@@ -282,22 +282,11 @@ function drawStatus() {
   show($('failedLink'), of.failed > 0);
   say($('since'), `Since the start: ${count(start.done)} done (${bytes(start.bytes)}), ${count(start.late)} of them late, ` +
     `${count(start.failed)} failed, ${count(start.cancelled)} cancelled.`);
+  drawFailures(s);
   drawHistogram();
   drawPool();
-  drawFailures();
   list.tick();
   one.tick();
-}
-
-// drawFailures shows why pushes failed lately, each cause once, with what to do: who
-// looks in haste is not to look for it in the list.
-function drawFailures() {
-  const causes = known.status.failures ?? [];
-  show($('failures'), causes.length > 0);
-  if (!changed($('failuresList'), causes)) return;
-  $('failuresList').replaceChildren(...causes.map(({pushes, bucket, summary, advice, newest}) => element('li', {},
-    element('b', {class: 'wrong'}, plural(pushes, 'push', 'pushes') + ' to ', named(bucket), ': ' + plain(summary) + '. '), capital(plain(advice)),
-    element('div', {class: 'clip faint'}, 'The last: ', element('a', {class: 'file', href: '#/pushes/' + newest.id}, named(base(newest.file))), ', ' + plain(newest.detail)))));
 }
 
 function drawHistory() {
