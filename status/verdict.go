@@ -201,7 +201,7 @@ func (f facts) ends() (found []finding) {
 			of, l = fmt.Sprintf("Nothing was delivered in the last 15 minutes: %d pushes failed", n.Failed), trouble
 		}
 		why, advice := f.why()
-		found = append(found, finding{l, of + why, some(int(n.Failed), "push failed", "pushes failed"), advice})
+		found = append(found, finding{l, of + why + ".", some(int(n.Failed), "push failed", "pushes failed") + why, advice})
 	}
 	if n := f.last; n.Late > 0 {
 		found = append(found, finding{attention, fmt.Sprintf("%d of %s in the last 15 minutes took longer than %s.", n.Late, some(int(n.Done), "push delivered", "pushes delivered"), span(f.deadline)),
@@ -213,10 +213,10 @@ func (f facts) ends() (found []finding) {
 // why says why most of the pushes failed, behind how many did, and what to do.
 func (f facts) why() (words, advice string) {
 	if len(f.failures) == 0 {
-		return ".", "Each says why. Mend that, and retry them: they are not tried again by themselves."
+		return "", "Each says why. Mend that, and retry them: they are not tried again by themselves."
 	}
 	most := f.failures[0]
-	words = fmt.Sprintf(" to the bucket %s: %s.", push.Quote(most.Bucket), most.Summary)
+	words = fmt.Sprintf(" to the bucket %s: %s", push.Quote(most.Bucket), most.Summary)
 	if most.Pushes == f.last.Failed {
 		return "," + words, most.Advice
 	}
