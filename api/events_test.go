@@ -17,11 +17,13 @@ import (
 type fakeEvents struct {
 	goOn     bool // until nobody listens
 	watchers atomic.Int64
+	ever     atomic.Int64
 }
 
 const oneEvent = "id: 1\nevent: status\ndata: {}\n\n"
 
 func (f *fakeEvents) Watch(ctx context.Context, emit func([]byte) error) error {
+	f.ever.Add(1)
 	f.watchers.Add(1)
 	defer f.watchers.Add(-1)
 	err := emit([]byte(oneEvent))
@@ -55,6 +57,9 @@ func TestHeadOfEvents(t *testing.T) {
 	resp, body := r.do(t, "HEAD", "/events", "", "")
 	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "text/event-stream" || body != "" {
 		t.Errorf("%s, %v", resp.Status, resp.Header)
+	}
+	if n := r.events.ever.Load(); n != 0 {
+		t.Errorf("%d watched", n)
 	}
 }
 

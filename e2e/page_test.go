@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -350,6 +352,65 @@ func TestPageReconnects(t *testing.T) {
 		t.Errorf("it ended with %d", code)
 	}
 	b.wait("that it is gone", "text('#level') === 'NO CONNECTION'")
+}
+
+// Where answers take long, what has been asked for is waited for, however often there is
+// a reason to ask anew; and a question that was left does not change the one after it.
+func TestPageSlowAnswers(t *testing.T) {
+	d := startDaemon(t)
+	bucket, file := newBucket(t), makeFile(t, "file", 1000)
+	d.push(t, file, "s3://"+bucket+"/there").done(t)
+	d.push(t, file, "s3://no-such-bucket/first").refused(t, http.StatusBadGateway, "store_refused")
+	d.push(t, file, "s3://no-such-bucket/second").refused(t, http.StatusBadGateway, "store_refused")
+	to, err := url.Parse(d.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lists, retries := make(chan chan struct{}, 100), make(chan chan struct{}, 100) // requests, each until its channel is closed
+	through := httputil.NewSingleHostReverseProxy(to)
+	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		gate := make(chan struct{})
+		switch {
+		case r.URL.Path == "/pushes":
+			lists <- gate
+		case strings.HasSuffix(r.URL.Path, "/retry"):
+			retries <- gate
+		default:
+			close(gate)
+		}
+		select {
+		case <-gate:
+		case <-r.Context().Done():
+			return
+		}
+		through.ServeHTTP(w, r)
+	}))
+	t.Cleanup(slow.Close)
+	b := openTab(t, slow.URL, "/")
+	var asked []chan struct{}
+	for range 2 { // at once, and when the stream has begun
+		asked = append(asked, <-lists)
+	}
+	eval[chromedp.Void](b, "const real = setTimeout; window.setTimeout = (f, ms) => real(f, ms <= 3000 ? 0 : ms); reload(); reload(); new Promise((over) => real(over, 200))")
+	close(asked[0])
+	close(asked[1])
+	b.wait("the list", "row('/there').includes('Done')")
+	close(<-lists) // for there was a reason
+
+	b.expect(failedRequest)
+	b.clickIn("/first")
+	b.click("#yes")
+	gate := <-retries
+	b.click("#no")
+	b.clickIn("/second")
+	close(gate)
+	b.wait("the first answer", "document.querySelector('#spoken').textContent.startsWith('file: ')")
+	if words := b.text("#yes"); words != "Retry it" {
+		t.Errorf("the second question has %q", words)
+	}
+	b.click("#yes")
+	close(<-retries)
+	b.wait("the second answer", "!document.querySelector('#confirm').open || text('#confirmWrong')")
 }
 
 // Names are shown, and never run: neither as HTML, nor so that they look like others.

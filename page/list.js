@@ -114,6 +114,9 @@ class Progress {
   }
 }
 
+// given is what of a filter is there.
+const given = (filter) => Object.entries(filter).filter(([, value]) => value);
+
 const list = {
   filter: {state: '', label: '', text: '', cursor: ''},
   pushes: [], // that are shown, newest first
@@ -138,13 +141,13 @@ const list = {
 
   // hash is the address of the list with a filter.
   hash(filter) {
-    const query = new URLSearchParams(Object.entries(filter).filter(([, value]) => value));
+    const query = new URLSearchParams(given(filter));
     return '#/' + (query.size ? '?' + query : '');
   },
 
   async load() {
     const load = ++this.loads, meanwhile = this.meanwhile = [];
-    const query = new URLSearchParams({limit: pageSize, ...Object.fromEntries(Object.entries(this.filter).filter(([, value]) => value))});
+    const query = new URLSearchParams([['limit', pageSize], ...given(this.filter)]);
     let page;
     try {
       page = await (await ask('GET', 'pushes?' + query)).json();
@@ -296,10 +299,12 @@ const actionOf = (push) => ended(push) ? (push.state === 'done' ? '' : 'Retry') 
 
 const question = {
   push: undefined,
+  asked: undefined, // the push that the daemon has been asked to change, until it answers
 
   open(push) {
     const retry = actionOf(push) === 'Retry';
     this.push = push;
+    this.asked = undefined;
     say($('confirmTitle'), retry ? 'Retry this push?' : 'Cancel this push?');
     $('confirmFile').replaceChildren(named(push.file, 'file'));
     $('confirmObject').replaceChildren(named(push.destination, 'file'));
@@ -315,8 +320,8 @@ const question = {
 
   async act() {
     const push = this.push, action = actionOf(push);
-    if (this.busy) return;
-    this.busy = true;
+    if (this.asked === push) return;
+    this.asked = push;
     say($('confirmWrong'), '');
     say($('yes'), 'Asking the daemon');
     let words;
@@ -325,6 +330,7 @@ const question = {
       const receipt = await (await (action === 'Retry' ? ask('POST', path + '/retry') : ask('DELETE', path))).json();
       list.took(receipt);
       if (one.id === push.id) one.load();
+      else reload(); // what the stream has told of it meanwhile may be newer
       words = plain(base(push.file)) + ': ' + (states[receipt.state] ?? receipt.state) + '.';
       if (action === 'Cancel' && !ended(receipt)) words += ' The store is still to be asked what it has.';
       if (this.push === push) $('confirm').close();
@@ -335,8 +341,10 @@ const question = {
         words = '';
       }
     }
-    this.busy = false;
-    say($('yes'), action + ' it');
+    if (this.push === push) { // else the question is another by now
+      this.asked = undefined;
+      say($('yes'), action + ' it');
+    }
     if (words) speak(words);
   },
 };

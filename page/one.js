@@ -12,6 +12,7 @@ const one = {
   id: '', // of the push that is shown; empty while the list is
   push: undefined, // with its failed attempts, once it is known
   loads: 0,
+  heard: undefined, // what the stream has said of it since the answer to the last load was asked for
 
   look(id) {
     this.id = id;
@@ -25,10 +26,12 @@ const one = {
 
   async load() {
     const load = ++this.loads, id = this.id;
+    this.heard = undefined;
     try {
       const push = await (await ask('GET', 'pushes/' + encodeURIComponent(id))).json();
       if (load !== this.loads || id !== this.id) return;
       this.push = push;
+      if ((this.heard ?? push).state !== push.state) reload(); // one of the two is old
       say($('oneWrong'), '');
       redraw(drawOne);
     } catch (error) {
@@ -39,6 +42,7 @@ const one = {
   // took takes what the stream says of it. That has no attempts: where there may be
   // more of them, it is asked for.
   took(push) {
+    this.heard = push;
     if (!this.push) return;
     const before = this.push;
     this.push = {...push, failed_attempts: before.failed_attempts};
@@ -156,6 +160,7 @@ $('copy').addEventListener('click', async () => {
 // ---- Which page is shown stands in the fragment of the address: #/?FILTER or #/pushes/ID.
 
 function route() {
+  clearTimeout(typing); // what was typed a moment ago would lead back to the list
   if (location.hash && !location.hash.startsWith('#/')) return; // another part of this document
   const id = /^#\/pushes\/([\w-]+)$/.exec(location.hash)?.[1] ?? '';
   const wasOne = one.id !== '';

@@ -41,8 +41,8 @@ try {
 // ask asks the daemon and returns its answer, or throws a Refusal or, where there is no
 // answer, an Error. Paths are relative, for the daemon may stand below another path. The
 // mode stays that of fetch: in others a browser hides the origin, by which the daemon
-// knows its own page.
-async function ask(method, path, signal) {
+// knows its own page. An answer that does not come for half a minute is none.
+async function ask(method, path, signal = AbortSignal.timeout(30000)) {
   const headers = token ? {Authorization: 'Bearer ' + token} : {};
   let answer;
   try {
@@ -156,16 +156,20 @@ function takePushes({pushes, left_out: leftOut}) {
   if (leftOut > 0) reload();
 }
 
-// reload asks for what is shown anew, soon, but not often.
-let reloading = 0, reloaded = 0;
-function reload() {
+// reload asks for what is shown anew, soon, but not often; and not before there is an
+// answer, or where that takes long none would ever be used.
+let reloading, stale, reloaded = 0;
+async function reload() {
+  stale = true;
   if (reloading) return;
-  reloading = setTimeout(() => {
-    reloading = 0;
+  reloading = true;
+  while (stale) {
+    await new Promise((resolve) => setTimeout(resolve, reloaded + 3000 - Date.now()));
+    stale = false;
+    await (one.id ? one.load() : list.load());
     reloaded = Date.now();
-    if (one.id) one.load();
-    else list.load();
-  }, Math.max(0, reloaded + 3000 - Date.now()));
+  }
+  reloading = false;
 }
 
 // ---- Drawing. What was asked for is drawn once before the next picture, and not at

@@ -23,8 +23,8 @@ func TestDocument(t *testing.T) {
 	if got := w.Header().Get("Content-Type"); w.Code != http.StatusOK || got != "text/html; charset=utf-8" {
 		t.Errorf("%d, %q", w.Code, got)
 	}
-	if len(text) >= 60<<10 {
-		t.Errorf("%d bytes: it is to be less than 60 KiB", len(text))
+	if len(text) >= 64<<10 {
+		t.Errorf("%d bytes: it is to be less than 64 KiB", len(text))
 	}
 	if outside := regexp.MustCompile(`(?i)\b(src|srcset|action|poster|data)=|@import|https?://[^w]`).FindAllString(text, -1); outside != nil {
 		t.Errorf("it names other files: %q", outside)
