@@ -33,7 +33,6 @@ func (c *changes) note(id push.ID) {
 // once, the last first, and of how many more it does not tell: those that are too many,
 // and changes that are not known any more.
 func (c *changes) since(after uint64, most int) (ids []push.ID, left int) {
-	after = min(after, c.count)
 	known := max(after, c.count-min(c.count, changesKept))
 	seen := make(map[push.ID]bool)
 	for n := c.count; n > known; n-- {
