@@ -49,6 +49,34 @@ func TestChangesSince(t *testing.T) {
 	}
 }
 
+// TestEachStepIsAChange: of those that run Changes tells of some alone, so that each step
+// has to be noted.
+func TestEachStepIsAChange(t *testing.T) {
+	l := newLine(10)
+	var first, second *entry
+	for _, step := range []struct {
+		name string
+		take func() *entry
+	}{
+		{"accepted", func() *entry { first = l.accept("raw", "a", single, 0); return first }},
+		{"accepted behind it", func() *entry { second = l.accept("raw", "a", single, 0); return second }},
+		{"started", func() *entry { l.start(t, first); return first }},
+		{"tried again", func() *entry { l.retry(first, l.now); return first }},
+		{"started again", func() *entry { l.expire(l.now); l.start(t, first); return first }},
+		{"put off", func() *entry { l.postpone(first, l.now); return first }},
+		{"ends while it waits", func() *entry { l.end(first); return first }},
+		{"ended", func() *entry { l.remove(first); return first }},
+		{"started after it", func() *entry { l.start(t, second); return second }},
+		{"stays in the journal", func() *entry { l.stay(second); return second }},
+	} {
+		before := l.changes.count
+		e := step.take()
+		if ids, left := l.changes.since(before, 5); !slices.Equal(ids, []push.ID{e.id}) || left != 0 {
+			t.Errorf("%s: told of %v and %d more, want %v", step.name, ids, left, e.id)
+		}
+	}
+}
+
 // TestChanges follows a push through its life, beside another that runs.
 func TestChanges(t *testing.T) {
 	r := newRig(t, func(c *Config) { c.MaxConnections, c.GiveUpAfter = 1, time.Nanosecond })
