@@ -165,18 +165,15 @@ const longQuiet = 30 * time.Second
 func (f facts) delays() (found []finding) {
 	o := f.overview
 	inTurn := o.Queued.Pushes - o.Retrying // they wait for nothing but their turn, but for those that are behind another to the same object
-	oldest := o.Running.Oldest
-	if inTurn > 0 {
-		oldest = max(oldest, o.Queued.Oldest)
-	}
+	oldest := max(o.Running.Oldest, o.InTurn)
 	switch waiting := inTurn + o.Running.Pushes; {
 	case waiting <= 0:
 	case f.quiet >= longQuiet && oldest >= longQuiet && o.AckedBytes > 0: // which is 0 where the system does not tell
 		found = append(found, finding{trouble, fmt.Sprintf("Nothing has gone out for %s, and %s, the oldest for %s.", span(f.quiet), some(waiting, "push waits", "pushes wait"), span(oldest)),
 			"nothing goes out", "Nothing is lost. The store takes connections and does not answer, or the files cannot be read: look at what the oldest push waits for."})
 	case f.deadline <= 0 || oldest <= f.deadline:
-	case inTurn > 0 && o.Queued.Oldest > f.deadline:
-		found = append(found, finding{attention, fmt.Sprintf("The daemon falls behind: %s, the oldest for %s, where %s are wanted; %s go out.", some(inTurn, "push waits", "pushes wait"), span(o.Queued.Oldest), span(f.deadline), rate(f.rate)),
+	case o.InTurn > f.deadline:
+		found = append(found, finding{attention, fmt.Sprintf("The daemon falls behind: %s, the oldest for %s, where %s are wanted; %s go out.", some(inTurn, "push waits", "pushes wait"), span(o.InTurn), span(f.deadline), rate(f.rate)),
 			"pushes wait too long", "Nothing is lost, and they go in turn. If it stays so, more is pushed than the link or the store takes."})
 	default:
 		found = append(found, finding{attention, fmt.Sprintf("A push that is under way will be late: it was accepted %s ago, where %s are wanted; %s go out.", span(o.Running.Oldest), span(f.deadline), rate(f.rate)),

@@ -25,7 +25,11 @@ func with(o push.Overview, kinds ...push.TroubleKind) push.Overview {
 }
 
 func queue(queued int, oldest time.Duration, running int, since time.Duration, retrying int) push.Overview {
-	return push.Overview{Queued: push.Line{Pushes: queued, Oldest: oldest}, Running: push.Line{Pushes: running, Oldest: since}, Retrying: retrying, AckedBytes: 1}
+	o := push.Overview{Queued: push.Line{Pushes: queued, Oldest: oldest}, Running: push.Line{Pushes: running, Oldest: since}, Retrying: retrying, AckedBytes: 1}
+	if queued > retrying {
+		o.InTurn = oldest
+	}
+	return o
 }
 
 func TestJudge(t *testing.T) {
@@ -68,6 +72,7 @@ func TestJudge(t *testing.T) {
 		"no room, and why":    {facts{overview: limited(with(queue(90, time.Minute, 10, s, 0), push.TroubleStore), 100)}, trouble, "The store cannot be reached since 12:03:10 UTC (5 min): 100 pushes wait and are sent once it answers. Besides: the queue is full, and pushes are refused.", "Nothing is lost"},
 		"another attempt":     {facts{overview: queue(1, time.Hour, 0, 0, 1)}, attention, "1 push has failed an attempt and waits for the next.", "by themselves"},
 		"other attempts":      {facts{overview: queue(9, 9*s, 0, 0, 9), quiet: time.Hour}, attention, "9 pushes have failed an attempt and wait for the next.", "by themselves"},
+		"beside an attempt":   {facts{overview: push.Overview{Queued: push.Line{Pushes: 3, Oldest: time.Hour}, InTurn: s, Retrying: 1, AckedBytes: 1}, quiet: time.Hour}, attention, "1 push has failed an attempt and waits for the next.", "by themselves"},
 		"store away":          {facts{overview: with(queue(40, time.Minute, 5, time.Minute, 5), push.TroubleStore), quiet: time.Minute}, trouble, "The store cannot be reached since 12:03:10 UTC (5 min): 45 pushes wait and are sent once it answers.", "See whether https://s3.example.org answers from this host."},
 		"store away, one":     {facts{overview: with(queue(1, time.Minute, 0, 0, 0), push.TroubleStore)}, trouble, "The store cannot be reached since 12:03:10 UTC (5 min): 1 push waits and is sent once it answers.", "Nothing is lost"},
 		"store away, idle":    {facts{overview: with(idle, push.TroubleStore)}, trouble, "The store cannot be reached since 12:03:10 UTC (5 min): what is pushed meanwhile is kept, and sent once it answers.", "Nothing is lost"},

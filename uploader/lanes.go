@@ -85,6 +85,20 @@ func (q *queue) peek(k kind, lane uint8) *entry {
 	return nil
 }
 
+// oldestInTurn returns the oldest push that waits for its turn alone, and has not been
+// tried; nil where there is none.
+func (q *queue) oldestInTurn() (oldest *entry) {
+	for k := range q.ready {
+		for lane := range uint8(noLane) {
+			e := q.peek(kind(k), lane)
+			if e != nil && e.failures == 0 && (oldest == nil || e.id.Compare(oldest.id) < 0) {
+				oldest = e
+			}
+		}
+	}
+	return oldest
+}
+
 func (q *queue) take(k kind, lane uint8) *entry {
 	e := q.peek(k, lane)
 	if e != nil {

@@ -16,7 +16,7 @@ func (u *Uploader) Overview() push.Overview {
 	n := u.depths()
 	open, totals := u.wire.Look()
 	o := push.Overview{
-		Store: u.name, Queued: n.queued, Running: n.running, QueueLimit: u.queueLimit, Retrying: n.retrying,
+		Store: u.name, Queued: n.queued, Running: n.running, QueueLimit: u.queueLimit, InTurn: n.inTurn, Retrying: n.retrying,
 		Slots: u.limit, SlotsInUse: u.slots.inUse(), AckedBytes: totals.AckedBytes, Troubles: u.troubles(),
 	}
 	for _, c := range open {
@@ -40,6 +40,7 @@ func connectionOf(c transport.Connection) push.Connection {
 // depths is what is in the queue.
 type depths struct {
 	queued, running push.Line
+	inTurn          time.Duration // see push.Overview
 	retrying        int
 	onTrial         int // buckets
 }
@@ -51,6 +52,9 @@ func (u *Uploader) depths() (d depths) {
 	u.mu.Lock()
 	running := u.queue.atWorkIDs()
 	size := u.queue.size
+	if e := u.queue.oldestInTurn(); e != nil {
+		d.inTurn = max(0, time.Duration(now.UnixNano()-e.since))
+	}
 	d.retrying, d.onTrial = u.queue.retrying, len(u.queue.onTrial)
 	u.mu.Unlock()
 	age := func(id push.ID) time.Duration { return max(0, now.Sub(id.Time())) }

@@ -43,6 +43,9 @@ func TestOverview(t *testing.T) {
 			t.Errorf("%+v, want %d, the oldest %v old", l.line, l.pushes, least)
 		}
 	}
+	if o.InTurn <= 0 || o.InTurn > o.Queued.Oldest+time.Second { // the id's clock has milliseconds
+		t.Errorf("the oldest has waited for its turn for %v, of %v", o.InTurn, o.Queued.Oldest)
+	}
 	if o.Store != r.store.URL || o.Slots != 4 || o.SlotsInUse != 4 || o.QueueLimit != 1000 || o.Retrying != 0 || len(o.Troubles) != 0 {
 		t.Errorf("the overview is %+v", o)
 	}

@@ -592,3 +592,31 @@ func BenchmarkQueue(b *testing.B) {
 		l.done(l.next(single, l.now))
 	}
 }
+
+// TestOldestInTurn: neither what waits for another try, or has had one, nor what is behind
+// it or set aside waits for its turn alone.
+func TestOldestInTurn(t *testing.T) {
+	l := newLine(1)
+	want := func(when string, e *entry) {
+		t.Helper()
+		if got := l.oldestInTurn(); got != e {
+			t.Errorf("%s: %s, want %s", when, name(got), name(e))
+		}
+	}
+	want("at the start", nil)
+	sick := l.accept("raw", "sick", single, 0)
+	l.accept("raw", "sick", single, 0)
+	want("accepted", sick)
+	l.start(t, sick)
+	want("started", nil)
+	l.retry(sick, l.now.Add(time.Second))
+	want("tried again later", nil)
+	large, small := l.accept("raw", "large", part, 0), l.accept("raw", "small", single, 1)
+	want("of each kind", large)
+	l.end(large)
+	want("the older one cancelled", small)
+	l.expire(l.now.Add(time.Second))
+	want("behind one that failed", small)
+	l.start(t, small)
+	want("all tried", nil)
+}
