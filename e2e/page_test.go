@@ -358,6 +358,12 @@ func TestPageReconnects(t *testing.T) {
 	d.push(t, file, "s3://"+bucket+"/after").done(t)
 	b.wait("both", "row('/before').includes('Done') && row('/after').includes('Done') && text('#level') === 'WORKING' && !document.body.classList.contains('old')")
 
+	// One that says nothing is not taken for one that is well, though it holds its connections.
+	d.signal(syscall.SIGSTOP)
+	b.wait("that it is silent", "text('#level') === 'NO CONNECTION'")
+	d.signal(syscall.SIGCONT)
+	b.wait("that it speaks again", "text('#level') === 'WORKING'")
+
 	// One that is told to stop says so, and the page holds it up no longer than others do.
 	d.signal(syscall.SIGTERM)
 	if code := d.wait(); code != 0 {
@@ -401,20 +407,29 @@ func TestPageSlowAnswers(t *testing.T) {
 	}))
 	t.Cleanup(slow.Close)
 	b := openTab(t, slow.URL, "/")
-	var asked []chan struct{}
-	for range 2 { // at once, and when the stream has begun
-		asked = append(asked, <-lists)
+	next := func(requests chan chan struct{}) chan struct{} {
+		t.Helper()
+		select {
+		case gate := <-requests:
+			return gate
+		case <-time.After(patience):
+			t.Fatal("the page does not ask")
+			return nil
+		}
 	}
+	asked := []chan struct{}{next(lists), next(lists)} // at once, and when the stream has begun
 	eval[chromedp.Void](b, "const real = setTimeout; window.setTimeout = (f, ms) => real(f, ms <= 3000 ? 0 : ms); reload(); reload(); new Promise((over) => real(over, 200))")
 	close(asked[0])
 	close(asked[1])
 	b.wait("the list", "row('/there').includes('Done')")
-	close(<-lists) // for there was a reason
+	close(next(lists)) // for there was a reason
+	eval[chromedp.Void](b, "takePushes({pushes: [], left_out: 1})")
+	close(next(lists))
 
 	b.expect(failedRequest)
 	b.clickIn("/first")
 	b.click("#yes")
-	gate := <-retries
+	gate := next(retries)
 	b.click("#no")
 	b.clickIn("/second")
 	close(gate)
