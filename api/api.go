@@ -234,6 +234,9 @@ func (a *api) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodDelete} {
 		if routes.Match(chi.NewRouteContext(), method, path) {
 			allowed = append(allowed, method)
+			if method == http.MethodGet {
+				allowed = append(allowed, http.MethodHead) // middleware.GetHead
+			}
 		}
 	}
 	if len(allowed) == 0 { // OPTIONS *, or another protocol's preface

@@ -379,7 +379,7 @@ func TestOtherRoutes(t *testing.T) {
 	wantProblem(t, resp, body, 404, push.NotFound)
 	resp, body = r.do(t, "DELETE", "/healthz", "", "")
 	wantProblem(t, resp, body, 405, push.MethodNotAllowed)
-	if resp.Header.Get("Allow") != "GET" {
+	if resp.Header.Get("Allow") != "GET, HEAD" {
 		t.Errorf("Allow: %q", resp.Header.Get("Allow"))
 	}
 

@@ -279,7 +279,7 @@ func TestBadQueries(t *testing.T) {
 func TestAllow(t *testing.T) {
 	r := newRig(t)
 	for path, allow := range map[string]string{
-		"/pushes": "GET", "/pushes/" + someID: "GET, DELETE", "/pushes/a%2Fb": "GET, DELETE", "/pushes/" + someID + "/retry": "POST",
+		"/pushes": "GET, HEAD", "/pushes/" + someID: "GET, HEAD, DELETE", "/pushes/a%2Fb": "GET, HEAD, DELETE", "/pushes/" + someID + "/retry": "POST", "/events": "GET, HEAD", "/": "GET, HEAD",
 	} {
 		resp, body := r.do(t, "PUT", path, "", "")
 		wantProblem(t, resp, body, 405, push.MethodNotAllowed)
