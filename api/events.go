@@ -16,7 +16,8 @@ type Events interface {
 
 // events answers for as long as its caller watches. He has a place of those who
 // wait, and one who does not read what he asked for loses it, as with any answer
-// (package listen): nothing is kept for him.
+// (package listen): nothing is kept for him. Whether he may ask is looked at before
+// each piece again, since a token may be replaced meanwhile.
 func (a *api) events(w http.ResponseWriter, r *http.Request) {
 	if _, err := parameters(r.URL.RawQuery); err != nil {
 		a.refuse(w, err)
@@ -35,9 +36,12 @@ func (a *api) events(w http.ResponseWriter, r *http.Request) {
 	defer a.waits.leave(true)
 	out := http.NewResponseController(w)
 	_ = a.Events.Watch(r.Context(), func(text []byte) error {
+		if err := a.known(r); err != nil {
+			return err
+		}
 		if _, err := w.Write(text); err != nil {
 			return err
 		}
 		return out.Flush()
-	}) // what can fail is a caller who hung up
+	}) // what can fail is a caller who hung up, or may not ask any more
 }

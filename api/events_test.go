@@ -15,7 +15,8 @@ import (
 
 // fakeEvents says one thing, and no more unless it is told to go on.
 type fakeEvents struct {
-	goOn     bool // until nobody listens
+	goOn     bool          // until nobody listens
+	next     chan struct{} // each has it say that once more
 	watchers atomic.Int64
 	ever     atomic.Int64
 }
@@ -27,8 +28,13 @@ func (f *fakeEvents) Watch(ctx context.Context, emit func([]byte) error) error {
 	f.watchers.Add(1)
 	defer f.watchers.Add(-1)
 	err := emit([]byte(oneEvent))
-	if f.goOn && err == nil {
-		<-ctx.Done()
+	for f.goOn && err == nil {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-f.next:
+			err = emit([]byte(oneEvent))
+		}
 	}
 	return err
 }
@@ -129,5 +135,39 @@ func TestEventsEnd(t *testing.T) {
 	r.handler.ServeHTTP(deaf{http.Header{}}, requestTo(t, r.server, "GET", "/events"))
 	if n := r.events.watchers.Load(); n != 0 {
 		t.Errorf("%d watch", n)
+	}
+}
+
+// TestWatcherWhoseTokenWasReplaced hears nothing more from then on: his stream ends, and
+// he is told why when he comes again.
+func TestWatcherWhoseTokenWasReplaced(t *testing.T) {
+	var replaced atomic.Bool
+	r := newRigWith(t, func(c *Config) {
+		c.Tokens = func(token string) bool { return token == goodToken && !replaced.Load() }
+	})
+	r.events.goOn, r.events.next = true, make(chan struct{})
+	req := requestTo(t, r.server, "GET", "/events")
+	req.Header.Set("Authorization", "Bearer "+goodToken)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("%v, %v", resp, err)
+	}
+	defer resp.Body.Close()
+	r.events.next <- struct{}{}
+	if _, err := io.ReadFull(resp.Body, make([]byte, 2*len(oneEvent))); err != nil {
+		t.Fatal(err)
+	}
+	replaced.Store(true)
+	r.events.next <- struct{}{}
+	if n, err := io.ReadFull(resp.Body, make([]byte, len(oneEvent))); err != io.EOF {
+		t.Errorf("%v, after %d bytes more", err, n)
+	}
+	again, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Body.Close()
+	if again.StatusCode != http.StatusUnauthorized {
+		t.Errorf("%s", again.Status)
 	}
 }
