@@ -118,7 +118,7 @@ func watch(board *status.Board, up *uploader.Uploader) (end func()) {
 
 // drain ends the daemon in an order that loses nothing: no new connections, no
 // new pushes, the pushes in flight, their answers, the connections. Those who
-// watch see the pushes in flight to their end.
+// watch see the pushes in flight until they have ended, or are cut off.
 func drain(cfg config, log *slog.Logger, up *uploader.Uploader, endWatching func(), whole, ops *front) error {
 	log.Info("stopping", "drain_timeout_seconds", cfg.drainTimeout.Seconds())
 	up.Close()

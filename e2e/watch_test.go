@@ -284,3 +284,28 @@ func TestWatchADrain(t *testing.T) {
 		t.Error("the push is not there")
 	}
 }
+
+// What had to be cut off, since its store hangs, is told to be queued before the goodbye:
+// it has not ended.
+func TestWatchACutOff(t *testing.T) {
+	p := storeProxy(t)
+	d := startDaemon(t, "S3_ENDPOINT_URL="+p.url(), "S3DAEMON_DRAIN_TIMEOUT=1s")
+	bucket, file := newBucket(t), makeFile(t, "file", 5_000_000)
+	s := d.watch(t)
+	p.hold()
+	id := d.pushAsync(t, file, "s3://"+bucket+"/key").ID
+	waitFor(t, "the push to be under way", func() bool { return p.nowHeld() == 1 })
+	d.signal(syscall.SIGTERM)
+	state := ""
+	s.until("goodbye", func(e event) bool {
+		if r, found := e.push(id); found {
+			state = r.State
+		}
+		return e.name == "bye"
+	})
+	if state != "queued" {
+		t.Errorf("the last that was said of the push: %q", state)
+	}
+	p.release()
+	d.wait()
+}
