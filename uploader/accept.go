@@ -139,6 +139,7 @@ func (u *Uploader) accepted(e *entry, bucketName string, err error) {
 	}
 	e.id = t.record.ID
 	u.enqueueLocked(e, t.record.Request.Label, bucketName)
+	u.idleLocked() // it stays in the queue, if nothing starts any more
 	u.mu.Unlock()
 	close(t.accepted)
 }

@@ -77,6 +77,7 @@ func (u *Uploader) cancelLocked(e *entry, t *task, r *journal.Record) {
 		u.ending++
 		u.write(e, t, r, push.Cancelled, outcome{}, errWasCancelled())
 	default:
+		u.idleLocked() // its run may have been the last
 		go u.ask(e, t, r)
 	}
 }

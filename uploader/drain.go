@@ -99,9 +99,11 @@ func (u *Uploader) leave(e *entry, t *task) {
 	u.idleLocked()
 }
 
-// idleLocked tells Drain when there is nothing left to wait for.
+// idleLocked tells Drain when there is nothing left to wait for. Whatever makes one of
+// its terms fall calls it: else Drain takes all its time, with nothing under way.
 func (u *Uploader) idleLocked() {
-	if u.idle == nil || u.warming != nil || u.entering+u.ending+u.queue.running[single]+u.queue.running[part] > 0 || !u.left && u.queue.size > 0 {
+	underWay := u.entering + u.ending + u.queue.running[single] + u.queue.running[part]
+	if u.idle == nil || u.warming != nil || underWay > 0 || !u.left && u.queue.size > 0 {
 		return
 	}
 	select {
