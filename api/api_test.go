@@ -629,6 +629,7 @@ func TestHeaders(t *testing.T) {
 			for name, want := range map[string]string{
 				"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "X-Frame-Options": "DENY",
 				"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'", "Cross-Origin-Resource-Policy": "same-origin",
+				"Cross-Origin-Opener-Policy": "same-origin",
 			} {
 				if name == "Content-Security-Policy" && route.path == pagePath && resp.StatusCode == http.StatusOK {
 					want = pagePolicy

@@ -48,6 +48,7 @@ var answerHeaders = [][2]string{
 	{"X-Frame-Options", "DENY"},
 	{"Referrer-Policy", "no-referrer"},
 	{"Cross-Origin-Resource-Policy", "same-origin"},
+	{"Cross-Origin-Opener-Policy", "same-origin"}, // a page that opens another's window may send it elsewhere later
 }
 
 // headers sets those that every answer has. What shows more than text, as the
