@@ -137,10 +137,12 @@ func (t *tally) whole(now time.Time) []step {
 	return whole
 }
 
-// until returns when the last step ended that is over.
+// until returns when the last step ended that is over, by the clock that now is
+// of: the one of the start may have been set meanwhile.
 func (t *tally) until(now time.Time) time.Time {
 	t.at(now)
-	return t.started.Add(time.Duration(t.number) * stepTime)
+	end := t.started.Add(time.Duration(t.number) * stepTime)
+	return now.Add(end.Sub(now))
 }
 
 // quiet returns for how long nothing to speak of has gone out, of the last 15

@@ -40,7 +40,7 @@ func (f *failedAttempts) note(a push.Attempt) {
 	f.newest = append(f.newest, a)
 }
 
-// after returns the newest of those before and of these, in a slice of its own.
+// after returns the newest of those before and of these. Nobody may change them.
 func (f *failedAttempts) after(before []push.Attempt) []push.Attempt {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -69,8 +69,13 @@ func TestBucketWithoutAHost(t *testing.T) {
 		"not found": func(context.Context) error { return noHost },
 		"refused":   func(context.Context) error { return errRefused },
 		"silent": func(ctx context.Context) error {
-			<-ctx.Done()
-			return ctx.Err()
+			// As a dial that has reached its limit; that itself is kept longer, since the
+			// host that answers has to meet it too, on a busy machine.
+			select {
+			case <-ctx.Done():
+			case <-time.After(100 * time.Millisecond):
+			}
+			return context.DeadlineExceeded
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -78,9 +83,6 @@ func TestBucketWithoutAHost(t *testing.T) {
 			r := newRig(t, func(c *Config) {
 				amazon = startAmazon(t)
 				c.Endpoint, c.Attempts = "", 2
-				if name == "silent" { // which is waited for
-					c.ConnectTimeout = 100 * time.Millisecond
-				}
 			})
 			var tried, questions atomic.Int32
 			up := r.again(t, func(u *Uploader) {
