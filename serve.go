@@ -69,7 +69,7 @@ func serve(ctx context.Context, cfg config, limit *transport.Bandwidth, log *slo
 		Endpoint: cfg.endpoint, Places: cfg.places, MaxConnections: cfg.maxConnections, Attempts: cfg.attempts, GiveUpAfter: cfg.giveUpAfter, Deadline: cfg.deadline,
 		ConnectTimeout: cfg.connectTimeout, StallTimeout: cfg.stallTimeout, QueueLimit: cfg.queueLimit, Roots: cfg.roots, Guarded: guardedPaths(cfg, os.Getenv), SyncFiles: cfg.syncFiles, RetryChanged: cfg.retryChanged, DrainQueue: cfg.drainQueue,
 		Checksum: uploader.Checksum(cfg.checksum), Congestion: cfg.congestion, Bandwidth: limit, Warmup: cfg.warmup, Keys: cfg.keys,
-		Journal: kept, Log: log, Metrics: registry, Ended: board.Ended,
+		Journal: kept, Log: log, Metrics: registry, Ended: board.Ended, Refused: board.Refused,
 	})
 	if err != nil {
 		return usageError{fmt.Errorf("s3daemon cannot start with this configuration:\n%w", err)}

@@ -592,6 +592,27 @@ func (a tree) named(t *testing.T, where string) {
 	}
 }
 
+// What the daemon had no room for is told also when there is room again, since nobody but
+// its callers can push it once more.
+func TestPageRefused(t *testing.T) {
+	p := storeProxy(t)
+	d := startDaemon(t, "S3_ENDPOINT_URL="+p.url(), "S3DAEMON_QUEUE_LIMIT=1")
+	bucket, file := newBucket(t), makeFile(t, "file", 1000)
+	b := openPage(t, d, "")
+	if eval[bool](b, "document.querySelector('#refusedBox').checkVisibility()") {
+		t.Error("nothing was refused, and that is shown")
+	}
+	p.hold()
+	d.pushAsync(t, file, "s3://"+bucket+"/one")
+	d.push(t, file, "s3://"+bucket+"/other").refused(t, http.StatusTooManyRequests, "queue_full")
+	d.push(t, file+" none", "s3://"+bucket+"/none").refused(t, http.StatusTooManyRequests, "queue_full")
+	p.release()
+	d.barrier(t, "")
+	d.push(t, file+" none", "s3://"+bucket+"/none").refused(t, http.StatusNotFound, "file_not_found")
+	b.wait("the refusals", "text('#summary').startsWith('2 pushes were refused in the last 15 minutes, the last since the queue was full') && text('#refused') === '2' && document.querySelector('#refusedBox').checkVisibility() && text('#since').endsWith('; 2 refused, for want of room.')")
+	b.shot("refused")
+}
+
 // A page that is open for an hour is as large as it was: neither elements nor memory
 // grow with what the stream brings. And with however many pushes there are it asks for
 // a page of them, and not often.
@@ -602,7 +623,7 @@ func TestPageOpenForLong(t *testing.T) {
 	status := `{"at":%q,"version":"1","started_at":%[1]q,"level":"well","summary":"All is well: frame %d.","advice":"","deadline_seconds":7,` +
 		`"store":{"url":"http://127.0.0.1","reachable":true},"throughput":{"bytes_per_second":1e8,"pushes_per_second":1000},` +
 		`"queue":{"queued":{"pushes":3,"oldest_seconds":1},"running":{"pushes":2,"oldest_seconds":1},"retrying":0},` +
-		`"last_15_minutes":{"done":%[2]d,"failed":1,"cancelled":0,"late":2,"bytes":5},"since_start":{"done":9,"failed":1,"cancelled":0,"late":2,"bytes":5},"failures":[],"failures_left_out":0,` +
+		`"last_15_minutes":{"done":%[2]d,"failed":1,"cancelled":0,"refused":0,"late":2,"bytes":5},"since_start":{"done":9,"failed":1,"cancelled":0,"refused":0,"late":2,"bytes":5},"failures":[],"failures_left_out":0,` +
 		`"times":{"bounds_seconds":[1,7],"pushes":[%[2]d,3,2]},"pool":{"slots":25,"slots_in_use":3,"connections":[` +
 		`{"number":0,"address":"127.0.0.1:1","state":"busy","age_seconds":%[2]d,"requests":%[2]d,"rtt_seconds":0.1,"rate_bytes_per_second":1e6,"first_round_trip_bytes":1e4,"warm":true}]},"troubles":[]}`
 	receipt := `{"id":"01a2099f-a374-7d75-988c-%012d","state":"done","file":"/data/%[1]d.fits","destination":"s3://raw/%[1]d.fits","bucket":"raw","key":"%[1]d.fits",` +

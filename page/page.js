@@ -284,8 +284,10 @@ function drawStatus() {
   $('lateBox').className = of.late > 0 ? 'attention' : '';
   $('failedBox').className = of.failed > 0 ? 'trouble' : '';
   show($('failedLink'), of.failed > 0);
+  say($('refused'), count(of.refused));
+  show($('refusedBox'), of.refused > 0);
   say($('since'), `Since the start: ${count(start.done)} done (${bytes(start.bytes)}), ${count(start.late)} of them late, ` +
-    `${count(start.failed)} failed, ${count(start.cancelled)} cancelled.`);
+    `${count(start.failed)} failed, ${count(start.cancelled)} cancelled` + (start.refused > 0 ? `; ${count(start.refused)} refused, for want of room.` : '.'));
   drawFailures(s);
   drawHistogram();
   drawPool();

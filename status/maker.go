@@ -72,7 +72,7 @@ func (m *maker) frame(now time.Time) *frame {
 	b.mu.Lock()
 	last, times := b.tally.last(now)
 	f := facts{
-		now: now, deadline: b.cfg.Deadline, overview: m.now, last: last, ever: b.tally.total != counts{}, failures: b.tally.failures.told(),
+		now: now, deadline: b.cfg.Deadline, overview: m.now, last: last, ever: b.tally.total != counts{}, failures: b.tally.failures.told(), refusedFor: b.tally.why,
 		rate: bytes, quiet: b.tally.quiet(now, littleBytes*int64(1+len(m.now.Connections))),
 	}
 	total, step, bounds, started := b.tally.total, b.tally.number, b.tally.bounds, b.tally.started

@@ -3,7 +3,7 @@
 // well and what to do where it is not.
 //
 //	board := status.New(status.Config{Deadline: 7 * time.Second, Version: "1.0"})
-//	up := uploader.New(..., Ended: board.Ended)
+//	up := uploader.New(..., Ended: board.Ended, Refused: board.Refused)
 //	go board.Run(ctx, up)
 //	board.Watch(r.Context(), func(text []byte) error { ... }) // for each who watches
 //
@@ -72,6 +72,13 @@ func (b *Board) Ended(r push.Receipt) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.tally.ended(time.Now(), r)
+}
+
+// Refused notes a push that was not accepted, and why. It waits for nothing.
+func (b *Board) Refused(why push.Code) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.tally.refused(time.Now(), why)
 }
 
 // Run looks at the source until the context ends, and then tells all who watch how

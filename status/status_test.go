@@ -217,6 +217,7 @@ func TestStatusEvent(t *testing.T) {
 			second()
 		}
 		b.Ended(done(8, 1))
+		b.Refused(push.QueueFull)
 		since := time.Now().UTC()
 		s.set(func(s *source) {
 			s.overview = push.Overview{
@@ -237,7 +238,7 @@ func TestStatusEvent(t *testing.T) {
 		if err := json.Unmarshal([]byte(fmt.Sprintf(`{"at":%q,"version":"1.2","started_at":%q,"level":"trouble","deadline_seconds":7,
 			"store":{"url":"http://s3.example","reachable":false},"throughput":{"bytes_per_second":800,"pushes_per_second":1.8},
 			"queue":{"queued":{"pushes":3,"oldest_seconds":1.5},"running":{"pushes":2,"oldest_seconds":1},"retrying":1},
-			"last_15_minutes":{"done":15,"failed":0,"cancelled":0,"late":1,"bytes":1401},"since_start":{"done":15,"failed":0,"cancelled":0,"late":1,"bytes":1401},
+			"last_15_minutes":{"done":15,"failed":0,"cancelled":0,"refused":1,"late":1,"bytes":1401},"since_start":{"done":15,"failed":0,"cancelled":0,"refused":1,"late":1,"bytes":1401},
 			"failures":[],"failures_left_out":0,
 			"pool":{"slots":25,"slots_in_use":2,"connections":[
 				{"number":4,"address":"10.0.0.1:443","state":"busy","age_seconds":90,"requests":7,"rtt_seconds":0.2,"rate_bytes_per_second":150000000,"first_round_trip_bytes":30000000,"warm":true},

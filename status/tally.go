@@ -38,14 +38,16 @@ type counts struct {
 	Done      int64 `json:"done"`
 	Failed    int64 `json:"failed"`
 	Cancelled int64 `json:"cancelled"`
-	Late      int64 `json:"late"`  // of those that are done
-	Bytes     int64 `json:"bytes"` // of the files of those that are done
+	Refused   int64 `json:"refused"` // for the daemon's own want of room
+	Late      int64 `json:"late"`    // of those that are done
+	Bytes     int64 `json:"bytes"`   // of the files of those that are done
 }
 
 func (c *counts) add(more counts) {
 	c.Done += more.Done
 	c.Failed += more.Failed
 	c.Cancelled += more.Cancelled
+	c.Refused += more.Refused
 	c.Late += more.Late
 	c.Bytes += more.Bytes
 }
@@ -64,6 +66,7 @@ type tally struct {
 	deadline time.Duration // 0: none
 	bounds   []float64
 	total    counts
+	why      push.Code // the last one was refused
 	ring     [steps + 1]step
 	failures failures // of the steps of the ring
 	number   int      // of the step that is not over, from the start
@@ -105,6 +108,18 @@ func (t *tally) ended(now time.Time, r push.Receipt) {
 	}
 	s.add(c)
 	t.total.add(c)
+}
+
+// refused notes a push that was not accepted. One that is its caller's mistake does
+// not count, as nobody else can mend it; nor does one that comes when the daemon ends.
+func (t *tally) refused(now time.Time, code push.Code) {
+	if refusalWords[code] == "" {
+		return
+	}
+	c := counts{Refused: 1}
+	t.at(now).add(c)
+	t.total.add(c)
+	t.why = code
 }
 
 // acknowledged notes bytes that the store has acknowledged since the call before.

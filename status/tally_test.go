@@ -34,8 +34,13 @@ func TestTally(t *testing.T) {
 	tally.acknowledged(at(4.9), 500)
 	tally.ended(at(7), push.Receipt{State: push.Cancelled})
 	tally.acknowledged(at(9), 1000)
+	tally.refused(at(1), push.QueueFull)
+	tally.refused(at(1), push.JournalUnavailable)
+	for _, mistake := range []push.Code{push.FileNotFound, push.InvalidDestination, push.IdempotencyReused, push.ShuttingDown} {
+		tally.refused(at(1), mistake)
+	}
 
-	all := counts{Done: 3, Failed: 1, Cancelled: 1, Late: 2, Bytes: 60}
+	all := counts{Done: 3, Failed: 1, Cancelled: 1, Refused: 2, Late: 2, Bytes: 60}
 	last, times := tally.last(at(9))
 	if last != all || tally.total != all {
 		t.Errorf("%+v, %+v", last, tally.total)
@@ -53,7 +58,7 @@ func TestTally(t *testing.T) {
 	for _, tc := range []struct {
 		at   float64
 		want counts
-	}{{904.9, all}, {905, counts{Cancelled: 1}}, {909.9, counts{Cancelled: 1}}, {910, counts{}}, {1e6, counts{}}} {
+	}{{904.9, all}, {905, counts{Cancelled: 1, Refused: 2}}, {909.9, counts{Cancelled: 1, Refused: 2}}, {910, counts{}}, {1e6, counts{}}} {
 		last, times := tally.last(at(tc.at))
 		sum := int64(0)
 		for _, n := range times {

@@ -36,10 +36,12 @@ type facts struct {
 	deadline time.Duration // 0: none
 	overview push.Overview
 	last     counts         // of the last 15 minutes
-	ever     bool           // a push has ended since the start
+	ever     bool           // a push has ended, or was refused, since the start
 	failures []failureGroup // those of them that failed, the commonest causes first
 	rate     float64        // bytes that the store acknowledges in a second
 	quiet    time.Duration  // for so long nothing has gone out
+
+	refusedFor push.Code // the last push that was refused
 }
 
 // finding is one thing that is not well.
@@ -192,6 +194,9 @@ const severalFailed = 3
 
 // ends returns what is not well about the pushes that have ended lately.
 func (f facts) ends() (found []finding) {
+	if n := int(f.last.Refused); n > 0 {
+		found = append(found, f.refusals(n))
+	}
 	if n := f.last; n.Failed > 0 {
 		of, l := fmt.Sprintf("%s of the last 15 minutes failed", some(int(n.Failed), "push", "pushes")), attention
 		if n.Done == 0 && n.Failed >= severalFailed {
@@ -205,6 +210,24 @@ func (f facts) ends() (found []finding) {
 			some(int(n.Late), "push came late", "pushes came late"), "Look at one: its timing says whether it waited for its turn, for the link or for the store."})
 	}
 	return found
+}
+
+// refusalWords says why pushes are refused that nothing is wrong with.
+var refusalWords = map[push.Code]string{
+	push.JournalUnavailable: "the journal could not be written",
+	push.QueueFull:          "the queue was full",
+}
+
+// refusals is told beside what refuses them, and when that is over: until they have been
+// pushed again they are nobody's.
+func (f facts) refusals(n int) finding {
+	last, told := "since", "its caller was told so"
+	if n > 1 {
+		last, told = "the last since", "their callers were told so"
+	}
+	also := some(n, "push was refused", "pushes were refused")
+	return finding{attention, fmt.Sprintf("%s in the last 15 minutes, %s %s: %s.", also, last, refusalWords[f.refusedFor], told), also,
+		"What was refused is not in the queue, and has to be pushed again: see whether its callers have done so."}
 }
 
 // why says why most of the pushes failed, behind how many did, and what to do.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -286,7 +287,11 @@ func TestBarrierCountsAtItsEnd(t *testing.T) {
 }
 
 func TestQueueIsFull(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.QueueLimit = 2 })
+	var refused []push.Code
+	r := newRig(t, func(c *Config) {
+		c.QueueLimit = 2
+		c.Refused = func(code push.Code) { refused = append(refused, code) }
+	})
 	g := r.hold(t, true, pass)
 	path, _ := r.file(t, "f", 10)
 	for i := range 2 {
@@ -296,6 +301,9 @@ func TestQueueIsFull(t *testing.T) {
 	wantCode(t, err, push.QueueFull)
 	if e, ok := errors.AsType[*push.Error](err); !ok || e.RetryAfter <= 0 {
 		t.Errorf("it does not say when there is room: %v", err)
+	}
+	if !slices.Equal(refused, []push.Code{push.QueueFull}) {
+		t.Errorf("told to be refused: %q", refused)
 	}
 	g.let()
 	if _, err := r.List(t.Context(), push.Filter{}, patience); err != nil {

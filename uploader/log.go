@@ -8,11 +8,12 @@ import (
 	"github.com/lsst-dm/s3daemon/push"
 )
 
-// refuse counts and logs a request that is not accepted, unless there were many in this
-// second.
+// refuse counts and tells of a request that is not accepted, and logs it unless there
+// were many in this second.
 func (u *Uploader) refuse(req push.Request, traceparent string, err error) error {
 	refusal := asPushError(err)
 	u.metrics.refused(refusal.Code)
+	u.tellRefusal(refusal.Code)
 	attrs := append(about("", clip(req.Label), traceparent), slog.String("file", clip(req.File)), slog.String("destination", clip(req.Destination)))
 	if u.refusals.Next(func(left int) {
 		u.log.Warn("more pushes were refused, which have no lines of their own", "pushes", left)

@@ -61,7 +61,7 @@ import (
 
 // Config is what an Uploader needs. All fields are required but Endpoint,
 // Places, SyncFiles, RetryChanged, DrainQueue, Checksum, Congestion, Bandwidth,
-// Warmup, Keys, Deadline and Ended.
+// Warmup, Keys, Deadline, Ended and Refused.
 type Config struct {
 	Endpoint       string               // base URL of the store; empty for Amazon S3
 	Places         push.Places          // that pushes may go to; the warm-up is the operator's, and goes anywhere
@@ -83,6 +83,7 @@ type Config struct {
 	Keys           Keys                 // to sign with; where none is in a file, the SDK finds them
 	Deadline       time.Duration        // a push that is done later than that after its acceptance counts as late; 0: none does
 	Ended          func(push.Receipt)   // called once for each accepted push that has ended, when that is on disk; at any time, even before New returns, and by several goroutines: it must be quick
+	Refused        func(push.Code)      // called for each request to push that was not accepted, with why; by several goroutines: it must be quick
 	Journal        *journal.Journal
 	Log            *slog.Logger
 	Metrics        prometheus.Registerer
@@ -121,6 +122,7 @@ type Uploader struct {
 	refusals     throttle.Lines // of pushes that are not accepted
 	metrics      *metrics
 	tellEnd      func(push.Receipt)
+	tellRefusal  func(push.Code)
 	seed         maphash.Seed
 
 	stopped  context.Context // cancelled when what runs is to be cut off
@@ -168,12 +170,15 @@ func newUploader(ctx context.Context, cfg Config) (*Uploader, error) {
 	u := &Uploader{
 		places: cfg.Places, limit: cfg.MaxConnections, slots: newSlots(cfg.MaxConnections), plan: plan{whole: wholeSize, minPart: minPartSize, split: leastPart},
 		retry: newRetryPolicy(cfg.Attempts, cfg.GiveUpAfter), queueLimit: cfg.QueueLimit, syncFiles: cfg.SyncFiles, retryChanged: cfg.RetryChanged, drainQueue: cfg.DrainQueue,
-		bandwidth: cfg.Bandwidth, warmup: cfg.Warmup, checksum: cfg.Checksum, conditions: newConditions(cfg.MaxConnections), tellEnd: cfg.Ended,
+		bandwidth: cfg.Bandwidth, warmup: cfg.Warmup, checksum: cfg.Checksum, conditions: newConditions(cfg.MaxConnections), tellEnd: cfg.Ended, tellRefusal: cfg.Refused,
 		journal: cfg.Journal, log: cfg.Log, seed: maphash.MakeSeed(), leaving: make(chan struct{}), cooled: make(chan struct{}, 1), asking: make(chan struct{}, mostAsking),
 		queue: newQueue(cfg.MaxConnections), live: make(map[push.ID]*entry), labels: make(map[string]*label), puttingBack: make(map[uint64]bool), lately: make(map[uint64]time.Time),
 	}
 	if u.tellEnd == nil {
 		u.tellEnd = func(push.Receipt) {}
+	}
+	if u.tellRefusal == nil {
+		u.tellRefusal = func(push.Code) {}
 	}
 	u.stopped, u.stop = context.WithCancel(context.WithoutCancel(ctx))
 	dialer := transport.NewDialer(transport.DialConfig{ConnectTimeout: cfg.ConnectTimeout, StallTimeout: cfg.StallTimeout, Congestion: cfg.Congestion, Bandwidth: cfg.Bandwidth})
