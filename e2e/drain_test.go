@@ -5,7 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -327,5 +329,42 @@ func TestCallerHangsUp(t *testing.T) {
 			waitFor(t, "the push to be done", func() bool { return d.metric("s3daemon_push_duration_seconds_count") == done+1 })
 			checkObject(t, bucket, name, file)
 		})
+	}
+}
+
+// SIGTERM at any moment, while callers push one file after another: the daemon ends
+// when what was under way has, and does not wait for what does not start any more.
+func TestDrainAtAnyMoment(t *testing.T) {
+	const callers, rounds = 3, 12
+	bucket, file := newBucket(t), makeFile(t, "file", 1000)
+	dice := rand.New(rand.NewPCG(seedOf(t), 9))
+	for round := range rounds {
+		d := startDaemon(t, "S3DAEMON_DRAIN_TIMEOUT=1h") // more than this test waits
+		ctx, stop := context.WithCancel(context.Background())
+		var pushing sync.WaitGroup
+		pushed := make(chan struct{}, callers)
+		for c := range callers {
+			pushing.Go(func() {
+				for n := 0; ; n++ {
+					a, err := d.tryPush(ctx, file, fmt.Sprintf("s3://%s/%d-%d-%d", bucket, round, c, n))
+					if err != nil || a.status != http.StatusOK { // it stops
+						return
+					}
+					if n == 0 {
+						pushed <- struct{}{}
+					}
+				}
+			})
+		}
+		for range callers {
+			<-pushed
+		}
+		time.Sleep(time.Duration(dice.IntN(20_000)) * time.Microsecond) // the moment, not a wait
+		d.signal(syscall.SIGTERM)
+		if code := d.wait(); code != 0 {
+			t.Errorf("the daemon ended with %d (%v), want 0", code, d.waitErr)
+		}
+		stop()
+		pushing.Wait()
 	}
 }
