@@ -73,7 +73,9 @@ func demo(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	fmt.Fprintf(stdout, "3. The listener of the old line protocol is on %s, in front of the daemon.\n", legacyAddress)
 
 	err = demoPush(ctx, stdout, s, address)
-	if err == nil && !*once {
+	if err != nil && ctx.Err() != nil {
+		err = interrupted(*once)
+	} else if err == nil && !*once {
 		host, port, _ := net.SplitHostPort(legacyAddress)
 		fmt.Fprintf(stdout, `
 Now you:
@@ -89,6 +91,15 @@ Ctrl-C ends it. What was pushed is in memory only, and then gone.
 	}
 	stop()
 	return errors.Join(err, <-legacyEnded, <-ended)
+}
+
+// interrupted is the end of a demo by Ctrl-C: an error for who relies on its having shown
+// all.
+func interrupted(once bool) error {
+	if once {
+		return errors.New("the demo was interrupted before it had shown all")
+	}
+	return nil
 }
 
 // startListener starts what send -listen is, in front of the daemon, on the
@@ -154,7 +165,11 @@ func startDaemon(ctx context.Context, dataDir string, stderr io.Writer, adjust f
 		case addrs := <-ready:
 			return addrs[0], ended, nil
 		case err := <-ended:
-			return "", nil, err
+			if err != nil {
+				return "", nil, err
+			}
+			ended <- nil // it was ready, and told to stop at that moment
+			return (<-ready)[0], ended, nil
 		}
 	}
 	if cfg.listen = cfg.listen[:1]; !strings.HasPrefix(cfg.listen[0], "127.0.0.1:") {

@@ -356,3 +356,24 @@ func TestConfigurationOfTheSDK(t *testing.T) {
 		})
 	}
 }
+
+// TestDemoInterruptedAtOnce: the demo ends, and says that it did not show all, where it is
+// interrupted before its daemon listens.
+func TestDemoInterruptedAtOnce(t *testing.T) {
+	t.Setenv("S3DAEMON_LISTEN", "127.0.0.1:0")
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	for _, args := range [][]string{{"demo"}, {"demo", "-once"}, {"demo", "-trouble"}, {"demo", "-trouble", "-once"}} {
+		for range 5 {
+			dir := t.TempDir()
+			t.Setenv("TMPDIR", dir)
+			err := run(ctx, args, io.Discard, io.Discard)
+			if once := args[len(args)-1] == "-once"; (err != nil) != once {
+				t.Errorf("%v ended with %v", args, err)
+			}
+			if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+				t.Errorf("%v leaves %v, %v", args, left, err)
+			}
+		}
+	}
+}

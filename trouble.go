@@ -79,7 +79,10 @@ bucket %s has reached its quota (503), and the files that wait for that one are 
 	n.observe(ctx, once)
 	stop()
 	err = <-ended
-	if once {
+	switch {
+	case ctx.Err() != nil:
+		err = errors.Join(err, interrupted(once))
+	case once:
 		err = errors.Join(err, n.check(stdout))
 	}
 	return err

@@ -1,9 +1,13 @@
 package e2e
 
 import (
+	"math/rand/v2"
 	"net"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // Every mistake of a configuration is named at once, by its variable, and no
@@ -114,6 +118,44 @@ func TestDemo(t *testing.T) {
 			r := runCommand(t, tt.env, "demo", "-once")
 			if r.code != 0 || !strings.Contains(r.out, `"done"`) || !strings.Contains(r.out, "/push") {
 				t.Errorf("demo -once ends with %d and prints:\n%s", r.code, r.out)
+			}
+		})
+	}
+}
+
+// Ctrl-C at any moment ends the demonstration, and it leaves nothing behind.
+func TestDemoInterrupted(t *testing.T) {
+	dice := rand.New(rand.NewPCG(seedOf(t), 10))
+	for _, args := range [][]string{{"demo", "-once"}, {"demo", "-trouble"}, {"demo", "-trouble", "-once"}} {
+		var env []string
+		if args[1] == "-once" { // the other has a time-out of its own
+			env = append(env, "S3DAEMON_DRAIN_TIMEOUT=1h")
+		}
+		t.Run(strings.Join(args, " "), func(t *testing.T) {
+			for range 8 {
+				dir, out := t.TempDir(), newOutput()
+				cmd := command(binaryPath(t, "s3daemon"), append([]string{"HOME=" + dir, "TMPDIR=" + dir, "S3DAEMON_LISTEN=127.0.0.1:0"}, env...), out, args...)
+				if err := cmd.Start(); err != nil {
+					t.Fatal(err)
+				}
+				exited := make(chan error, 1)
+				go func() { exited <- cmd.Wait() }()
+				waitFor(t, "it to have begun", func() bool { return len(out.bytes()) > 0 })
+				time.Sleep(time.Duration(dice.IntN(150)) * time.Millisecond) // the moment, not a wait
+				cmd.Process.Signal(os.Interrupt)
+				select {
+				case <-exited:
+				case <-time.After(patience):
+					cmd.Process.Signal(syscall.SIGQUIT)
+					<-exited
+					t.Fatalf("it does not end; it wrote:\n%s", out.bytes())
+				}
+				if code := cmd.ProcessState.ExitCode(); code != 0 && code != 1 {
+					t.Errorf("it ends with %d:\n%s", code, out.bytes())
+				}
+				if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+					t.Errorf("it leaves %v, %v", left, err)
+				}
 			}
 		})
 	}
