@@ -53,14 +53,15 @@ type finding struct {
 }
 
 // judge returns the verdict. Of several things the worst is told, and the others
-// are named. What follows from one that is told is none of its own: pushes that
-// wait for a store that is away have not fallen behind.
+// are named; of those that are as bad, what somebody has to do something about
+// before what passes by itself. What follows from one that is told is none of its
+// own: pushes that wait for a store that is away have not fallen behind.
 func judge(f facts) verdict {
-	found := append(f.troubles(), f.room()...)
+	found := slices.Concat(f.troubles(), f.ends(), f.buckets(), f.room())
 	if !f.explained() {
 		found = append(found, f.delays()...)
 	}
-	found = append(found, f.ends()...)
+	found = append(found, f.late()...)
 	if len(found) == 0 {
 		return verdict{well, f.allIsWell(), ""}
 	}
@@ -91,31 +92,46 @@ func (f facts) explained() bool {
 	return slices.ContainsFunc(f.overview.Troubles, func(t push.Trouble) bool { return t.Kind != push.TroubleJournalMovedAway })
 }
 
-// troubles returns what the uploader itself calls trouble. Buckets that fail are
-// one thing, however many they are.
+// safe says, before what is to be done, what became of the pushes.
+func (f facts) safe() string {
+	if f.last.Failed > 0 {
+		return "What waits is not lost; what has failed waits for somebody to retry it. "
+	}
+	if f.last.Refused > 0 {
+		return "What waits is not lost. "
+	}
+	return "Nothing is lost. "
+}
+
+// troubles returns what the uploader itself calls trouble, but for buckets.
 func (f facts) troubles() (found []finding) {
-	buckets := 0
 	for _, t := range f.overview.Troubles {
-		if t.Kind == push.TroubleBucket {
-			buckets++
-		} else {
+		if t.Kind != push.TroubleBucket {
 			found = append(found, f.trouble(t))
 		}
-	}
-	if buckets > 0 {
-		found = append(found, f.failingBuckets(buckets))
 	}
 	return found
 }
 
-func (f facts) failingBuckets(n int) finding {
-	first := f.overview.Troubles[slices.IndexFunc(f.overview.Troubles, func(t push.Trouble) bool { return t.Kind == push.TroubleBucket })]
-	summary := fmt.Sprintf("Pushes to the bucket %s have failed%s: they wait, and it is tried once a second. Others go on.", push.Quote(first.Bucket), f.since(first.Since))
-	if n > 1 {
-		summary = fmt.Sprintf("Pushes to %d buckets have failed, to %s%s: they wait, and each bucket is tried once a second. Others go on.", n, push.Quote(first.Bucket), f.since(first.Since))
+// buckets returns that some fail, which is one thing, however many they are.
+func (f facts) buckets() []finding {
+	var failing []push.Trouble
+	for _, t := range f.overview.Troubles {
+		if t.Kind == push.TroubleBucket {
+			failing = append(failing, t)
+		}
 	}
-	return finding{attention, summary, some(n, "bucket fails", "buckets fail"),
-		"Nothing is lost: they go by themselves once the bucket takes them. See what the store says of it: that it is full, is not there, or is not for these credentials."}
+	if len(failing) == 0 {
+		return nil
+	}
+	n, name, since := len(failing), push.Quote(failing[0].Bucket), f.since(failing[0].Since)
+	advice := f.safe() + "What waits goes by itself once the bucket takes it. See what the store says of it: that it is full, is not there, or is not for these credentials."
+	if n > 1 {
+		return []finding{{attention, fmt.Sprintf("Attempts at %d buckets fail, at %s%s: their pushes wait, and each bucket is tried once a second. Others go on.", n, name, since),
+			fmt.Sprintf("attempts at %d buckets fail, and their pushes wait", n), advice}}
+	}
+	return []finding{{attention, fmt.Sprintf("Attempts at the bucket %s fail%s: its pushes wait, and it is tried once a second. Others go on.", name, since),
+		fmt.Sprintf("attempts at the bucket %s fail, and its pushes wait", name), advice}}
 }
 
 func (f facts) trouble(t push.Trouble) finding {
@@ -123,17 +139,17 @@ func (f facts) trouble(t push.Trouble) finding {
 	switch t.Kind {
 	case push.TroubleShuttingDown:
 		return finding{attention, "The daemon is stopping: " + some(f.overview.Running.Pushes, "push is", "pushes are") + " under way, and " + some(f.overview.Queued.Pushes, "waits.", "wait."),
-			"the daemon is stopping", "Nothing is lost: what is not sent by then goes on when the daemon is started again."}
+			"the daemon is stopping", f.safe() + "What is not sent by then goes on when the daemon is started again."}
 	case push.TroubleStore:
 		fate := "what is pushed meanwhile is kept, and sent once it answers."
 		if waiting > 0 {
 			fate = some(waiting, "push waits and is", "pushes wait and are") + " sent once it answers."
 		}
 		return finding{trouble, "The store cannot be reached" + since + ": " + fate, "the store cannot be reached",
-			"Nothing is lost. See whether " + f.overview.Store + " answers from this host."}
+			f.safe() + "See whether " + f.overview.Store + " answers from this host."}
 	case push.TroubleCredentials:
 		return finding{trouble, "The store cannot be asked for anything" + since + ", for want of good credentials: " + some(waiting, "push waits.", "pushes wait."),
-			"credentials are missing or refused", "Nothing is lost. Renew the credentials where they come from: files and roles are asked again by themselves."}
+			"credentials are missing or refused", f.safe() + "Renew the credentials where they come from: files and roles are asked again by themselves."}
 	case push.TroubleJournal:
 		return finding{trouble, "The journal cannot be written" + since + ": pushes are refused until it can.", "the journal cannot be written",
 			"See whether the disk of the data directory is full. Pushes are accepted again as soon as there is room."}
@@ -153,10 +169,10 @@ func (f facts) room() []finding {
 		return nil
 	case waiting < limit:
 		return []finding{{attention, fmt.Sprintf("The queue is almost full: %s.", share), fmt.Sprintf("the queue is almost full, with %d of %d", waiting, limit),
-			"Nothing is lost. When it is full, further pushes are refused (429) until there is room: push less, or see what keeps these from the store."}}
+			f.safe() + "When it is full, further pushes are refused (429) until there is room: push less, or see what keeps these from the store."}}
 	}
 	return []finding{{trouble, "The queue is full: " + share + ", and further ones are refused (429).", "the queue is full, and pushes are refused",
-		"What was accepted is not lost. What is refused has to be pushed again later: push less, or see what keeps these from the store."}}
+		"What waits is not lost. What is refused has to be pushed again later: push less, or see what keeps these from the store."}}
 }
 
 // longQuiet is how long a push under way may have nothing sent before that is
@@ -172,11 +188,11 @@ func (f facts) delays() (found []finding) {
 	case waiting <= 0:
 	case f.quiet >= longQuiet && oldest >= longQuiet && o.AckedBytes > 0: // which is 0 where the system does not tell
 		found = append(found, finding{trouble, fmt.Sprintf("Nothing has gone out for %s, and %s, the oldest for %s.", span(f.quiet), some(waiting, "push waits", "pushes wait"), span(oldest)),
-			"nothing goes out", "Nothing is lost. The store takes connections and does not answer, or the files cannot be read: look at what the oldest push waits for."})
+			"nothing goes out", f.safe() + "The store takes connections and does not answer, or the files cannot be read: look at what the oldest push waits for."})
 	case f.deadline <= 0 || oldest <= f.deadline:
 	case o.InTurn > f.deadline:
 		found = append(found, finding{attention, fmt.Sprintf("The daemon falls behind: %s, the oldest for %s, where %s are wanted; %s go out.", some(inTurn, "push waits", "pushes wait"), span(o.InTurn), span(f.deadline), rate(f.rate)),
-			"pushes wait too long", "Nothing is lost, and they go in turn. If it stays so, more is pushed than the link or the store takes."})
+			"pushes wait too long", f.safe() + "They go in turn. If it stays so, more is pushed than the link or the store takes."})
 	default:
 		found = append(found, finding{attention, fmt.Sprintf("A push that is under way will be late: it was accepted %s ago, where %s are wanted; %s go out.", span(o.Running.Oldest), span(f.deadline), rate(f.rate)),
 			"one that is under way will be late", "Look at it: it is large, or tried again, or the link or the store is slow."})
@@ -192,7 +208,7 @@ func (f facts) delays() (found []finding) {
 // is trouble. One may have had a wrong name.
 const severalFailed = 3
 
-// ends returns what is not well about the pushes that have ended lately.
+// ends returns what has ended lately and needs somebody.
 func (f facts) ends() (found []finding) {
 	if n := int(f.last.Refused); n > 0 {
 		found = append(found, f.refusals(n))
@@ -205,6 +221,11 @@ func (f facts) ends() (found []finding) {
 		why, advice := f.why()
 		found = append(found, finding{l, of + why + ".", some(int(n.Failed), "push failed", "pushes failed") + why, advice})
 	}
+	return found
+}
+
+// late returns that pushes were delivered too late.
+func (f facts) late() (found []finding) {
 	if n := f.last; n.Late > 0 {
 		found = append(found, finding{attention, fmt.Sprintf("%d of %s in the last 15 minutes took longer than %s.", n.Late, some(int(n.Done), "push delivered", "pushes delivered"), span(f.deadline)),
 			some(int(n.Late), "push came late", "pushes came late"), "Look at one: its timing says whether it waited for its turn, for the link or for the store."})

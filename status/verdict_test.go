@@ -81,14 +81,18 @@ func TestJudge(t *testing.T) {
 		"store away, idle":    {facts{overview: with(idle, push.TroubleStore)}, trouble, "The store cannot be reached since 12:03:10 UTC (5 min): what is pushed meanwhile is kept, and sent once it answers.", "Nothing is lost"},
 		"credentials":         {facts{overview: with(waiting, push.TroubleCredentials)}, trouble, "The store cannot be asked for anything since 12:03:10 UTC (5 min), for want of good credentials: 45 pushes wait.", "Renew"},
 		"journal":             {facts{overview: with(idle, push.TroubleJournal)}, trouble, "The journal cannot be written since 12:03:10 UTC (5 min): pushes are refused until it can.", "disk"},
-		"bucket":              {facts{overview: with(queue(2, time.Minute, 0, 0, 2), push.TroubleBucket)}, attention, `Pushes to the bucket "raw" have failed since 12:03:10 UTC (5 min): they wait, and it is tried once a second. Others go on.`, "what the store says"},
-		"buckets":             {facts{overview: with(idle, push.TroubleBucket, push.TroubleBucket, push.TroubleBucket)}, attention, `Pushes to 3 buckets have failed, to "raw" since 12:03:10 UTC (5 min): they wait, and each bucket is tried once a second. Others go on.`, "what the store says"},
+		"bucket":              {facts{overview: with(queue(2, time.Minute, 0, 0, 2), push.TroubleBucket)}, attention, `Attempts at the bucket "raw" fail since 12:03:10 UTC (5 min): its pushes wait, and it is tried once a second. Others go on.`, "Nothing is lost. What waits goes by itself"},
+		"buckets":             {facts{overview: with(idle, push.TroubleBucket, push.TroubleBucket, push.TroubleBucket)}, attention, `Attempts at 3 buckets fail, at "raw" since 12:03:10 UTC (5 min): their pushes wait, and each bucket is tried once a second. Others go on.`, "what the store says"},
 		"journal moved aside": {facts{overview: with(idle, push.TroubleJournalMovedAway)}, attention, "The journal could not be read when the daemon was started: pushes that it had are not known.", "Push again"},
 		"aside, and behind":   {facts{overview: with(queue(40, 12*s, 25, 3*s, 0), push.TroubleJournalMovedAway)}, attention, "The journal could not be read when the daemon was started: pushes that it had are not known. Besides: pushes wait too long.", "Push again"},
 		"stopping":            {facts{overview: with(waiting, push.TroubleShuttingDown)}, attention, "The daemon is stopping: 5 pushes are under way, and 40 wait.", "when the daemon is started again"},
 		"what is not known":   {facts{overview: with(idle, "quantum")}, attention, "Something is quantum since 12:03:10 UTC (5 min).", ""},
-		"several":             {facts{overview: with(waiting, push.TroubleJournalMovedAway, push.TroubleStore), last: counts{Done: 9, Failed: 2, Late: 3}, failures: refused(2)}, trouble, "The store cannot be reached since 12:03:10 UTC (5 min): 45 pushes wait and are sent once it answers. Besides: a journal was moved aside; 2 pushes failed, to the bucket \"raw\": the store refused; 3 pushes came late.", "Nothing is lost"},
-		"several troubles":    {facts{overview: with(waiting, push.TroubleJournal, push.TroubleStore, push.TroubleBucket, push.TroubleBucket)}, trouble, "The journal cannot be written since 12:03:10 UTC (5 min): pushes are refused until it can. Besides: the store cannot be reached; 2 buckets fail.", "disk"},
+		"several":             {facts{overview: with(waiting, push.TroubleJournalMovedAway, push.TroubleStore), last: counts{Done: 9, Failed: 2, Late: 3}, failures: refused(2)}, trouble, "The store cannot be reached since 12:03:10 UTC (5 min): 45 pushes wait and are sent once it answers. Besides: a journal was moved aside; 2 pushes failed, to the bucket \"raw\": the store refused; 3 pushes came late.", "See whether"},
+		"failures, bucket":    {facts{overview: with(queue(2, time.Minute, 0, 0, 2), push.TroubleBucket), last: counts{Done: 9, Failed: 2}, failures: refused(2)}, attention, `2 pushes of the last 15 minutes failed, to the bucket "raw": the store refused. Besides: attempts at the bucket "raw" fail, and its pushes wait.`, "Mend it."},
+		"failures, behind":    {facts{overview: queue(40, 12*s, 25, 3*s, 0), rate: 1e6, last: counts{Done: 9, Failed: 1, Late: 2}, failures: refused(1)}, attention, `1 push of the last 15 minutes failed, to the bucket "raw": the store refused. Besides: pushes wait too long; 2 pushes came late.`, "Mend it."},
+		"failures, no room":   {facts{overview: limited(queue(90, s, 10, s, 0), 100), last: counts{Done: 9, Failed: 1}, failures: refused(1)}, trouble, `The queue is full: 100 of the 100 pushes that may wait (S3DAEMON_QUEUE_LIMIT) do, and further ones are refused (429). Besides: 1 push failed, to the bucket "raw": the store refused.`, "What waits is not lost"},
+		"failures, stopping":  {facts{overview: with(waiting, push.TroubleShuttingDown), last: counts{Done: 9, Failed: 1}, failures: refused(1)}, attention, `The daemon is stopping: 5 pushes are under way, and 40 wait. Besides: 1 push failed, to the bucket "raw": the store refused.`, "what has failed waits for somebody to retry it"},
+		"several troubles":    {facts{overview: with(waiting, push.TroubleJournal, push.TroubleStore, push.TroubleBucket, push.TroubleBucket)}, trouble, "The journal cannot be written since 12:03:10 UTC (5 min): pushes are refused until it can. Besides: the store cannot be reached; attempts at 2 buckets fail, and their pushes wait.", "disk"},
 		"stopping, and worse": {facts{overview: with(waiting, push.TroubleShuttingDown, push.TroubleStore)}, trouble, "The daemon is stopping: 5 pushes are under way, and 40 wait. Besides: the store cannot be reached.", "started again"},
 		"behind, and retries": {facts{overview: queue(40, 12*s, 0, 0, 2)}, attention, "The daemon falls behind: 38 pushes wait, the oldest for 12 s, where 7 s are wanted; 0 B/s go out. Besides: 2 pushes wait for another attempt.", "in turn"},
 	} {
@@ -104,6 +108,9 @@ func TestJudge(t *testing.T) {
 			}
 			if !strings.Contains(v.advice, tc.advice) || v.level == well && v.advice != "" {
 				t.Errorf("the advice is %q, want one with %q", v.advice, tc.advice)
+			}
+			if f.last.Failed+f.last.Refused > 0 && strings.Contains(v.advice, "Nothing is lost") {
+				t.Errorf("pushes have failed or were refused, and the advice is %q", v.advice)
 			}
 			if strings.HasPrefix(v.summary, "All is well") != (v.level == well) {
 				t.Errorf("%v: %s", v.level, v.summary)
