@@ -42,6 +42,7 @@ type Trouble struct {
 	Since  time.Time   `json:"since,omitzero"`
 	Bucket string      `json:"bucket,omitempty"` // that it is about, where it is about one
 	Detail string      `json:"detail"`           // one line: what it is, with the cause as far as it may be told
+	Cause  string      `json:"cause,omitempty"`  // that alone, for whoever is told what it is in other words; empty where the detail has none
 }
 
 // TroubleKind says what a Trouble is about.

@@ -81,30 +81,35 @@ const mostBuckets = 10
 
 // troubles returns what keeps pushes from being accepted or delivered, the worst first.
 func (u *Uploader) troubles() (all []push.Trouble) {
-	tell := func(kind push.TroubleKind, since time.Time, format string, args ...any) {
-		all = append(all, push.Trouble{Kind: kind, Since: since.UTC(), Detail: fmt.Sprintf(format, args...)})
+	tell := func(kind push.TroubleKind, since time.Time, what, cause string) {
+		t := push.Trouble{Kind: kind, Since: since.UTC(), Detail: what, Cause: cause}
+		if cause != "" {
+			t.Detail += ": " + cause
+		}
+		all = append(all, t)
 	}
 	u.mu.Lock()
 	draining, buckets := u.draining, u.queue.trials()
 	u.mu.Unlock()
 	if draining {
-		tell(push.TroubleShuttingDown, time.Time{}, "the daemon is shutting down, and takes no more pushes")
+		tell(push.TroubleShuttingDown, time.Time{}, "the daemon is shutting down, and takes no more pushes", "")
 	}
 	if since, cause := u.journal.Failing(); cause != nil {
-		tell(push.TroubleJournal, since, "the journal cannot be written: %s", push.OneLine(cause.Error()))
+		tell(push.TroubleJournal, since, "the journal cannot be written", push.OneLine(cause.Error()))
 	}
 	if since, cause, down := u.endpoint.down(); down {
-		tell(push.TroubleStore, since, "the store cannot be reached: %s", awayText(cause))
+		tell(push.TroubleStore, since, "the store cannot be reached", awayText(cause))
 	}
 	if since, _, problem := u.credentials.state(); problem != nil {
-		tell(push.TroubleCredentials, since, "the store cannot be asked for pushes, for want of good credentials: %s", credentialsText(problem))
+		tell(push.TroubleCredentials, since, "the store cannot be asked for pushes, for want of good credentials", credentialsText(problem))
+		buckets = nil // they fail for the same reason
 	}
 	for _, b := range buckets[:min(len(buckets), mostBuckets)] {
-		tell(push.TroubleBucket, b.since, "pushes to the bucket %s fail, and it is tried once a second: %s", push.Quote(b.name), cmp.Or(b.problem, "its requests fail"))
+		tell(push.TroubleBucket, b.since, fmt.Sprintf("pushes to the bucket %s fail, and it is tried once a second", push.Quote(b.name)), cmp.Or(b.problem, "its requests fail"))
 		all[len(all)-1].Bucket = b.name
 	}
 	if path := u.journal.MovedAside(); path != "" {
-		tell(push.TroubleJournalMovedAway, time.Time{}, "the journal could not be read when the daemon was started, and was moved to %s: pushes that it had are not known", path)
+		tell(push.TroubleJournalMovedAway, time.Time{}, fmt.Sprintf("the journal could not be read when the daemon was started, and was moved to %s: pushes that it had are not known", path), "")
 	}
 	return all
 }

@@ -132,9 +132,9 @@ func TestTroubles(t *testing.T) {
 	}
 	want := []push.Trouble{
 		{Kind: push.TroubleShuttingDown, Detail: "the daemon is shutting down, and takes no more pushes"},
-		{Kind: push.TroubleJournal, Since: got[1].Since, Detail: got[1].Detail},
-		{Kind: push.TroubleStore, Since: begun.UTC(), Detail: "the store cannot be reached: dial tcp: connection refused"},
-		{Kind: push.TroubleBucket, Since: begun.UTC(), Bucket: "bucket", Detail: `pushes to the bucket "bucket" fail, and it is tried once a second: 503 Service Unavailable`},
+		{Kind: push.TroubleJournal, Since: got[1].Since, Detail: got[1].Detail, Cause: strings.TrimPrefix(got[1].Detail, "the journal cannot be written: ")},
+		{Kind: push.TroubleStore, Since: begun.UTC(), Detail: "the store cannot be reached: dial tcp: connection refused", Cause: "dial tcp: connection refused"},
+		{Kind: push.TroubleBucket, Since: begun.UTC(), Bucket: "bucket", Detail: `pushes to the bucket "bucket" fail, and it is tried once a second: 503 Service Unavailable`, Cause: "503 Service Unavailable"},
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("the troubles are\n%+v, want\n%+v", got, want)
@@ -156,7 +156,8 @@ func TestTroubles(t *testing.T) {
 	}
 }
 
-// TestFewBucketsAreToldOf: of many on trial those that have been so for longest.
+// TestFewBucketsAreToldOf: of many on trial those that have been so for longest; none
+// where credentials are refused, as they all fail for that.
 func TestFewBucketsAreToldOf(t *testing.T) {
 	q := newQueue(1)
 	now := time.Now()
@@ -174,6 +175,10 @@ func TestFewBucketsAreToldOf(t *testing.T) {
 	u := &Uploader{queue: q, endpoint: newEndpoint(context.Background(), nil, nil), credentials: &credentials{}, journal: openJournal(t, filepath.Join(t.TempDir(), "data"))}
 	if got := u.troubles(); len(got) != mostBuckets {
 		t.Errorf("%d troubles: %+v", len(got), got)
+	}
+	u.credentials.refused = refusal(403, "InvalidAccessKeyId")
+	if got := u.troubles(); len(got) != 1 || got[0].Kind != push.TroubleCredentials || got[0].Cause != "the store says 403 Forbidden, InvalidAccessKeyId" || !strings.HasSuffix(got[0].Detail, "good credentials: "+got[0].Cause) {
+		t.Errorf("without good credentials: %+v", got)
 	}
 }
 
