@@ -95,11 +95,11 @@ type Config struct {
 
 type api struct {
 	Config
-	started time.Time
-	refused throttle.Lines
-	pages   *pages
-	waits   *waits
-	bodies  *budget
+	started         time.Time
+	refused         throttle.Lines
+	pages, searches *pages
+	waits           *waits
+	bodies          *budget
 }
 
 // New returns the handler of the whole interface, and one that has health and
@@ -114,7 +114,7 @@ func newAPI(cfg Config) *api {
 		cfg.Admit = everybody
 	}
 	return &api{
-		Config: cfg, started: time.Now(), pages: newPages(),
+		Config: cfg, started: time.Now(), pages: newPages(mostPages), searches: newPages(mostSearches),
 		waits: newWaits(cfg.Callers, cfg.Registry), bodies: &budget{left: largeBodies},
 	}
 }

@@ -19,9 +19,10 @@ import (
 // Those who wait for one are few as well, until they have their first piece:
 // they are served, and would take the places of callers who push.
 const (
-	smallPage = 10 // pushes; of pages of so many any number may be made
-	mostPages = 8
-	mostWait  = 100
+	smallPage    = 10 // pushes; of pages of so many any number may be made
+	mostPages    = 8
+	mostSearches = 2   // each looks at all there is; they have places of their own, so that other pages need not wait for them
+	mostWait     = 100 // for either
 
 	firstPiece = 4        // pushes, when nothing is known of their size
 	mostPiece  = 64       // pushes
@@ -32,11 +33,11 @@ const (
 // it.
 var pageTimeout = 2 * time.Second
 
-// pages bounds the large pages that are made at once.
+// pages bounds the large pages, or the searches, that are made at once.
 type pages struct{ line, made chan struct{} }
 
-func newPages() *pages {
-	return &pages{line: make(chan struct{}, mostPages+mostWait), made: make(chan struct{}, mostPages)}
+func newPages(most int) *pages {
+	return &pages{line: make(chan struct{}, most+mostWait), made: make(chan struct{}, most)}
 }
 
 // enter waits until one more may be made, and reports whether that came about.
@@ -71,10 +72,14 @@ func (p *pages) enough() { <-p.made }
 // with as many pending as a barrier has found, if that is not negative.
 func (a *api) writePage(w http.ResponseWriter, r *http.Request, f push.Filter, pending int) {
 	left := cmp.Or(f.Limit, push.DefaultPage)
-	again, leave, enough := a.pages.again, a.pages.leave, a.pages.enough
+	places := a.pages
+	if f.Text != "" {
+		places = a.searches
+	}
+	again, leave, enough := places.again, places.leave, places.enough
 	if left <= smallPage && f.Text == "" {
 		again, leave, enough = nothing, nothing, nothing
-	} else if !a.pages.enter() {
+	} else if !places.enter() {
 		a.fail(w, "", tooMany("as many long lists are asked for as may be: ask again in a moment, or for less (limit=%d, and no text)", smallPage))
 		return
 	}

@@ -31,7 +31,7 @@ func (q *pagesQueue) List(_ context.Context, f push.Filter, wait time.Duration) 
 	if wait > 0 {
 		return push.Page{Pending: 7}, nil
 	}
-	if f.Label == "large" {
+	if f.Label == "large" || f.Text != "" {
 		q.now.Add(1)
 		<-q.free
 	}
@@ -66,10 +66,8 @@ func TestLargePages(t *testing.T) {
 	for queue.now.Load() < mostPages {
 		runtime.Gosched()
 	}
-	for _, query := range []string{"label=large", "limit=1&text=a"} { // which may be a search of all there is
-		resp, body := r.do(t, "GET", "/pushes?"+query, "", "")
-		wantProblem(t, resp, body, 503, push.TooManyCallers)
-	}
+	resp, body := r.do(t, "GET", "/pushes?label=large", "", "")
+	wantProblem(t, resp, body, 503, push.TooManyCallers)
 	for _, query := range []string{"limit=1", "limit=10&wait=1h"} {
 		if resp, body := r.do(t, "GET", "/pushes?"+query, "", ""); resp.StatusCode != 200 {
 			t.Errorf("%s: %s %s", query, resp.Status, body)
@@ -82,11 +80,42 @@ func TestLargePages(t *testing.T) {
 	askers.Wait()
 }
 
+// TestSearches are fewer at once, however little is asked for, and no other page waits
+// for them.
+func TestSearches(t *testing.T) {
+	queue := &pagesQueue{free: make(chan struct{})}
+	r := newRigWith(t, func(c *Config) { c.Queue = queue })
+	usual := pageTimeout
+	t.Cleanup(func() { pageTimeout = usual })
+	pageTimeout = 10 * time.Millisecond
+	var askers sync.WaitGroup
+	for range mostSearches {
+		askers.Go(func() {
+			resp, err := http.Get(r.server.URL + "/pushes?text=a&limit=1")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			resp.Body.Close()
+		})
+	}
+	for queue.now.Load() < mostSearches {
+		runtime.Gosched()
+	}
+	resp, body := r.do(t, "GET", "/pushes?limit=1&text=a", "", "")
+	wantProblem(t, resp, body, 503, push.TooManyCallers)
+	if resp, body := r.do(t, "GET", "/pushes?limit=1000", "", ""); resp.StatusCode != 200 {
+		t.Errorf("a page without a text: %s %s", resp.Status, body)
+	}
+	close(queue.free)
+	askers.Wait()
+}
+
 // TestLineForLargePages has as many wait for them as may: one more is told to
 // come again at once.
 func TestLineForLargePages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPages()
+		p := newPages(mostPages)
 		for range mostPages {
 			if !p.enter() {
 				t.Fatal("there is room, and one may not enter")

@@ -63,6 +63,7 @@ type Journal struct {
 	closing bool          // guarded by mu
 	wake    chan struct{} // has room for one: there is something new under mu
 
+	long    chan struct{}           // has something for each long scan that goes on
 	failing atomic.Pointer[failing] // nil while the last transaction was written
 	writer  writer                  // the writer's goroutine only
 	stopped chan struct{}           // closed when that has ended

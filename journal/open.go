@@ -40,7 +40,7 @@ func Open(cfg Config) (*Journal, error) {
 	if cfg.commit == nil {
 		cfg.commit = (*bbolt.Tx).Commit
 	}
-	j := &Journal{cfg: cfg, wake: make(chan struct{}, 1), stopped: make(chan struct{})}
+	j := &Journal{cfg: cfg, wake: make(chan struct{}, 1), long: make(chan struct{}, longScans), stopped: make(chan struct{})}
 	if err := j.open(); err != nil {
 		return nil, fmt.Errorf("open the journal %s: %w", j.path(), err)
 	}

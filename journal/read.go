@@ -72,7 +72,7 @@ func (j *Journal) Queued(yield func(*Record) error) error {
 	err := j.scan(push.ID{}, forward, false, nil, func(r *Record) bool {
 		stop = yield(r)
 		return stop == nil
-	})
+	}, runtime.Gosched)
 	return errors.Join(err, stop)
 }
 
@@ -82,25 +82,32 @@ func (j *Journal) Queued(yield func(*Record) error) error {
 // open meanwhile. What changes during the scan may be seen as it was or as it
 // is, but no push is seen twice, and none that was there all along is missed.
 func (j *Journal) Newest(before push.ID, yield func(*Record) bool) error {
-	return j.scan(before, backward, true, nil, yield)
+	return j.scan(before, backward, true, nil, yield, runtime.Gosched)
 }
 
 // NewestWhere is Newest for the pushes that want says yes to; the others cost
 // little. want is called within a transaction: it must be quick and may not
-// wait for the journal.
+// wait for the journal. A scan that goes on for long has pauses, and takes turns
+// with others, so that the pushes meanwhile have most of the processors: yield may
+// not wait for another scan.
 func (j *Journal) NewestWhere(before push.ID, want func(*Brief) bool, yield func(*Record) bool) error {
-	return j.scan(before, backward, true, want, yield)
+	t := turn{long: j.long}
+	defer t.end()
+	return j.scan(before, backward, true, func(b *Brief) bool {
+		t.looked++
+		return want(b)
+	}, yield, t.next)
 }
 
 // Since is Newest the other way round: the pushes after the one with this id,
 // the oldest first.
 func (j *Journal) Since(after push.ID, yield func(*Record) bool) error {
-	return j.scan(after, forward, true, nil, yield)
+	return j.scan(after, forward, true, nil, yield, runtime.Gosched)
 }
 
 // SinceWhere is Since for the pushes that want says yes to, as in NewestWhere.
 func (j *Journal) SinceWhere(after push.ID, want func(*Brief) bool, yield func(*Record) bool) error {
-	return j.scan(after, forward, true, want, yield)
+	return j.scan(after, forward, true, want, yield, runtime.Gosched)
 }
 
 // view calls f with a transaction that only reads.
@@ -133,7 +140,8 @@ const (
 
 // scan goes through the queue, and the history if wanted, from one id on,
 // which may be zero, in either direction.
-func (j *Journal) scan(from push.ID, d direction, history bool, want func(*Brief) bool, yield func(*Record) bool) error {
+// Between two transactions it calls between.
+func (j *Journal) scan(from push.ID, d direction, history bool, want func(*Brief) bool, yield func(*Record) bool, between func()) error {
 	var some []*Record
 	for most := scanFirst; ; most = min(2*most, scanMost) {
 		some = some[:0]
@@ -172,7 +180,7 @@ func (j *Journal) scan(from push.ID, d direction, history bool, want func(*Brief
 		if err != nil || end {
 			return err
 		}
-		runtime.Gosched() // those who want little may go on for long without a record that they want
+		between() // those who want little may go on for long without a record that they want
 	}
 }
 

@@ -6,7 +6,10 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"slices"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/lsst-dm/s3daemon/push"
 )
@@ -143,4 +146,40 @@ func TestOldestQueued(t *testing.T) {
 	if id, found := j.OldestQueued(func(id push.ID) bool { return skip[id] }); found {
 		t.Errorf("all are skipped, and yet there is %s", id)
 	}
+}
+
+// TestLongScansTakeTurns: however many go on, they have the processors for two turns
+// between two rests; and those that are short wait for none of them.
+func TestLongScansTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := open(t, Config{Dir: t.TempDir()})
+		const turns, scans = 4, 5 * longScans
+		all := make([]*Record, turns*turnLooks+1)
+		for i := range all {
+			all[i] = example(i)
+		}
+		acceptAll(t, j, all...)
+		scan := func(want func(*Brief) bool) {
+			if err := j.NewestWhere(push.ID{}, want, func(*Record) bool { return false }); err != nil {
+				t.Error(err)
+			}
+		}
+		begun := time.Now() // whose clock stands while somebody works
+		var going sync.WaitGroup
+		for range scans {
+			going.Go(func() { scan(func(*Brief) bool { return false }) })
+		}
+		synctest.Wait() // until all rest, or wait
+		scan(func(b *Brief) bool { return b.ID == all[len(all)-turnLooks/2].ID })
+		if took := time.Since(begun); took != 0 {
+			t.Errorf("one that looked at little was over after %v", took)
+		}
+		going.Wait()
+		if took, want := time.Since(begun), (turns-2)*turnRest*scans/longScans; took != want { // none behind the first and the last
+			t.Errorf("%d scans of %d turns took %v, want %v", scans, turns, took, want)
+		}
+		if len(j.long) > 0 {
+			t.Errorf("%d have kept their places", len(j.long))
+		}
+	})
 }
