@@ -4,17 +4,19 @@ import "time"
 
 // Overview is how the daemon stands at one moment, for whoever looks at it.
 type Overview struct {
-	Store       string        // its base URL, or what stands for it with Amazon S3
-	Queued      Line          // accepted, and waiting for their turn or another attempt
-	Running     Line          // under way
-	QueueLimit  int           // pushes, queued and running, with which further ones are refused; 0: none is known
-	InTurn      time.Duration // for how long the oldest of those that are queued has waited for its turn alone, since it was accepted or put back; 0 where none does
-	Retrying    int           // pushes of those that are queued that wait for another attempt
-	Slots       int           // size of the pool: requests to the store that may be under way at once
-	SlotsInUse  int
-	Connections []Connection // to the store, by their numbers
-	AckedBytes  int64        // that the store has acknowledged since the start, over all connections, of headers and failed attempts too
-	Troubles    []Trouble    // what whoever runs the daemon should know, the worst first; none where all is well
+	Store          string        // its base URL, or what stands for it with Amazon S3
+	Queued         Line          // accepted, and waiting for their turn or another attempt
+	Running        Line          // under way
+	QueueLimit     int           // pushes, queued and running, with which further ones are refused; 0: none is known
+	InTurn         time.Duration // for how long the oldest of those that are queued has waited for its turn alone, since it was accepted or put back; 0 where none does
+	Retrying       int           // pushes of those that are queued that wait for another attempt
+	Slots          int           // size of the pool: requests to the store that may be under way at once
+	SlotsInUse     int
+	Connections    []Connection // to the store, by their numbers
+	AckedBytes     int64        // that the store has acknowledged since the start, over all connections, of headers and failed attempts too
+	LastTaken      time.Time    // when the store took the last request that brought it a file, or a part, or joined the parts; zero: it has not since the start
+	LastUnanswered time.Time    // when a request for a push came back without an answer last, though it got there; zero: none has
+	Troubles       []Trouble    // what whoever runs the daemon should know, the worst first; none where all is well
 }
 
 // Line is the pushes in one state.

@@ -61,9 +61,9 @@ func (m *maker) rates() (bytes, pushes float64) {
 	return 0, 0
 }
 
-// littleBytes is what a connection may have acknowledged in a step when nothing
-// goes out on it: questions that keep it open.
-const littleBytes = 256
+// littleIn is what may be acknowledged in a step when nothing goes out on so many
+// connections: questions that keep them open.
+func littleIn(connections int) int64 { return 256 * int64(1+connections) }
 
 // frame makes the next frame, of what the source was when it was looked at last.
 func (m *maker) frame(now time.Time) *frame {
@@ -73,7 +73,7 @@ func (m *maker) frame(now time.Time) *frame {
 	last, times := b.tally.last(now)
 	f := facts{
 		now: now, deadline: b.cfg.Deadline, overview: m.now, last: last, ever: b.tally.total != counts{}, failures: b.tally.failures.told(), refusedFor: b.tally.why,
-		rate: bytes, quiet: b.tally.quiet(now, littleBytes*int64(1+len(m.now.Connections))),
+		started: b.tally.started, rate: bytes, quiet: b.tally.quiet(now, littleIn(len(m.now.Connections))),
 	}
 	total, step, bounds, started := b.tally.total, b.tally.number, b.tally.bounds, b.tally.started
 	b.mu.Unlock()

@@ -528,8 +528,50 @@ func TestQuietPool(t *testing.T) {
 			second()
 		}
 		text, _ := e.take()
-		if got := dataOf(t, text, "status")["summary"].(string); !strings.HasPrefix(got, "Nothing has gone out for 40 s") {
+		if got := dataOf(t, text, "status")["summary"].(string); !strings.HasPrefix(got, "The store has taken nothing for 40 s") {
 			t.Errorf("%s", got)
+		}
+	})
+}
+
+// TestNeverAnswers: a store that takes bytes and never answers is in trouble from the time
+// on at which that is known, and not only while nothing goes out, until it takes
+// something.
+func TestNeverAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{}
+		b := running(t, Config{Deadline: 7 * time.Second}, s)
+		e := listen(t.Context(), b, &ear{})
+		begun, since := time.Now(), 0
+		for second := 1; second <= 400; second++ {
+			s.set(func(s *source) {
+				o := &s.overview
+				o.Running = push.Line{Pushes: 2, Oldest: time.Since(begun)}
+				if second%60 == 1 { // the answer is waited for so long
+					o.AckedBytes += 40_000
+				}
+				if second > 60 && second%60 == 1 {
+					o.LastUnanswered = time.Now()
+				}
+			})
+			time.Sleep(time.Second)
+			synctest.Wait()
+			text, _ := e.take()
+			level := dataOf(t, text, "status")["level"]
+			if level == "trouble" && since == 0 {
+				since = second
+			}
+			if (level == "trouble") != (since > 0) {
+				t.Fatalf("after %d s: %v, and since %d s trouble", second, level, since)
+			}
+		}
+		if since < 30 || since > 40 {
+			t.Errorf("trouble since %d s", since)
+		}
+		s.set(func(s *source) { s.overview.LastTaken = time.Now() })
+		second()
+		if text, _ := e.take(); dataOf(t, text, "status")["level"] != "attention" {
+			t.Errorf("once it takes something: %s", text)
 		}
 	})
 }

@@ -38,8 +38,9 @@ type facts struct {
 	last     counts         // of the last 15 minutes
 	ever     bool           // a push has ended, or was refused, since the start
 	failures []failureGroup // those of them that failed, the commonest causes first
-	rate     float64        // bytes that the store acknowledges in a second
-	quiet    time.Duration  // for so long nothing has gone out
+	started  time.Time
+	rate     float64       // bytes that the store acknowledges in a second
+	quiet    time.Duration // for so long nothing has gone out
 
 	refusedFor push.Code // the last push that was refused
 }
@@ -57,8 +58,13 @@ type finding struct {
 // before what passes by itself. What follows from one that is told is none of its
 // own: pushes that wait for a store that is away have not fallen behind.
 func judge(f facts) verdict {
-	found := slices.Concat(f.troubles(), f.ends(), f.buckets(), f.room())
-	if !f.explained() {
+	still := f.standstill()
+	found := slices.Concat(f.troubles(), still, f.ends())
+	if still == nil {
+		found = append(found, f.buckets()...)
+	}
+	found = append(found, f.room()...)
+	if still == nil && !f.explained() {
 		found = append(found, f.delays()...)
 	}
 	found = append(found, f.late()...)
@@ -175,9 +181,63 @@ func (f facts) room() []finding {
 		"What waits is not lost. What is refused has to be pushed again later: push less, or see what keeps these from the store."}}
 }
 
-// longQuiet is how long a push under way may have nothing sent before that is
-// trouble. A store may take some seconds to answer.
+// longQuiet is how long the store may take nothing that it should before that is
+// trouble. It may need some seconds for an answer.
 const longQuiet = 30 * time.Second
+
+// standstill returns that the store takes nothing, where nothing that is told anyway
+// has the pushes wait.
+func (f facts) standstill() []finding {
+	o := f.overview
+	untaken := f.now.Sub(f.started)
+	if !o.LastTaken.IsZero() {
+		untaken = f.now.Sub(o.LastTaken)
+	}
+	lasts, oldest := min(untaken, f.quiet), max(o.Running.Oldest, o.InTurn)
+	advice := "The store takes connections and does not answer, or the files cannot be read: look at what the oldest push waits for."
+	switch {
+	case f.unanswered():
+		lasts, oldest = untaken, max(o.Running.Oldest, o.Queued.Oldest)
+		advice = "The store takes connections, and requests come back without an answer: see to it, and to what stands before it. Each push says what its last attempt failed with."
+	case o.AckedBytes <= 0, f.has(push.TroubleBucket): // the system does not tell; it is known why
+		return nil
+	}
+	lasts = min(lasts, oldest)
+	if lasts < longQuiet || slices.ContainsFunc(f.overview.Troubles, stops) {
+		return nil
+	}
+	return []finding{{trouble, fmt.Sprintf("The store has taken nothing for %s: %s, the oldest for %s.", span(lasts), f.present(), span(oldest)), "the store takes nothing", f.safe() + advice}}
+}
+
+// stops reports whether a trouble has all pushes wait.
+func stops(t push.Trouble) bool {
+	return t.Kind != push.TroubleBucket && t.Kind != push.TroubleJournalMovedAway
+}
+
+// unanswered reports whether requests have come back without an answer since the store
+// took one last, and since those were accepted that it should take. What goes out then
+// shows nothing: it is what went out before.
+func (f facts) unanswered() bool {
+	o := f.overview
+	return o.LastUnanswered.After(o.LastTaken) && f.now.Sub(o.LastUnanswered) <= max(o.Running.Oldest, o.Queued.Oldest)
+}
+
+// present says what is there to be delivered.
+func (f facts) present() string {
+	running, queued := f.overview.Running.Pushes, f.overview.Queued.Pushes
+	switch {
+	case queued == 0:
+		return some(running, "push is", "pushes are") + " under way"
+	case running == 0:
+		return some(queued, "push waits", "pushes wait")
+	}
+	return some(running, "push is", "pushes are") + " under way, and " + some(queued, "waits", "wait")
+}
+
+// goesOut reports whether anything to speak of does, or it is not known.
+func (f facts) goesOut() bool {
+	return f.overview.AckedBytes <= 0 || f.rate*stepTime.Seconds() > float64(littleIn(len(f.overview.Connections)))
+}
 
 // delays returns what shows that pushes take longer than they should.
 func (f facts) delays() (found []finding) {
@@ -186,13 +246,14 @@ func (f facts) delays() (found []finding) {
 	oldest := max(o.Running.Oldest, o.InTurn)
 	switch waiting := inTurn + o.Running.Pushes; {
 	case waiting <= 0:
-	case f.quiet >= longQuiet && oldest >= longQuiet && o.AckedBytes > 0: // which is 0 where the system does not tell
-		found = append(found, finding{trouble, fmt.Sprintf("Nothing has gone out for %s, and %s, the oldest for %s.", span(f.quiet), some(waiting, "push waits", "pushes wait"), span(oldest)),
-			"nothing goes out", f.safe() + "The store takes connections and does not answer, or the files cannot be read: look at what the oldest push waits for."})
 	case f.deadline <= 0 || oldest <= f.deadline:
 	case o.InTurn > f.deadline:
+		advice := "They go in turn. If it stays so, more is pushed than the link or the store takes."
+		if !f.goesOut() {
+			advice = "Next to nothing goes out: look at what those that are under way wait for."
+		}
 		found = append(found, finding{attention, fmt.Sprintf("The daemon falls behind: %s, the oldest for %s, where %s are wanted; %s go out.", some(inTurn, "push waits", "pushes wait"), span(o.InTurn), span(f.deadline), rate(f.rate)),
-			"pushes wait too long", f.safe() + "They go in turn. If it stays so, more is pushed than the link or the store takes."})
+			"pushes wait too long", f.safe() + advice})
 	default:
 		found = append(found, finding{attention, fmt.Sprintf("A push that is under way will be late: it was accepted %s ago, where %s are wanted; %s go out.", span(o.Running.Oldest), span(f.deadline), rate(f.rate)),
 			"one that is under way will be late", "Look at it: it is large, or tried again, or the link or the store is slow."})

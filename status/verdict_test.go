@@ -32,6 +32,16 @@ func queue(queued int, oldest time.Duration, running int, since time.Duration, r
 	return o
 }
 
+// unanswered returns an overview with a request that came back without an answer so long
+// before noon, and one that the store took, unless that is 0.
+func unanswered(o push.Overview, left, taken time.Duration) push.Overview {
+	o.LastUnanswered = noon.Add(-left)
+	if taken > 0 {
+		o.LastTaken = noon.Add(-taken)
+	}
+	return o
+}
+
 func TestJudge(t *testing.T) {
 	const s = time.Second
 	idle, waiting := push.Overview{}, queue(40, 2*s, 5, s, 0)
@@ -57,9 +67,18 @@ func TestJudge(t *testing.T) {
 		"quiet, and idle":     {facts{quiet: time.Hour}, well, "All is well: the daemon is ready, and nothing has been pushed since it was started.", ""},
 		"no deadline":         {facts{deadline: -1, overview: queue(9, time.Hour, 9, time.Hour, 0)}, well, "All is well: 9 pushes are under way, and 9 wait, the oldest for 60 min.", ""},
 		"falls behind":        {facts{overview: queue(40, 12*s, 25, 3*s, 0), rate: 118.4e6}, attention, "The daemon falls behind: 40 pushes wait, the oldest for 12 s, where 7 s are wanted; 118 MB/s go out.", "in turn"},
-		"one behind":          {facts{overview: queue(1, 12*s, 0, 0, 0)}, attention, "The daemon falls behind: 1 push waits, the oldest for 12 s, where 7 s are wanted; 0 B/s go out.", "in turn"},
+		"one behind":          {facts{overview: queue(1, 12*s, 0, 0, 0)}, attention, "The daemon falls behind: 1 push waits, the oldest for 12 s, where 7 s are wanted; 0 B/s go out.", "Next to nothing goes out"},
 		"a long one":          {facts{overview: queue(3, 2*s, 1, 50*s, 0), rate: 999.7e3}, attention, "A push that is under way will be late: it was accepted 50 s ago, where 7 s are wanted; 1 MB/s go out.", "large"},
-		"nothing goes out":    {facts{overview: queue(3, 2*s, 1, 50*s, 0), quiet: 45 * s}, trouble, "Nothing has gone out for 45 s, and 4 pushes wait, the oldest for 50 s.", "does not answer"},
+		"nothing goes out":    {facts{overview: queue(3, 2*s, 1, 50*s, 0), quiet: 45 * s}, trouble, "The store has taken nothing for 45 s: 1 push is under way, and 3 wait, the oldest for 50 s.", "does not answer"},
+		"nothing, one":        {facts{overview: queue(0, 0, 2, 50*s, 0), quiet: 14 * time.Minute}, trouble, "The store has taken nothing for 50 s: 2 pushes are under way, the oldest for 50 s.", "does not answer"},
+		"sent again":          {facts{overview: unanswered(queue(3, 75*s, 2, 80*s, 3), 10*s, 200*s), rate: 40e3}, trouble, "The store has taken nothing for 1 min: 2 pushes are under way, and 3 wait, the oldest for 1 min.", "without an answer"},
+		"between attempts":    {facts{overview: unanswered(with(queue(3, 75*s, 0, 0, 3), push.TroubleBucket), 10*s, 40*s), rate: 40e3}, trouble, "The store has taken nothing for 40 s: 3 pushes wait, the oldest for 1 min.", "without an answer"},
+		"it was taken since":  {facts{overview: unanswered(queue(0, 0, 2, 80*s, 0), 10*s, 9*s), rate: 40e3}, attention, "A push that is under way will be late: it was accepted 1 min ago, where 7 s are wanted; 40 kB/s go out.", "large"},
+		"others were left":    {facts{overview: unanswered(queue(0, 0, 2, 40*s, 0), 41*s, 99*s), rate: 1e6}, attention, "A push that is under way will be late: it was accepted 40 s ago, where 7 s are wanted; 1 MB/s go out.", "large"},
+		"a slow answer":       {facts{overview: unanswered(queue(0, 0, 2, 80*s, 0), 10*s, 29*s), rate: 40e3}, attention, "A push that is under way will be late: it was accepted 1 min ago, where 7 s are wanted; 40 kB/s go out.", "large"},
+		"left, and away":      {facts{overview: unanswered(with(queue(0, 0, 2, 80*s, 0), push.TroubleStore), 10*s, 99*s)}, trouble, "The store cannot be reached since 12:03:10 UTC (5 min): 2 pushes wait and are sent once it answers.", "Nothing is lost"},
+		"quiet, a bucket":     {facts{overview: with(queue(0, 0, 1, 80*s, 0), push.TroubleBucket), quiet: 80 * s}, attention, `Attempts at the bucket "raw" fail since 12:03:10 UTC (5 min): its pushes wait, and it is tried once a second. Others go on.`, "Nothing is lost"},
+		"never taken":         {facts{overview: unanswered(queue(0, 0, 1, time.Hour, 0), 10*s, 0)}, trouble, "The store has taken nothing for 5 min: 1 push is under way, the oldest for 60 min.", "without an answer"},
 		"it is not told":      {facts{overview: push.Overview{Running: push.Line{Pushes: 1, Oldest: 50 * s}}, quiet: 45 * s}, attention, "A push that is under way will be late: it was accepted 50 s ago, where 7 s are wanted; 0 B/s go out.", "large"},
 		"late ones":           {facts{last: counts{Done: 100, Late: 3}}, attention, "3 of 100 pushes delivered in the last 15 minutes took longer than 7 s.", "timing"},
 		"failures":            {facts{last: counts{Done: 100, Failed: 2}, failures: refused(2)}, attention, `2 pushes of the last 15 minutes failed, to the bucket "raw": the store refused.`, "Mend it."},
@@ -94,11 +113,11 @@ func TestJudge(t *testing.T) {
 		"failures, stopping":  {facts{overview: with(waiting, push.TroubleShuttingDown), last: counts{Done: 9, Failed: 1}, failures: refused(1)}, attention, `The daemon is stopping: 5 pushes are under way, and 40 wait. Besides: 1 push failed, to the bucket "raw": the store refused.`, "what has failed waits for somebody to retry it"},
 		"several troubles":    {facts{overview: with(waiting, push.TroubleJournal, push.TroubleStore, push.TroubleBucket, push.TroubleBucket)}, trouble, "The journal cannot be written since 12:03:10 UTC (5 min): pushes are refused until it can. Besides: the store cannot be reached; attempts at 2 buckets fail, and their pushes wait.", "disk"},
 		"stopping, and worse": {facts{overview: with(waiting, push.TroubleShuttingDown, push.TroubleStore)}, trouble, "The daemon is stopping: 5 pushes are under way, and 40 wait. Besides: the store cannot be reached.", "started again"},
-		"behind, and retries": {facts{overview: queue(40, 12*s, 0, 0, 2)}, attention, "The daemon falls behind: 38 pushes wait, the oldest for 12 s, where 7 s are wanted; 0 B/s go out. Besides: 2 pushes wait for another attempt.", "in turn"},
+		"behind, and retries": {facts{overview: queue(40, 12*s, 0, 0, 2)}, attention, "The daemon falls behind: 38 pushes wait, the oldest for 12 s, where 7 s are wanted; 0 B/s go out. Besides: 2 pushes wait for another attempt.", "Next to nothing goes out"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := tc.facts
-			f.now = noon
+			f.now, f.started = noon, noon.Add(-5*time.Minute)
 			if f.deadline == 0 {
 				f.deadline = 7 * s
 			}

@@ -304,6 +304,7 @@ func (d *delivery) attempt(ctx context.Context, operation string, k kind, attemp
 	err = d.up.credentials.judge(ctx, tripOf(inner).signedBy, err)
 	if !errors.Is(err, errLeaving) && !errors.Is(err, errRecordOld) && !heldBack(err) { // else it was never made
 		d.up.metrics.request(operation, err, time.Since(begun))
+		d.up.takes.note(operation, err)
 	}
 	return err
 }

@@ -15,9 +15,10 @@ import (
 func (u *Uploader) Overview() push.Overview {
 	n := u.depths()
 	open, totals := u.wire.Look()
+	taken, leftUnanswered := u.takes.last()
 	o := push.Overview{
 		Store: u.name, Queued: n.queued, Running: n.running, QueueLimit: u.queueLimit, InTurn: n.inTurn, Retrying: n.retrying,
-		Slots: u.limit, SlotsInUse: u.slots.inUse(), AckedBytes: totals.AckedBytes, Troubles: u.troubles(),
+		Slots: u.limit, SlotsInUse: u.slots.inUse(), AckedBytes: totals.AckedBytes, LastTaken: taken, LastUnanswered: leftUnanswered, Troubles: u.troubles(),
 	}
 	for _, c := range open {
 		o.Connections = append(o.Connections, connectionOf(c))

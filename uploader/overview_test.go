@@ -5,7 +5,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -179,6 +181,50 @@ func TestFewBucketsAreToldOf(t *testing.T) {
 	u.credentials.refused = refusal(403, "InvalidAccessKeyId")
 	if got := u.troubles(); len(got) != 1 || got[0].Kind != push.TroubleCredentials || got[0].Cause != "the store says 403 Forbidden, InvalidAccessKeyId" || !strings.HasSuffix(got[0].Detail, "good credentials: "+got[0].Cause) {
 		t.Errorf("without good credentials: %+v", got)
+	}
+}
+
+// TestTaken: when the store took something, and when something came back without an
+// answer, are known apart; a refusal is neither.
+func TestTaken(t *testing.T) {
+	for _, size := range []int{100, 8 * testPart} { // one that goes as a whole, and one in parts
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			r := newRig(t, impatient(t))
+			path, _ := r.file(t, "f", size)
+			send := func(key string) { r.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/" + key}) }
+			last := r.Overview()
+			within := func(what string, taken, left bool) {
+				t.Helper()
+				o := r.Overview()
+				if o.LastTaken.After(last.LastTaken) != taken || o.LastUnanswered.After(last.LastUnanswered) != left {
+					t.Errorf("%s: taken %v, unanswered %v, before %v and %v", what, o.LastTaken, o.LastUnanswered, last.LastTaken, last.LastUnanswered)
+				}
+				last = o
+			}
+			within("before all", false, false)
+			send("k")
+			within("a push that is done", true, false)
+			r.spoil(refuse(403))
+			send("refused")
+			within("one that is refused", false, false)
+			r.spoil(func(_ http.ResponseWriter, req *http.Request, _ http.Handler) {
+				io.Copy(io.Discard, req.Body)
+				<-req.Context().Done() // until the daemon has waited long enough
+			})
+			send("hangs")
+			within("one without an answer", false, true)
+			r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+				if req.Method == http.MethodPut {
+					panic(http.ErrAbortHandler)
+				}
+				next.ServeHTTP(w, req)
+			})
+			send("breaks")
+			within("one whose connections break", false, true)
+			r.spoil(pass)
+			send("again")
+			within("one that is done again", true, false)
+		})
 	}
 }
 

@@ -121,6 +121,7 @@ type Uploader struct {
 	log          *slog.Logger
 	refusals     throttle.Lines // of pushes that are not accepted
 	metrics      *metrics
+	takes        takes
 	tellEnd      func(push.Receipt)
 	tellRefusal  func(push.Code)
 	seed         maphash.Seed
