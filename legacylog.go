@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode"
 )
 
 // legacyHandler writes the log as the first, Python s3daemon did, for those who
@@ -141,12 +140,13 @@ func legacyLevel(level slog.Level) string {
 }
 
 // inOneLine has a space in the place of whatever a reader may take for the end of a
-// line: keys may have such characters.
+// line, as far as it is ASCII; keys may have other ends, which it makes visible.
 func inOneLine(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
+	spaced := strings.Map(func(r rune) rune {
+		if r < ' ' {
 			return ' '
 		}
 		return r
 	}, s)
+	return string(visible([]byte(spaced)))
 }

@@ -30,7 +30,7 @@ func TestLegacyLog(t *testing.T) {
 		{"the start", slog.LevelInfo, func(l *slog.Logger) { l.Info(logStarting, "version", "1") }, "INFO Starting server"},
 		{"done", slog.LevelInfo, func(l *slog.Logger) { l.Info("push done", end("s3://raw/in/a.fits")...) }, "INFO 1795732278.120031 1.335512 sec - in/a.fits"},
 		{"a key with blanks", slog.LevelInfo, func(l *slog.Logger) { l.Info("push done", end("s3://raw//a  b/ü ")...) }, "INFO 1795732278.120031 1.335512 sec - /a  b/ü "},
-		{"a key in two lines", slog.LevelInfo, func(l *slog.Logger) { l.Info("push done", end("s3://raw/a\u2028b\u0085c")...) }, "INFO 1795732278.120031 1.335512 sec - a b c"},
+		{"a key in two lines", slog.LevelInfo, func(l *slog.Logger) { l.Info("push done", end("s3://raw/a\u2028b\u0085c")...) }, "INFO 1795732278.120031 1.335512 sec - a\\u2028b\\u0085c"},
 		{"failed", slog.LevelInfo, func(l *slog.Logger) { l.Warn("push failed", failed...) }, "ERROR 1795732278.120031 1.335512 sec - in/b.fits - store_refused: the store refused"},
 		{"failed, and errors alone are wanted", slog.LevelError, func(l *slog.Logger) { l.Warn("push failed", failed...) }, "ERROR 1795732278.120031 1.335512 sec - in/b.fits - store_refused: the store refused"},
 		{"done, and errors alone are wanted", slog.LevelError, func(l *slog.Logger) { l.Info("push done", end("s3://raw/a")...) }, ""},
