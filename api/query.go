@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/go-chi/chi/v5"
 
@@ -143,23 +142,18 @@ func parseCursor(text string) (push.ID, error) {
 // checkLabel refuses what no push can have as its label: nothing with it would
 // ever be pending, and the barrier would open at once.
 func checkLabel(text string) error {
-	if !isLine(text, push.MaxLabelBytes) {
-		return invalidParameter("label %s is none: a label is one line of UTF-8 text of at most %d bytes", push.Quote(text), push.MaxLabelBytes)
+	if !push.IsText(text, push.MaxLabelBytes) {
+		return invalidParameter("label %s is none: a label is one line of UTF-8 text of at most %d bytes, without control characters", push.Quote(text), push.MaxLabelBytes)
 	}
 	return nil
 }
 
 // checkText refuses what is not looked for.
 func checkText(text string) error {
-	if !isLine(text, push.MaxTextBytes) {
-		return invalidParameter("text %s cannot be looked for: it is one line of UTF-8 text of at most %d bytes", push.Quote(text), push.MaxTextBytes)
+	if !push.IsText(text, push.MaxTextBytes) {
+		return invalidParameter("text %s cannot be looked for: it is one line of UTF-8 text of at most %d bytes, without control characters", push.Quote(text), push.MaxTextBytes)
 	}
 	return nil
-}
-
-func isLine(text string, most int) bool {
-	control := func(r rune) bool { return r < ' ' || r == 0x7f }
-	return len(text) <= most && utf8.ValidString(text) && !strings.ContainsFunc(text, control)
 }
 
 func parseLimit(text string) (int, error) {

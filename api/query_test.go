@@ -60,6 +60,8 @@ func TestParseListRefuses(t *testing.T) {
 		{"twice", "state=done&state=failed", `"state" is given 2 times`},
 		{"no value", "wait", `"wait" is empty`},
 		{"empty label", "label=", `"label" is empty`},
+		{"label with the next line of Latin-1", "label=a%C2%85b", "without control characters"},
+		{"text with a terminal's sequence", "text=%C2%9B31m", "without control characters"},
 		{"semicolon", "limit=1;wait=1", "the query is not one"},
 		{"broken escape", "label=%f", "the query is not one"},
 		{"no such state", "state=waiting", `state "waiting" is none`},

@@ -83,8 +83,11 @@ func badKey(k string) string {
 	}
 	// Answers of the store repeat the key in XML 1.0, which does not have these:
 	// with one in it a multipart upload could not be read back.
-	if hasControl(k) || strings.Contains(k, "\uFFFE") || strings.Contains(k, "\uFFFF") {
-		return "has a control character"
+	if hasControl(k) {
+		return "has an ASCII control character"
+	}
+	if strings.Contains(k, "\uFFFE") || strings.Contains(k, "\uFFFF") {
+		return "has U+FFFE or U+FFFF, which are no characters"
 	}
 	// Amazon's own rule: reading from left to right, ".." may never leave the
 	// bucket. A proxy that cleans paths would put such an object elsewhere; one

@@ -5,6 +5,7 @@ import (
 	"mime"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -67,7 +68,7 @@ func (r Request) Check() (Destination, error) {
 
 // CheckPath reports as an *Error (code InvalidFile) why no file may have that
 // path: it must be absolute, at most MaxPathBytes long and, since logs and the
-// line protocol are lines, free of control characters.
+// line protocol are lines, free of ASCII control characters.
 func CheckPath(path string) error {
 	switch {
 	case !strings.HasPrefix(path, "/"):
@@ -75,16 +76,23 @@ func CheckPath(path string) error {
 	case len(path) > MaxPathBytes:
 		return Errorf(InvalidFile, "file %s is %d bytes long: a path has at most %d", Quote(path), len(path), MaxPathBytes)
 	case hasControl(path):
-		return Errorf(InvalidFile, "file %s has a control character (NUL, a newline or another): rename the file", Quote(path))
+		return Errorf(InvalidFile, "file %s has an ASCII control character (NUL, a newline or another): rename the file", Quote(path))
 	}
 	return nil
 }
 
 func (r Request) badLabel() string {
-	if len(r.Label) > MaxLabelBytes || !utf8.ValidString(r.Label) || hasControl(r.Label) {
-		return "label must be one line of UTF-8 text of at most 256 bytes"
+	if !IsText(r.Label, MaxLabelBytes) {
+		return "label must be one line of UTF-8 text of at most 256 bytes, without control characters"
 	}
 	return ""
+}
+
+// IsText reports whether s is one line of UTF-8 text of at most so many bytes, without
+// control characters, those beyond ASCII included: what people write to be read, as
+// labels are, and not a name that exists, as paths and keys are.
+func IsText(s string, most int) bool {
+	return len(s) <= most && utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
 }
 
 func (r Request) badContentType() string {
@@ -129,7 +137,7 @@ func (r Request) badTags() string {
 	for _, name := range slices.Sorted(maps.Keys(r.Tags)) {
 		value := r.Tags[name]
 		if name == "" || !goodTag(name, MaxTagNameRunes) || !goodTag(value, MaxTagValueRunes) {
-			return "tag " + Quote(name) + " is not one: a name has 1 to 128 characters of UTF-8, a value at most 256, and neither a control character"
+			return "tag " + Quote(name) + " is not one: a name has 1 to 128 characters of UTF-8, a value at most 256, and neither an ASCII control character"
 		}
 		if strings.HasPrefix(strings.ToLower(name), "aws:") {
 			return "tag " + Quote(name) + " is not one: names that begin with aws: are the store's own"

@@ -102,6 +102,8 @@ func TestRequestCheckFields(t *testing.T) {
 		{"label of 129 two-byte characters", label(strings.Repeat("é", 129)), push.InvalidField, "256"},
 		{"label of two lines", label("a\nb"), push.InvalidField, "one line"},
 		{"label with DEL", label("a\x7f"), push.InvalidField, "one line"},
+		{"label with the next line of Latin-1", label("a\u0085b"), push.InvalidField, "control"},
+		{"label with a terminal's sequence", label("\u009b31m"), push.InvalidField, "control"},
 		{"label of invalid UTF-8", label("\xff"), push.InvalidField, "UTF-8"},
 
 		{"no content type", media(""), "", ""},
