@@ -243,10 +243,8 @@ func (f facts) goesOut() bool {
 func (f facts) delays() (found []finding) {
 	o := f.overview
 	inTurn := o.Queued.Pushes - o.Retrying // they wait for nothing but their turn, but for those that are behind another to the same object
-	oldest := max(o.Running.Oldest, o.InTurn)
-	switch waiting := inTurn + o.Running.Pushes; {
-	case waiting <= 0:
-	case f.deadline <= 0 || oldest <= f.deadline:
+	switch {
+	case f.deadline <= 0 || max(o.Running.Oldest, o.InTurn) <= f.deadline:
 	case o.InTurn > f.deadline:
 		advice := "They go in turn. If it stays so, more is pushed than the link or the store takes."
 		if !f.goesOut() {
