@@ -124,7 +124,8 @@ func TestPageFailureAndRetry(t *testing.T) {
 	}
 	b.press(kb.Enter)
 	b.wait("it to be done after all", "row('lost.fits').includes('Done') && !document.querySelector('#confirm').open")
-	b.wait("screen readers to be told", "document.querySelector('#spoken').textContent !== ''")
+	b.wait("screen readers to be told", "document.querySelector('#outcome').textContent.startsWith('lost.fits: ')")
+	b.wait("the focus to be where it was, though there is no button any more", "document.activeElement.matches('#rows a')")
 	checkObject(t, bucket, "lost.fits", file)
 }
 
@@ -146,11 +147,27 @@ func TestPageCancel(t *testing.T) {
 	b.click("#yes")
 	b.wait("it to be cancelled", "row('/second').includes('Cancelled') && row('/first').includes('Running')")
 	b.wait("that it can be put back", "row('/second').includes('Retry')")
+	b.wait("the focus on its row", "document.activeElement.matches('#rows tr:first-child *')")
 	if r := d.endOf(t, id); r.State != "cancelled" {
 		t.Errorf("it is %s", r.State)
 	}
+	b.open("/#/pushes/" + id)
+	b.tabTo("#oneRetry")
+	b.press(kb.Enter)
+	b.tabTo("#yes")
+	b.press(kb.Enter)
+	b.wait("it to be put back, and the focus to stay on its page", "text('#oneState').startsWith('Queued') && document.activeElement.id === 'oneTitle'")
+	b.open("/")
+	b.wait("the list", "row('/first').includes('Running') && row('/second').includes('Queued')")
+
+	// A question that has nothing left to ask says so.
+	b.clickIn("/first")
+	b.wait("the question", "text('#confirm').includes('Cancel this push?')")
 	g.open()
-	b.wait("the other to be done", "row('/first').includes('Done')")
+	b.wait("that it is too late", "text('#confirmWrong') === 'It is done by now: there is nothing to cancel.' && document.querySelector('#yes').disabled && document.activeElement.id === 'no'")
+	b.press(kb.Enter)
+	b.wait("both to be done", "row('/first').includes('Done') && row('/second').includes('Done') && !document.querySelector('#confirm').open")
+	b.wait("the focus on its row", "document.activeElement.matches('#rows tr:last-child a')")
 }
 
 // The list shows what is asked for, also after it was left and when it changes; the
@@ -212,6 +229,13 @@ func TestPageFilters(t *testing.T) {
 	b.expect(failedRequest)
 	b.open("/#/?state=nonsense")
 	b.wait("a wrong filter to be told", "text('#listWrong').includes('is none')")
+	b.open("/#/")
+	b.wait("all", rows(50))
+	b.click("#byText")
+	eval[chromedp.Void](b, "location.hash = '#/?text=special'")
+	b.wait("the field to say what the address does, also where the focus is in it", rows(2)+" && document.querySelector('#byText').value === 'special'")
+	eval[chromedp.Void](b, "location.hash = '#/?state=nonsense'")
+	b.wait("nothing of what was asked for before", rows(0)+" && text('#listWrong').includes('is none') && !document.querySelector('#none').checkVisibility()")
 
 	// Held, nothing moves; then all is there.
 	b.open("/#/?label=night")
@@ -280,7 +304,10 @@ func TestPageToken(t *testing.T) {
 	b.press(otherToken, kb.Enter)
 	b.wait("that it is wrong", asks+" && text('#askwrong').includes('none of this daemon')")
 	b.press(oneToken, kb.Enter)
-	b.wait("the state", "text('#summary').startsWith('All is well') && text('#none').startsWith('Nothing')")
+	b.wait("the state", "text('#summary').startsWith('All is well') && text('#none').startsWith('Nothing') && document.title.startsWith('Working')")
+	if on := eval[string](b, "document.activeElement.id"); on != "main" {
+		t.Errorf("the focus is on %q, want what has come", on)
+	}
 	b.do(chromedp.Reload())
 	b.wait("the state again", "text('#summary').startsWith('All is well')")
 	if words := eval[string](b, "location.href + document.cookie + Object.keys(localStorage)"); strings.Contains(words, oneToken) {
@@ -292,7 +319,7 @@ func TestPageToken(t *testing.T) {
 
 	// One that counts no more is asked for again, by itself.
 	writeToken(t, path, otherToken)
-	b.wait("it to ask again", asks)
+	b.wait("it to ask again, and to say nothing else", asks+" && text('#askwrong').includes('counts no longer') && document.title.startsWith('Token wanted') && text('#about') + text('#since') === ''")
 	b.press(otherToken, kb.Enter)
 	b.wait("the state with the new one", "text('#summary').startsWith('All is well')")
 }
@@ -370,6 +397,70 @@ func TestPageReconnects(t *testing.T) {
 	b.wait("that it is gone", "text('#level') === 'NO CONNECTION'")
 }
 
+// A page whose computer's clock is set goes on, and its ages are right; out of sight it lets
+// go of its connection and knows no worse how the daemon is.
+func TestPageClockAndSight(t *testing.T) {
+	sideBySide(t)
+	d := startDaemon(t)
+	bucket, file := newBucket(t), makeFile(t, "file", 1000)
+	d.push(t, file, "s3://"+bucket+"/before").done(t)
+	b := openPage(t, d, "")
+	b.wait("the list", "row('/before').includes('Done')")
+	eval[chromedp.Void](b, "{ const real = Date.now; Date.now = () => real() - 7200_000 }")
+	lists := b.requests("/pushes")
+	eval[chromedp.Void](b, "takePushes({pushes: [], left_out: 1})")
+	waitFor(t, "the list to be asked for", func() bool { return b.requests("/pushes") > lists })
+	d.push(t, file, "s3://"+bucket+"/after").done(t)
+	b.wait("the age of another", "/\\d s ago/.test(row('/after'))")
+
+	const sight = "Object.defineProperty(document, 'hidden', {configurable: true, value: %v}); document.dispatchEvent(new Event('visibilitychange'))"
+	eval[chromedp.Void](b, fmt.Sprintf(sight, true)+"; { const real = performance.now.bind(performance); performance.now = () => real() + 61_000 }")
+	b.wait("the connection to be let go of", "stream.signal.aborted")
+	eval[chromedp.Void](b, "wake()") // as after half a minute
+	waitFor(t, "a look at the daemon", func() bool { return b.requests("/events") == 2 })
+	b.wait("the connection to be let go of again, with nothing to be found wrong", "stream.signal.aborted && text('#level') === 'WORKING' && document.title.startsWith('Working')")
+	eval[chromedp.Void](b, fmt.Sprintf(sight, false))
+	d.push(t, file, "s3://"+bucket+"/seen").done(t)
+	b.wait("all once it is seen", "row('/seen').includes('Done') && !stream.signal.aborted")
+}
+
+// Behind a proxy the page finds its daemon below the path that it was asked for at, with
+// the slash behind it or without; and what answers in its stead is not taken for it.
+func TestPageBehindProxy(t *testing.T) {
+	sideBySide(t)
+	d := startDaemon(t)
+	to, err := url.Parse(d.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stranger atomic.Bool
+	through := http.StripPrefix("/s3", httputil.NewSingleHostReverseProxy(to))
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/s3":
+			r.URL.Path = "/s3/"
+		case !strings.HasPrefix(r.URL.Path, "/s3/"):
+			t.Errorf("the page asks for %s", r.URL.Path)
+		case stranger.Load():
+			w.Header().Set("Content-Type", "text/html")
+			fmt.Fprint(w, "<html>Please sign in</html>")
+			return
+		}
+		through.ServeHTTP(w, r)
+	}))
+	t.Cleanup(proxy.Close)
+	b := openTab(t, proxy.URL, "/s3")
+	b.wait("the daemon's state, and the list", "text('#summary').startsWith('All is well') && text('#none').includes('"+proxy.URL+"/s3/push')")
+	if href := eval[string](b, "document.querySelector('footer a[href$=metrics]').href"); href != proxy.URL+"/s3/metrics" {
+		t.Errorf("the metrics are at %s", href)
+	}
+	stranger.Store(true)
+	eval[chromedp.Void](b, "stream.abort(); list.load()")
+	b.wait("that it is not the daemon", "text('#summary').startsWith('What answered is not s3daemon') && text('#listWrong').startsWith('What answered is not s3daemon') && document.title.startsWith('No connection')")
+	stranger.Store(false)
+	b.wait("that it is", "text('#summary').startsWith('All is well')")
+}
+
 // Where answers take long, what has been asked for is waited for, however often there is
 // a reason to ask anew; and a question that was left does not change the one after it.
 func TestPageSlowAnswers(t *testing.T) {
@@ -416,6 +507,7 @@ func TestPageSlowAnswers(t *testing.T) {
 		}
 	}
 	asked := []chan struct{}{next(lists), next(lists)} // at once, and when the stream has begun
+	b.wait("that there is no answer yet", "text('#listWrong').startsWith('The daemon has not answered yet.')")
 	eval[chromedp.Void](b, "const real = setTimeout; window.setTimeout = (f, ms) => real(f, ms <= 3000 ? 0 : ms); reload(); reload(); new Promise((over) => real(over, 200))")
 	close(asked[0])
 	close(asked[1])
@@ -423,6 +515,7 @@ func TestPageSlowAnswers(t *testing.T) {
 	close(next(lists)) // for there was a reason
 	eval[chromedp.Void](b, "takePushes({pushes: [], left_out: 1})")
 	close(next(lists))
+	b.wait("nothing of that any more", "text('#listWrong') === ''")
 
 	b.expect(failedRequest)
 	b.clickIn("/first")
@@ -431,7 +524,7 @@ func TestPageSlowAnswers(t *testing.T) {
 	b.click("#no")
 	b.clickIn("/second")
 	close(gate)
-	b.wait("the first answer", "document.querySelector('#spoken').textContent.startsWith('file: ')")
+	b.wait("the first answer", "document.querySelector('#outcome').textContent.startsWith('file: ')")
 	if words := b.text("#yes"); words != "Cancel it" {
 		t.Errorf("the second question has %q", words)
 	}
@@ -650,6 +743,7 @@ func TestPageOpenForLong(t *testing.T) {
 	})
 	more := make(chan struct{})
 	mux.HandleFunc("GET /events", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
 		send := func(i int64) {
 			frame.Store(i)
 			fmt.Fprintf(w, "id: %d\nevent: status\ndata: %s\n\n", i+1, fmt.Sprintf(status, at, i))

@@ -65,7 +65,7 @@ function drawThroughput(svg, history) {
 // a line at the deadline; what is beyond it has another fill.
 function drawTimes(svg, times, deadline) {
   const f = frame(svg, 42), n = times.pushes.length, wide = (f.right - f.left) / n;
-  const top = Math.max(2, round(Math.max(1, ...times.pushes)));
+  const least = round(Math.max(1, ...times.pushes)), top = least + least % 2; // half a push is none
   axis(svg, f, top, count);
   const limit = deadline > 0 ? times.bounds_seconds.findIndex((bound) => bound >= deadline) : -1; // 0: there is none
   const edge = (i) => f.left + (i + 1) * wide; // where the bar below bound i ends

@@ -7,7 +7,7 @@ class Cause {
   constructor() {
     this.title = element('b');
     this.code = element('code', {class: 'code'});
-    this.detail = element('p', {class: 'wrong'});
+    this.detail = element('p', {class: 'wrong clip'});
     this.advice = element('p');
     this.newest = element('a', {class: 'file'});
     this.at = element('time');
@@ -44,6 +44,7 @@ function drawFailures({failures, failures_left_out: others}) {
     if ($('causes').children[i] !== node) $('causes').insertBefore(node, $('causes').children[i] ?? null);
   });
   for (const key of gone) {
+    show(causes.get(key).node, false, $('main'));
     causes.get(key).node.remove();
     causes.delete(key);
   }

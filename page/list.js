@@ -41,7 +41,7 @@ class Row {
     this.object = element('div', {class: 'object clip'});
     this.label = element('span');
     this.progress = new Progress();
-    this.why = element('p', {class: 'why'});
+    this.why = element('p');
     this.wait = element('span');
     this.size = element('td', {role: 'cell', class: 'number', 'data-is': 'Size'});
     this.took = element('span');
@@ -64,15 +64,15 @@ class Row {
       this.link.href = '#/pushes/' + push.id;
       if (changed(this.object, push.destination)) this.object.replaceChildren('to ', named(push.destination));
       this.progress.draw(push);
-      this.why.replaceChildren(reasonOf(push), ' ', this.wait, ' ', push.problem ? element('code', {class: 'code'}, push.problem.code) : '');
-      this.why.className = 'why ' + (push.state === 'failed' ? 'wrong' : '');
+      this.why.replaceChildren(this.wait, ' ', reasonOf(push), ' ', push.problem ? element('code', {class: 'code'}, push.problem.code) : '');
+      this.why.className = 'why clip ' + (push.state === 'failed' ? 'wrong' : '');
       show(this.why, push.problem);
       if (changed(this.label, push.label ?? '')) {
         this.label.replaceChildren(...(push.label ? [element('span', {class: 'unseen'}, 'label '), named(push.label, 'tag')] : []));
       }
       say(this.size, bytes(push.size));
       const act = actionOf(push);
-      show(this.button, act);
+      show(this.button, act, this.link);
       if (act) {
         say(this.button, act);
         this.button.setAttribute('aria-label', act + ' ' + plain(base(push.file)));
@@ -127,12 +127,13 @@ const list = {
   held: false, // no row comes or goes
   newer: false, // but some would have
   told: false, // the daemon has answered with a list
+  of: '', // the address of the list that is shown
 
   // look has the list show what a filter lets through.
   look(filter) {
     const fields = {state: $('byState'), label: $('byLabel'), text: $('byText')};
     for (const [key, field] of Object.entries(fields)) {
-      if (document.activeElement !== field) field.value = filter[key];
+      if (field.value !== filter[key]) field.value = filter[key]; // also where somebody types: the address decides
     }
     this.filter = filter;
     this.hold(false);
@@ -150,22 +151,28 @@ const list = {
     const query = new URLSearchParams([['limit', pageSize], ...given(this.filter)]);
     let page;
     try {
-      page = await (await ask('GET', 'pushes?' + query)).json();
+      page = await tell('GET', 'pushes?' + query, $('listWrong'));
     } catch (error) {
-      if (load === this.loads) {
-        this.meanwhile = undefined;
-        say($('listWrong'), error.message);
+      if (load !== this.loads) return;
+      this.meanwhile = undefined;
+      say($('listWrong'), error.message);
+      if (this.of !== this.hash(this.filter)) { // what is shown is not what was asked for
+        this.pushes = [];
+        this.next = '';
+        this.told = false;
+        redraw(drawList);
       }
       return;
     }
     if (load !== this.loads) return;
     this.meanwhile = undefined;
     this.told = true;
+    this.of = this.hash(this.filter);
     say($('listWrong'), '');
     if (this.held) {
-      for (const push of page.pushes) this.merge(push);
+      for (const push of page.pushes ?? []) this.merge(push);
     } else {
-      this.pushes = page.pushes;
+      this.pushes = page.pushes ?? [];
       this.next = page.next ?? '';
     }
     for (const push of meanwhile) this.merge(push);
@@ -245,18 +252,19 @@ function drawList() {
   show($('none'), list.told && pushes.length === 0);
   if (pushes.length === 0 && changed($('none'), filter)) {
     $('none').replaceChildren(...(filtered || filter.cursor ? ['No push is like that.'] : ['Nothing has been pushed yet. Push a file with ',
-      element('code', {}, `curl -d file=/PATH -d destination=s3://BUCKET/KEY ${new URL('push', location.href)}`)]));
+      element('code', {}, `curl -d file=/PATH -d destination=s3://BUCKET/KEY ${root + 'push'}`)]));
   }
   show($('clear'), filtered);
-  show($('newest'), filter.cursor);
-  show($('older'), list.next);
+  show($('newest'), filter.cursor, $('listTitle'));
+  show($('older'), list.next, $('listTitle'));
   $('newest').href = list.hash({...filter, cursor: ''});
   $('older').href = list.hash({...filter, cursor: list.next});
   $('failedLink').href = list.hash({state: 'failed'});
   say($('count'), pushes.length === 0 ? '' : plural(pushes.length, 'push', 'pushes') + (filter.cursor ? ', older ones' : ', the newest first') +
     (list.newer ? '; there are newer ones, which are not shown while the list is held' : ''));
 
-  const labels = [...new Set(pushes.map((push) => push.label).filter(Boolean))];
+  // A suggestion cannot be told apart where it has what is not seen.
+  const labels = [...new Set(pushes.map((push) => push.label).filter((label) => label && label === plain(label)))];
   if (changed($('labels'), labels)) $('labels').replaceChildren(...labels.map((label) => element('option', {value: label})));
 }
 
@@ -314,8 +322,18 @@ const question = {
     say($('confirmWrong'), '');
     say($('yes'), retry ? 'Retry it' : 'Cancel it');
     $('yes').className = retry ? '' : 'danger';
+    $('yes').disabled = false;
     $('confirm').showModal();
     $('no').focus(); // what is pressed in haste changes nothing
+  },
+
+  // took takes what the stream says of the push meanwhile, which may leave nothing to ask.
+  took(push) {
+    const action = this.push && actionOf(this.push);
+    if (!$('confirm').open || push.id !== this.push.id || this.asked || actionOf(push) === action || $('yes').disabled) return;
+    say($('confirmWrong'), `It is ${(states[push.state] ?? push.state).toLowerCase()} by now: there is nothing to ${action.toLowerCase()}.`);
+    $('no').focus();
+    $('yes').disabled = true;
   },
 
   async act() {
@@ -323,11 +341,12 @@ const question = {
     if (this.asked === push) return;
     this.asked = push;
     say($('confirmWrong'), '');
+    say($('outcome'), ''); // or the same words would not be heard again
     say($('yes'), 'Asking the daemon');
     let words;
     try {
       const path = 'pushes/' + encodeURIComponent(push.id);
-      const receipt = await (await (action === 'Retry' ? ask('POST', path + '/retry') : ask('DELETE', path))).json();
+      const receipt = await (action === 'Retry' ? tell('POST', path + '/retry', $('confirmWrong')) : tell('DELETE', path, $('confirmWrong')));
       list.took(receipt);
       if (one.id === push.id) one.load();
       else reload(); // what the stream has told of it meanwhile may be newer
@@ -345,9 +364,16 @@ const question = {
       this.asked = undefined;
       say($('yes'), action + ' it');
     }
-    if (words) speak(words);
+    if (words) say($('outcome'), words);
   },
 };
 
 $('yes').addEventListener('click', () => question.act());
 $('no').addEventListener('click', () => $('confirm').close());
+
+// The focus goes back to the button that asked, or, where that is gone, beside it.
+$('confirm').addEventListener('close', () => {
+  const on = document.activeElement;
+  if (!$('ask').hidden || on !== document.body && on.checkVisibility()) return;
+  (one.id ? $('oneTitle') : list.rows.get(question.push.id)?.link ?? $('listTitle')).focus();
+});

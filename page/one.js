@@ -28,7 +28,7 @@ const one = {
     const load = ++this.loads, id = this.id;
     this.heard = undefined;
     try {
-      const push = await (await ask('GET', 'pushes/' + encodeURIComponent(id))).json();
+      const push = await tell('GET', 'pushes/' + encodeURIComponent(id), $('oneWrong'));
       if (load !== this.loads || id !== this.id) return;
       this.push = push;
       if ((this.heard ?? push).state !== push.state) reload(); // one of the two is old
@@ -67,8 +67,8 @@ function drawOne() {
   if (changed($('oneState'), [push, timeOf(push), waitOf(push)])) $('oneState').replaceChildren(stateOf(push), ' ', wordsOf(push));
   oneProgress.draw(push);
   drawWhy(push);
-  show($('oneRetry'), actionOf(push) === 'Retry');
-  show($('oneCancel'), actionOf(push) === 'Cancel');
+  show($('oneRetry'), actionOf(push) === 'Retry', $('oneTitle'));
+  show($('oneCancel'), actionOf(push) === 'Cancel', $('oneTitle'));
 
   show($('timingBox'), push.timing);
   if (push.timing && changed($('timingBox'), push.timing)) {
@@ -192,11 +192,17 @@ $('skip').addEventListener('click', (event) => {
 
 // ---- The token.
 
+// wantToken shows nothing of what was known, and asks for a token.
 function wantToken(refusal) {
+  known.locked = true;
+  known.lost ??= lastHeard();
+  stream.abort();
   $('confirm').close();
   for (const id of ['overview', 'one', 'verdict']) show($(id), false);
+  for (const id of ['about', 'since']) say($(id), '');
+  drawVerdict();
   show($('ask'), true);
-  say($('askwrong'), token ? refusal.message : '');
+  say($('askwrong'), !token ? '' : token === known.token ? 'The token that this tab had counts no longer.' : refusal.message);
   if (document.activeElement !== $('token')) $('token').focus();
 }
 
@@ -212,7 +218,8 @@ $('ask').addEventListener('submit', (event) => {
     sessionStorage.setItem('s3daemon.token', token);
   } catch { /* then it is kept until the page is loaded anew */ }
   $('token').value = '';
-  show($('ask'), false);
+  known.locked = false;
+  show($('ask'), false, $('main'));
   show($('verdict'), true);
   route();
   stream.abort();

@@ -5,81 +5,132 @@
 
 const pageSize = 50; // rows of a list, and so the most that stand in the document
 const silence = 6000; // ms without an event, of which there is one a second, after which a stream is given up
+const patience = 3000; // ms without an answer, after which that is said
+const unseen = 60000, between = 30000; // ms that a page is out of sight before it only looks now and then, and between two looks
 
 // ---- What is known.
 
 const known = {
-  status: undefined, // the last of these events, with the moment at which it came as .came
+  status: undefined, // the last of these events, with the moment at which it came, by ticks(), as .came
   history: undefined,
   lost: undefined, // since when there is no stream (Date), or undefined
-  next: 0, // when it is tried again, by Date.now()
+  next: 0, // when it is tried again, by ticks()
+  locked: false, // a token is wanted
+  token: undefined, // that the daemon took last
 };
+
+// ticks are milliseconds that go on whatever happens to this computer's clock.
+const ticks = () => performance.now();
 
 // now is the daemon's time in milliseconds, so that ages are right whatever this clock says.
 function now() {
-  return known.status ? Date.parse(known.status.at) + (Date.now() - known.status.came) : Date.now();
+  return known.status ? Date.parse(known.status.at) + (ticks() - known.status.came) : Date.now();
 }
 
 const since = (moment) => (now() - Date.parse(moment)) / 1000;
+
+// lastHeard is when the daemon was heard last, as a Date.
+const lastHeard = () => new Date(known.status?.at ?? Date.now());
 
 // ---- Asking.
 
 // Refusal is an answer of the daemon that says no.
 class Refusal extends Error {
   constructor(status, problem) {
-    super(capital(plain(problem?.detail || 'the daemon answered ' + status + '.')));
+    super(capital(plain(problem.detail || problem.code)));
     this.status = status;
-    this.code = problem?.code;
   }
 }
+
+// Stranger is an answer that is not the daemon's.
+class Stranger extends Error {
+  constructor(status) {
+    super('What answered is not s3daemon (HTTP ' + status + ').');
+  }
+}
+
+// root is the address that the paths of the API are below: that of this document, which
+// somebody may have asked a proxy for without the slash behind it.
+const root = location.origin + location.pathname.replace(/\/?$/, '/');
+for (const link of document.querySelectorAll('footer a')) link.href = root + link.getAttribute('href');
 
 let token = '';
 try {
   token = sessionStorage.getItem('s3daemon.token') ?? '';
 } catch { /* where nothing may be kept, it is asked for again */ }
 
-// ask asks the daemon and returns its answer, or throws a Refusal or, where there is no
-// answer, an Error. Paths are relative, for the daemon may stand below another path. The
-// mode stays that of fetch: in others a browser hides the origin, by which the daemon
+// ask asks the daemon and returns its answer, or throws a Refusal, a Stranger or, where
+// there is no answer, an Error. The mode stays that of fetch: in others a browser hides the origin, by which the daemon
 // knows its own page. An answer that does not come for half a minute is none.
 async function ask(method, path, signal = AbortSignal.timeout(30000)) {
-  const headers = token ? {Authorization: 'Bearer ' + token} : {};
+  const shown = token, headers = shown ? {Authorization: 'Bearer ' + shown} : {};
   let answer;
   try {
-    answer = await fetch(path, {method, headers, signal, cache: 'no-store', credentials: 'omit', redirect: 'error'});
+    answer = await fetch(root + path, {method, headers, signal, cache: 'no-store', credentials: 'omit', redirect: 'error'});
   } catch {
     throw new Error('The daemon does not answer.');
   }
   if (answer.ok) return answer;
-  let problem;
-  try {
-    problem = await answer.json();
-  } catch { /* it is not the daemon's own */ }
+  const problem = await contentOf(answer);
+  if (typeof problem.code !== 'string') throw new Stranger(answer.status);
   const refusal = new Refusal(answer.status, problem);
-  if (refusal.status === 401) wantToken(refusal);
+  if (refusal.status === 401 && shown === token) wantToken(refusal); // else there is another by now
   throw refusal;
+}
+
+// contentOf returns the object that an answer of the daemon is.
+async function contentOf(answer) {
+  let content;
+  try {
+    content = await answer.json();
+  } catch { /* then it is none */ }
+  if (typeof content !== 'object' || content === null) throw new Stranger(answer.status);
+  return content;
+}
+
+// tell asks, and returns what the answer tells. Where that takes long, target says so.
+async function tell(method, path, target) {
+  const words = 'The daemon has not answered yet. If many tabs watch it, close some: a browser lets five or six at once.';
+  const timer = setTimeout(() => say(target, words), patience);
+  try {
+    return await contentOf(await ask(method, path));
+  } finally {
+    clearTimeout(timer);
+    if (target.textContent === words) say(target, '');
+  }
 }
 
 // ---- The stream of events.
 
 let wake = () => {}; // ends a pause of watch
-let stream; // the AbortController of the stream
+let stream = new AbortController(); // of the stream
+
+// A page that nobody sees any more has its title and its icon right, and leaves the
+// connection, of which a browser makes few to one place, to those that are seen.
+let hidden; // since when it is not seen, by ticks()
+const resting = () => hidden !== undefined && ticks() - hidden > unseen;
+function sight() {
+  hidden = document.hidden ? ticks() : undefined;
+  if (!document.hidden && !known.locked) wake();
+}
+document.addEventListener('visibilitychange', sight);
+sight();
 
 // watch follows the stream for ever, with pauses that grow while there is none.
 async function watch() {
   for (let failures = 0; ; failures++) {
-    const begun = Date.now();
-    let reason;
+    const begun = ticks();
+    let reason, rests = false;
     try {
-      await follow();
+      rests = await follow(begun);
     } catch (error) {
       reason = error;
     }
     if (known.status?.came >= begun) failures = 0;
-    if (!known.lost) known.lost = new Date(known.status?.came ?? Date.now());
-    const wait = reason?.status === 401 ? Infinity : Math.min(1000 * 2 ** failures, 15000);
-    known.next = Date.now() + wait;
-    drawVerdict(reason);
+    if (!rests) known.lost ??= lastHeard();
+    const wait = known.locked ? Infinity : rests ? between : Math.min(1000 * 2 ** failures, 15000);
+    known.next = ticks() + wait;
+    if (!rests) drawVerdict(reason);
     await new Promise((resolve) => {
       wake = resolve;
       if (wait !== Infinity) setTimeout(resolve, wait);
@@ -87,8 +138,9 @@ async function watch() {
   }
 }
 
-// follow reads one stream to its end.
-async function follow() {
+// follow reads one stream to its end, or, and returns true then, until it has told how
+// the daemon is to a page that rests.
+async function follow(begun) {
   stream = new AbortController();
   let timer;
   const heard = () => {
@@ -98,16 +150,18 @@ async function follow() {
   heard();
   try {
     const answer = await ask('GET', 'events', stream.signal);
+    if (!answer.headers.get('Content-Type')?.startsWith('text/event-stream')) throw new Stranger(answer.status);
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     let rest = '', last;
     for (;;) {
       const {value, done} = await reader.read();
-      if (done) return;
+      if (done) return false;
       heard();
       rest += value;
       for (let end; (end = rest.indexOf('\n\n')) >= 0; rest = rest.slice(end + 2)) {
         last = take(rest.slice(0, end), last);
       }
+      if (resting() && known.status?.came >= begun) return true;
     }
   } finally {
     clearTimeout(timer);
@@ -141,8 +195,9 @@ function take(text, last) {
 
 function takeStatus(status) {
   if (known.status && known.status.version !== status.version) location.reload(); // the page is of the other version
-  status.came = Date.now();
+  status.came = ticks();
   known.status = status;
+  known.token = token;
   known.lost = undefined;
   drawVerdict();
   redraw(drawStatus);
@@ -152,22 +207,23 @@ function takePushes({pushes, left_out: leftOut}) {
   for (const push of pushes) {
     list.took(push);
     if (push.id === one.id) one.took(push);
+    question.took(push);
   }
   if (leftOut > 0) reload();
 }
 
 // reload asks for what is shown anew, soon, but not often; and not before there is an
 // answer, or where that takes long none would ever be used.
-let reloading, stale, reloaded = 0;
+let reloading, stale, reloaded = -Infinity;
 async function reload() {
   stale = true;
   if (reloading) return;
   reloading = true;
   while (stale) {
-    await new Promise((resolve) => setTimeout(resolve, reloaded + 3000 - Date.now()));
+    await new Promise((resolve) => setTimeout(resolve, reloaded + 3000 - ticks()));
     stale = false;
     await (one.id ? one.load() : list.load());
-    reloaded = Date.now();
+    reloaded = ticks();
   }
   reloading = false;
 }
@@ -194,10 +250,11 @@ const troubles = {
 // verdict returns the level and the words of it, of the daemon or of the connection.
 function verdict(reason) {
   if (!known.lost) return known.status;
-  if (reason?.status === 401) return {level: 'locked', summary: 'The daemon tells nothing without a token.', advice: ''};
+  if (known.locked) return {level: 'locked', summary: 'The daemon tells nothing without a token.', advice: ''};
   const seen = known.status ? 'since ' + clock(known.lost) + ' ' + zone(known.lost) : 'at ' + location.host;
   const advice = known.status ? 'What stands below is as it was then, and old by now. Is the daemon running, and the way to it open?'
     : 'Is the daemon running, and the way to it open? A browser lets no more than five or six tabs watch one daemon.';
+  if (reason instanceof Stranger) return {level: 'lost', summary: reason.message, advice: 'Another program has its address, or a proxy on the way answers instead.'};
   if (reason instanceof Refusal) return {level: 'lost', summary: 'The daemon does not tell how it is.', advice: reason.message};
   return {level: 'lost', summary: 'The daemon does not answer ' + seen + '.', advice};
 }
@@ -216,7 +273,7 @@ function drawVerdict(reason) {
   drawAgain();
   if (changed($('troubles'), causes)) {
     $('troubles').replaceChildren(...causes.map((each) =>
-      element('li', {}, (troubles[each.kind] ?? each.kind) + ': ' + plain(each.detail) + (each.since ? ' (since ' + moment(new Date(each.since)) + ')' : ''))));
+      element('li', {}, (troubles[each.kind] ?? each.kind) + ': ' + plain(each.cause || each.detail) + (each.since ? ' (since ' + moment(new Date(each.since)) + ')' : ''))));
   }
   show($('troubles'), causes.length > 0);
 
@@ -226,17 +283,13 @@ function drawVerdict(reason) {
   // Numbers in the sentence change every second, which nobody wants to hear.
   if (words.replace(/\d+/g, '') !== spoken) {
     spoken = words.replace(/\d+/g, '');
-    speak(words + ' ' + plain(advice));
+    say($('spoken'), words + ' ' + plain(advice));
   }
-}
-
-function speak(words) {
-  say($('spoken'), words);
 }
 
 // drawAgain counts the seconds to the next attempt at a stream.
 function drawAgain() {
-  const seconds = Math.ceil((known.next - Date.now()) / 1000);
+  const seconds = Math.ceil((known.next - ticks()) / 1000);
   show($('again'), known.lost !== undefined && Number.isFinite(seconds));
   say($('again'), seconds > 0 ? 'This page tries again in ' + seconds + ' s.' : 'This page tries again now.');
 }
@@ -267,12 +320,13 @@ function changed(target, data) {
 
 function drawStatus() {
   const s = known.status, of = s.last_15_minutes, start = s.since_start, {queued, running, retrying} = s.queue;
-  const oldest = (line) => line.pushes > 0 ? 'oldest ' + age(line.oldest_seconds) : '';
+  const oldest = (line) => line.pushes > 0 ? 'oldest ' + coarse(line.oldest_seconds) : '';
   say($('about'), 'version ' + s.version + ', up ' + age(since(s.started_at)) + ', to ' + plain(s.store.url));
-  say($('rate'), rate(s.throughput.bytes_per_second));
+  // Without a push there are the bytes of questions to the store alone.
+  say($('rate'), rate(running.pushes > 0 || s.throughput.pushes_per_second > 0 ? s.throughput.bytes_per_second : 0));
   say($('perSecond'), digits(s.throughput.pushes_per_second) + ' pushes/s');
   say($('queued'), count(queued.pushes));
-  say($('queuedOldest'), [oldest(queued), retrying > 0 ? count(retrying) + ' after a failure' : ''].filter(Boolean).join(', '));
+  say($('queuedOldest'), [oldest(queued), retrying > 0 ? count(retrying) + ' retrying' : ''].filter(Boolean).join('\n'));
   say($('running'), count(running.pushes));
   say($('runningOldest'), oldest(running));
   say($('done'), count(of.done));
@@ -283,7 +337,7 @@ function drawStatus() {
   show($('lateBox'), s.deadline_seconds > 0);
   $('lateBox').className = of.late > 0 ? 'attention' : '';
   $('failedBox').className = of.failed > 0 ? 'trouble' : '';
-  show($('failedLink'), of.failed > 0);
+  show($('failedLink'), of.failed > 0, $('main'));
   say($('refused'), count(of.refused));
   show($('refusedBox'), of.refused > 0);
   say($('since'), `Since the start: ${count(start.done)} done (${bytes(start.bytes)}), ${count(start.late)} of them late, ` +
@@ -303,7 +357,7 @@ function drawHistory() {
   const peak = Math.max(...values), at = new Date(Date.parse(until) - (values.length - 1 - values.lastIndexOf(peak)) * step * 1000);
   const failures = Math.round(failed.reduce((sum, each) => sum + each, 0) * step);
   say($('throughputWords'), peak > 0
-    ? `Peak ${rate(peak)} at ${clock(at)}, now ${rate(values.at(-1))}.` + (failures > 0 ? ` A cross is where pushes failed (${count(failures)}).` : '')
+    ? `Peak ${rate(peak)} at ${clock(at)}.` + (failures > 0 ? ` A cross is where pushes failed (${count(failures)}).` : '')
     : 'Nothing was sent in the last 15 minutes.');
 }
 
@@ -351,7 +405,7 @@ function row(...cells) {
 // A page that is left, but kept for the way back, would hold a connection, of which a
 // browser makes few to one place.
 addEventListener('pagehide', () => stream?.abort());
-addEventListener('pageshow', (event) => event.persisted && wake());
+addEventListener('pageshow', (event) => event.persisted && !known.locked && wake());
 
 addEventListener('resize', () => {
   redraw(drawHistory);

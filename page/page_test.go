@@ -85,10 +85,11 @@ func TestScripts(t *testing.T) {
 // contrasts, in both schemes (WCAG 2.2, level AA: 4.5 for text, 3 for the rest).
 func TestContrast(t *testing.T) {
 	const text, drawing = 4.5, 3
-	pairs := []struct {
+	type pair struct {
 		least            float64
 		front, back, why string
-	}{
+	}
+	pairs := []pair{
 		{text, "text", "paper", "all text"}, {text, "text", "card", "all text"},
 		{text, "faint", "paper", "the header"}, {text, "faint", "card", "names of figures"},
 		{text, "link", "paper", "links"}, {text, "link", "card", "links, what runs"},
@@ -103,6 +104,11 @@ func TestContrast(t *testing.T) {
 		{drawing, "series", "card", "curve, columns, sending"}, {drawing, "series2", "card", "the store's part"}, {drawing, "series3", "card", "the queue's part"}, {drawing, "series4", "card", "the connection's part"},
 		{drawing, "trouble", "card", "late columns, the deadline"},
 	}
+	placeholder := regexp.MustCompile(`::placeholder \{ color: var\(--([a-z]+)\); opacity: 1; \}`).FindStringSubmatch(read("page.css"))
+	if placeholder == nil {
+		t.Fatal("page.css leaves the colour of placeholders to the browser")
+	}
+	pairs = append(pairs, pair{text, placeholder[1], "card", "placeholders"})
 	light, dark := schemes(t)
 	for name, colours := range map[string]map[string]string{"light": light, "dark": dark} {
 		for _, p := range pairs {

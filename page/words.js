@@ -21,7 +21,10 @@ function say(target, text) {
   if (target.textContent !== text) target.textContent = text;
 }
 
-function show(target, whether) {
+// show shows an element or does not. Where one that had the focus goes away, another has
+// that instead, or who uses keys would begin anew at the top.
+function show(target, whether, instead) {
+  if (!whether && instead && target.contains(document.activeElement)) instead.focus({preventScroll: true});
   target.hidden = !whether;
 }
 
@@ -38,7 +41,7 @@ function icon(name) {
 // odd is what a name can have in it that is not seen, or that shows it as another:
 // control characters, those that turn the direction of text or take no room, half of
 // a pair of surrogates, and the replacement for what is not UTF-8.
-const odd = /[\u0000-\u001f\u007f-\u00a0\u00ad\u061c\u115f\u1160\u180e\u200b\u200c\u200e\u200f\u2028-\u202f\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\ufff0-\ufffd\u{e0000}-\u{e0fff}]|\p{Surrogate}/gu;
+const odd = /[\u0000-\u001f\u007f-\u00a0\u00ad\u061c\u115f\u1160\u180e\u200b\u200c\u200e\u200f\u2028-\u202f\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\ufff0-\ufffd\u{e0000}-\u{e0fff}]|\p{Surrogate}/gu;
 
 // plain returns a name that can be shown, with the odd characters by their numbers.
 function plain(text) {
@@ -82,10 +85,10 @@ function age(s) {
   return d < 1 ? h + ' h ' + m % 60 + ' min' : d + ' d ' + h % 24 + ' h';
 }
 
-// ago says it in one unit, for a list.
-function ago(s) {
-  return age(s).replace(/( \D+) .*/, '$1') + ' ago';
-}
+// coarse says it in one unit, where there is little room.
+const coarse = (s) => age(s).replace(/( \D+) .*/, '$1');
+
+const ago = (s) => coarse(s) + ' ago';
 
 const two = (n) => String(n).padStart(2, '0');
 const day = (at) => at.getFullYear() + '-' + two(at.getMonth() + 1) + '-' + two(at.getDate());
