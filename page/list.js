@@ -277,7 +277,9 @@ function readFilter() {
 let typing;
 function filterSoon(delay) {
   clearTimeout(typing);
+  const from = location.hash;
   typing = setTimeout(() => {
+    if (location.hash !== from) return; // a link was followed meanwhile, of which route hears in a moment
     const filter = readFilter();
     history.replaceState(null, '', list.hash(filter));
     list.look(filter);
