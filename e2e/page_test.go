@@ -40,6 +40,7 @@ func openPage(t testing.TB, d *daemon, fragment string) *tab {
 
 // Whoever looks sees an upload come, move and end, without doing anything.
 func TestPageRunningUpload(t *testing.T) {
+	sideBySide(t)
 	p := storeProxy(t)
 	d := startDaemon(t, "S3_ENDPOINT_URL="+p.url())
 	bucket, file := newBucket(t), makeFile(t, "moving.fits", 30_000_000)
@@ -73,6 +74,7 @@ func TestPageRunningUpload(t *testing.T) {
 
 // A failure says why in its row. Retry asks first, and then works, by keys alone.
 func TestPageFailureAndRetry(t *testing.T) {
+	sideBySide(t)
 	d := startDaemon(t)
 	bucket := "made-later-" + strings.TrimPrefix(newBucket(t), "testpagefailureandretry-")
 	file := makeFile(t, "lost.fits", 1000)
@@ -131,6 +133,7 @@ func TestPageFailureAndRetry(t *testing.T) {
 
 // What waits, and what runs, can be cancelled.
 func TestPageCancel(t *testing.T) {
+	sideBySide(t)
 	p := newFaultProxy(t)
 	g := newGate()
 	p.follow(always(fault{before: g.wait}))
@@ -173,6 +176,7 @@ func TestPageCancel(t *testing.T) {
 // The list shows what is asked for, also after it was left and when it changes; the
 // filter stands in the address.
 func TestPageFilters(t *testing.T) {
+	sideBySide(t)
 	d := startDaemon(t)
 	bucket, file := newBucket(t), makeFile(t, "file", 100)
 	push := func(key, label string) {
@@ -249,6 +253,7 @@ func TestPageFilters(t *testing.T) {
 
 // A push has a page of its own, with all that is known of it.
 func TestPageOfOnePush(t *testing.T) {
+	sideBySide(t)
 	p := newFaultProxy(t)
 	p.follow(only("PutObject", once(fault{status: http.StatusServiceUnavailable, code: "SlowDown"}.instead())))
 	d := startDaemon(t, "S3_ENDPOINT_URL="+p.url())
@@ -293,6 +298,7 @@ func TestPageOfOnePush(t *testing.T) {
 // Without its token a daemon shows nothing; a wrong one is told; the right one is kept
 // for as long as the tab.
 func TestPageToken(t *testing.T) {
+	sideBySide(t)
 	path := filepath.Join(t.TempDir(), "token")
 	writeToken(t, path, oneToken)
 	d := startDaemon(t, "S3DAEMON_TOKEN_FILE="+path)
@@ -327,6 +333,7 @@ func TestPageToken(t *testing.T) {
 // A store that is away is trouble, in all that tells it: words, icon, title, the tab's
 // icon. When it is back all is well again, by itself.
 func TestPageStoreAway(t *testing.T) {
+	sideBySide(t)
 	p := newFaultProxy(t)
 	d := startDaemon(t, "S3_ENDPOINT_URL="+p.url())
 	bucket, file := newBucket(t), makeFile(t, "waits.fits", 18_000_000)
@@ -366,6 +373,7 @@ func TestPageStoreAway(t *testing.T) {
 // A daemon that is gone is told as that, and never as well; when there is one again, it
 // is shown as it is then.
 func TestPageReconnects(t *testing.T) {
+	sideBySide(t)
 	d := startDaemon(t)
 	bucket, file := newBucket(t), makeFile(t, "file", 1000)
 	d.push(t, file, "s3://"+bucket+"/before").done(t)
@@ -464,6 +472,7 @@ func TestPageBehindProxy(t *testing.T) {
 // Where answers take long, what has been asked for is waited for, however often there is
 // a reason to ask anew; and a question that was left does not change the one after it.
 func TestPageSlowAnswers(t *testing.T) {
+	sideBySide(t)
 	p := storeProxy(t)
 	d := startDaemon(t, "S3_ENDPOINT_URL="+p.url())
 	bucket, file := newBucket(t), makeFile(t, "file", 1000)
@@ -535,6 +544,7 @@ func TestPageSlowAnswers(t *testing.T) {
 
 // Names are shown, and never run: neither as HTML, nor so that they look like others.
 func TestPageNames(t *testing.T) {
+	sideBySide(t)
 	d := startDaemon(t)
 	bucket := newBucket(t)
 	dir := t.TempDir()
@@ -580,6 +590,7 @@ func TestPageNames(t *testing.T) {
 // Who does not see the page is told the same: everything that can be operated has a
 // name, there are landmarks and headings, and only the verdict speaks by itself.
 func TestPageAccessibility(t *testing.T) {
+	sideBySide(t)
 	p := storeProxy(t)
 	d := startDaemon(t, "S3_ENDPOINT_URL="+p.url())
 	bucket, file := newBucket(t), makeFile(t, "big.fits", 30_000_000)
@@ -688,6 +699,7 @@ func (a tree) named(t *testing.T, where string) {
 // What the daemon had no room for is told also when there is room again, since nobody but
 // its callers can push it once more.
 func TestPageRefused(t *testing.T) {
+	sideBySide(t)
 	p := storeProxy(t)
 	d := startDaemon(t, "S3_ENDPOINT_URL="+p.url(), "S3DAEMON_QUEUE_LIMIT=1")
 	bucket, file := newBucket(t), makeFile(t, "file", 1000)

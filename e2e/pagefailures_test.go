@@ -12,6 +12,7 @@ import (
 // Whoever looks sees at once what failed lately, why, and what to do, once for each
 // cause; and is led from there to the pushes.
 func TestPageTellsWhyPushesFailed(t *testing.T) {
+	sideBySide(t)
 	p := newFaultProxy(t)
 	g := newGate()
 	p.follow(only("PutObject", once(fault{before: g.wait})))
