@@ -134,7 +134,7 @@ func (a *api) routers() (whole, ops chi.Router) {
 		r.Post("/pushes/{id}/retry", a.retry)
 		r.Get("/events", a.events)
 		r.Get("/openapi.yaml", a.openapi)
-		r.Get(pagePath, a.Page.ServeHTTP)
+		r.Get(pagePath, a.page)
 	})
 
 	ops = chi.NewRouter()
@@ -218,6 +218,16 @@ func (a *api) healthy(w http.ResponseWriter, notes []string) {
 func (a *api) openapi(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/yaml")
 	w.Write(a.OpenAPI)
+}
+
+// page serves the status page. The router takes a target that has no path for it
+// too, such as localhost:80, which is nobody's address.
+func (a *api) page(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Opaque != "" {
+		a.notFound(w, r)
+		return
+	}
+	a.Page.ServeHTTP(w, r)
 }
 
 func (a *api) notFound(w http.ResponseWriter, r *http.Request) {

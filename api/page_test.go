@@ -1,7 +1,9 @@
 package api
 
 import (
+	"bufio"
 	"io"
+	"net"
 	"net/http"
 	"testing"
 
@@ -42,4 +44,19 @@ func TestPage(t *testing.T) {
 	wantProblem(t, resp, body, http.StatusForbidden, push.CrossOrigin)
 	resp, body = r.do(t, "POST", "/", "", "")
 	wantProblem(t, resp, body, http.StatusMethodNotAllowed, push.MethodNotAllowed)
+}
+
+// TestPageOfNoPath: a target without a path is no address of the page.
+func TestPageOfNoPath(t *testing.T) {
+	r := newRig(t)
+	conn, err := net.Dial("tcp", r.server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	io.WriteString(conn, "GET localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil || resp.StatusCode != http.StatusNotFound {
+		t.Errorf("%v, %+v", err, resp)
+	}
 }
