@@ -9,6 +9,7 @@
 # make conformance, make conformance-ceph
 #                 pushes of all kinds with every checksum, and contests for one object, on two stores, and on a Ceph RGW of
 #                 Debian's packages; prints a table
+# make e2e-k8s    the image and the chart on the cluster that kubectl knows; see e2e/k8s
 # make lint       gofmt, go vet, staticcheck
 # make fuzz       every fuzz target for FUZZTIME
 # make bench      throughput and CPU against a bare PUT; see bench/README.md
@@ -24,7 +25,7 @@ FUZZTIME    ?= 60s
 CONTAINER   ?= docker
 FAULTS      := ^Test(EachFault|FlippedBit|WrongAnswers|RandomFaults|FaultsAndKills|Idempotency|Link.*)$$
 
-.PHONY: build test unit e2e e2e-full e2e-chaos e2e-faults e2e-resume e2e-attack conformance conformance-ceph lint fuzz bench bench-wan bench-wan-full demo image clean
+.PHONY: build test unit e2e e2e-full e2e-chaos e2e-faults e2e-resume e2e-attack e2e-k8s conformance conformance-ceph lint fuzz bench bench-wan bench-wan-full demo image clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ . ./send
@@ -55,6 +56,9 @@ e2e-resume:
 
 e2e-attack:
 	cd e2e && S3DAEMON_ATTACK_TIME=10m go test -v -count=1 -timeout 30m -run TestAttackLoad ./...
+
+e2e-k8s:
+	cd e2e && S3DAEMON_E2E_KUBE=1 go test -v -count=1 -timeout 1h -parallel 4 ./k8s
 
 conformance:
 	cd e2e && S3DAEMON_E2E_FULL=1 go test -v -count=1 -timeout 30m -run TestConformance ./...
