@@ -11,8 +11,10 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net/http"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,9 +31,10 @@ import (
 // changed while it runs, by its second address:
 //
 //	GET /objects           [{"bucket","key","size","sha256","writes","written_at"}...]
-//	GET /counts            {"requests","refused","under_way"}
+//	GET /counts            {"requests","refused","under_way","taken":{KEY ID: requests}}
 //	PUT /rate              the body is bytes a second, of all requests together; 0: no limit
-//	PUT /credentials       the body is ID:SECRET: nothing else is taken from now on
+//	PUT /credentials       the body is lines of ID:SECRET: nothing else is taken from now on
+//	POST /sts              for AWS_ENDPOINT_URL_STS: gives the last of them to whoever has a token (see sts.go)
 //
 // Whoever reaches that address may do so: it is for tests.
 type store struct {
@@ -44,7 +47,8 @@ type store struct {
 	underWay atomic.Int64 // that send a body just now
 
 	mu      sync.Mutex // guards what follows
-	keyID   string
+	keys    [][2]string
+	taken   map[string]int
 	objects map[string]*object // by BUCKET/KEY
 }
 
@@ -91,7 +95,7 @@ func serveStore(ctx context.Context, args []string) error {
 }
 
 func newStore(buckets []string, credentials string) (*store, error) {
-	s := &store{backend: s3mem.New(), limit: rate.NewLimiter(rate.Inf, chunk), objects: make(map[string]*object)}
+	s := &store{backend: s3mem.New(), limit: rate.NewLimiter(rate.Inf, chunk), taken: make(map[string]int), objects: make(map[string]*object)}
 	for _, bucket := range buckets {
 		if err := s.backend.CreateBucket(context.Background(), bucket); err != nil {
 			return nil, fmt.Errorf("create bucket %s: %w", bucket, err)
@@ -116,6 +120,7 @@ func (s *store) front(next http.Handler) http.Handler {
 		r.Body = limited{r.Context(), r.Body, s.limit}
 		status := &statusWriter{ResponseWriter: w, status: http.StatusOK}
 		next.ServeHTTP(status, r)
+		s.signedBy(r, status.status)
 		switch query := r.URL.Query(); {
 		case status.status == http.StatusForbidden:
 			s.refused.Add(1)
@@ -125,6 +130,19 @@ func (s *store) front(next http.Handler) http.Handler {
 			s.written(strings.TrimPrefix(r.URL.Path, "/"))
 		}
 	})
+}
+
+var keyID = regexp.MustCompile(`Credential=([^/]+)/`)
+
+// signedBy counts the request, unless it was refused, for the key that signed it.
+func (s *store) signedBy(r *http.Request, status int) {
+	match := keyID.FindStringSubmatch(r.Header.Get("Authorization"))
+	if match == nil || status == http.StatusForbidden {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.taken[match[1]]++
 }
 
 // written notes that there is an object, or a new one in its place.
@@ -185,18 +203,30 @@ func (s *store) setRate(perSecond int64) {
 	s.limit.SetLimit(limit)
 }
 
-func (s *store) setCredentials(pair string) error {
-	id, secret, ok := strings.Cut(strings.TrimSpace(pair), ":")
-	if !ok || id == "" || secret == "" {
-		return errors.New("credentials are ID:SECRET, of the store at first in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+// setCredentials has the store take these pairs, lines of ID:SECRET, and no others.
+func (s *store) setCredentials(lines string) error {
+	var keys [][2]string
+	for _, line := range strings.Fields(lines) {
+		id, secret, ok := strings.Cut(line, ":")
+		if !ok || id == "" || secret == "" {
+			return errors.New("credentials are ID:SECRET, of the store at first in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+		}
+		keys = append(keys, [2]string{id, secret})
+	}
+	if len(keys) == 0 {
+		return errors.New("no credentials")
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.s3.AddAuthKeys(map[string]string{id: secret}) // first: without any, all requests are let in
-	if s.keyID != id {
-		s.s3.DelAuthKeys([]string{s.keyID})
+	for _, k := range keys { // first: without any, all requests are let in
+		s.s3.AddAuthKeys(map[string]string{k[0]: k[1]})
 	}
-	s.keyID = id
+	for _, old := range s.keys {
+		if !slices.ContainsFunc(keys, func(k [2]string) bool { return k[0] == old[0] }) {
+			s.s3.DelAuthKeys([]string{old[0]})
+		}
+	}
+	s.keys = keys
 	return nil
 }
 
@@ -208,10 +238,14 @@ func (s *store) control() http.Handler {
 		answer(w, all, err)
 	})
 	mux.HandleFunc("GET /counts", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, map[string]int64{
-			"requests": s.requests.Load(), "refused": s.refused.Load(), "under_way": s.underWay.Load(),
+		s.mu.Lock()
+		taken := maps.Clone(s.taken)
+		s.mu.Unlock()
+		answer(w, map[string]any{
+			"requests": s.requests.Load(), "refused": s.refused.Load(), "under_way": s.underWay.Load(), "taken": taken,
 		}, nil)
 	})
+	mux.HandleFunc("POST /sts", s.sts)
 	mux.HandleFunc("PUT /rate", func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err == nil {

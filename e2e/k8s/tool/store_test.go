@@ -69,6 +69,10 @@ func TestStore(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	change("credentials", "old:secret\nnew:other")
+	if err := put("old", "secret", "b"); err != nil {
+		t.Error("old credentials beside new ones:", err)
+	}
 	change("credentials", "new:other")
 	if err := put("old", "secret", "c"); err == nil {
 		t.Error("old credentials are taken after a change")
@@ -78,7 +82,7 @@ func TestStore(t *testing.T) {
 	}
 	var objects []object
 	get("objects", &objects)
-	want := []object{{Key: "a", Writes: 2}, {Key: "b", Writes: 1}, {Key: "d/e", Writes: 1}}
+	want := []object{{Key: "a", Writes: 2}, {Key: "b", Writes: 2}, {Key: "d/e", Writes: 1}}
 	if len(objects) != len(want) {
 		t.Fatalf("%d objects, want %d: %+v", len(objects), len(want), objects)
 	}
@@ -88,9 +92,13 @@ func TestStore(t *testing.T) {
 			t.Errorf("object %d is %+v", i, o)
 		}
 	}
-	var counts map[string]int
+	var counts struct {
+		Requests, Refused int
+		UnderWay          int `json:"under_way"`
+		Taken             map[string]int
+	}
 	get("counts", &counts)
-	if counts["requests"] != 5 || counts["refused"] != 1 || counts["under_way"] != 0 {
+	if counts.Requests != 6 || counts.Refused != 1 || counts.UnderWay != 0 || counts.Taken["old"] != 4 || counts.Taken["new"] != 1 {
 		t.Error("counts:", counts)
 	}
 
