@@ -2,21 +2,33 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"strings"
 	"time"
+
+	"github.com/lsst-dm/s3daemon/push"
 )
 
 const healthTimeout = 3 * time.Second
 
-// healthcheck asks the daemon whether it is alive: a probe for images that have
-// no shell and no curl. It asks at the first address of S3DAEMON_OPS_LISTEN,
-// else of S3DAEMON_LISTEN, either of which answers that to whoever asks, and
-// however many others do.
-func healthcheck(ctx context.Context) error {
+// healthcheck asks the daemon whether it is alive or, with the argument "ready",
+// whether it takes pushes: a probe for images that have no shell and no curl. It
+// asks at the first address of S3DAEMON_OPS_LISTEN, else of S3DAEMON_LISTEN,
+// either of which answers that to whoever asks, and however many others do.
+func healthcheck(ctx context.Context, args []string) error {
+	route := "/healthz"
+	switch {
+	case len(args) == 1 && args[0] == "ready":
+		route = "/readyz"
+	case len(args) > 0:
+		return usageError{errors.New("s3daemon healthcheck takes one argument at most: ready")}
+	}
 	cfg, _, err := loadConfig()
 	if err != nil {
 		return usageError{err}
@@ -32,7 +44,7 @@ func healthcheck(ctx context.Context) error {
 		},
 		DisableKeepAlives: true,
 	}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost/healthz", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost"+route, nil)
 	if err != nil {
 		return err
 	}
@@ -42,9 +54,18 @@ func healthcheck(ctx context.Context) error {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("the daemon at %s answers %s", listening, resp.Status)
+		return fmt.Errorf("the daemon at %s answers %s%s", listening, resp.Status, reason(resp.Body))
 	}
 	return nil
+}
+
+// reason is what the answer says is wrong, if it is a problem.
+func reason(body io.Reader) string {
+	var problem push.Problem
+	if json.NewDecoder(io.LimitReader(body, 64<<10)).Decode(&problem) != nil || problem.Detail == "" {
+		return ""
+	}
+	return ": " + push.OneLine(problem.Detail)
 }
 
 // dialAddress returns how to reach an address that a daemon listens on: one

@@ -121,17 +121,45 @@ func TestHealthcheck(t *testing.T) {
 	}
 }
 
+// TestHealthcheckReady asks a daemon that is alive and takes no pushes.
+func TestHealthcheckReady(t *testing.T) {
+	takes := true
+	addr := serveHTTP(t, "tcp", "127.0.0.1:0", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/readyz" && !takes {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			io.WriteString(w, `{"status":503,"code":"shutting_down","detail":"the daemon is shutting down"}`)
+		}
+	}))
+	setEnvironment(t, "S3DAEMON_LISTEN="+addr)
+	if err := run(t.Context(), []string{"healthcheck", "ready"}, io.Discard, io.Discard); err != nil {
+		t.Errorf("it takes pushes: %v", err)
+	}
+	takes = false
+	if err := run(t.Context(), []string{"healthcheck"}, io.Discard, io.Discard); err != nil {
+		t.Errorf("it is alive: %v", err)
+	}
+	err := run(t.Context(), []string{"healthcheck", "ready"}, io.Discard, io.Discard)
+	if err == nil || exitStatus(err) != 1 || !strings.Contains(err.Error(), "503 Service Unavailable: the daemon is shutting down") {
+		t.Errorf("it takes no pushes: %v", err)
+	}
+	for _, args := range [][]string{{"healthcheck", "alive"}, {"healthcheck", "ready", "ready"}} {
+		if err := run(t.Context(), args, io.Discard, io.Discard); exitStatus(err) != 2 {
+			t.Errorf("%q: %v", args, err)
+		}
+	}
+}
+
 // TestHealthcheckOfOps asks where health has an address of its own, which may be
 // all that answers.
 func TestHealthcheckOfOps(t *testing.T) {
 	alive := serveHTTP(t, "tcp", "127.0.0.1:0", http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	setEnvironment(t, "S3DAEMON_LISTEN="+refusing(t), "S3DAEMON_OPS_LISTEN="+alive)
-	if err := healthcheck(t.Context()); err != nil {
+	if err := healthcheck(t.Context(), nil); err != nil {
 		t.Error(err)
 	}
 	dead := refusing(t)
 	setEnvironment(t, "S3DAEMON_LISTEN="+alive, "S3DAEMON_OPS_LISTEN="+dead)
-	if err := healthcheck(t.Context()); err == nil || !strings.Contains(err.Error(), dead) {
+	if err := healthcheck(t.Context(), nil); err == nil || !strings.Contains(err.Error(), dead) {
 		t.Errorf("error %v, want one about %s", err, dead)
 	}
 }
@@ -145,7 +173,7 @@ func TestHealthcheckEnds(t *testing.T) {
 		<-r.Context().Done()
 	}))
 	setEnvironment(t, "S3DAEMON_LISTEN="+addr)
-	if err := healthcheck(ctx); err == nil {
+	if err := healthcheck(ctx, nil); err == nil {
 		t.Error("no error")
 	}
 	if healthTimeout <= 0 || healthTimeout > 10*time.Second {
@@ -177,7 +205,7 @@ func TestHealthcheckOfDaemon(t *testing.T) {
 	}
 	for _, addr := range addrs {
 		setEnvironment(t, "S3DAEMON_LISTEN="+addr)
-		if err := healthcheck(t.Context()); err != nil {
+		if err := healthcheck(t.Context(), nil); err != nil {
 			t.Errorf("at %s: %v", addr, err)
 		}
 	}
@@ -187,7 +215,7 @@ func TestHealthcheckOfDaemon(t *testing.T) {
 	}
 	for _, addr := range addrs {
 		setEnvironment(t, "S3DAEMON_LISTEN="+addr)
-		if err := healthcheck(t.Context()); err == nil {
+		if err := healthcheck(t.Context(), nil); err == nil {
 			t.Errorf("at %s something is alive after the end", addr)
 		}
 	}

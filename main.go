@@ -3,7 +3,9 @@
 //
 //	s3daemon               serve, configured by the environment
 //	s3daemon demo [-once]  try everything on an embedded store; -trouble: on a slow one that fails
-//	s3daemon healthcheck   exit 0 if the daemon that the environment describes is alive
+//	s3daemon healthcheck   exit 0 if the daemon that the environment describes is alive; ready: if it takes pushes
+//	s3daemon sleep 30s     wait: for preStop hooks
+//	s3daemon prepare       make directories and give them to a user: for init containers
 //	s3daemon -help         list the variables
 //	s3daemon -version
 //
@@ -87,7 +89,14 @@ const help = `s3daemon delivers files of this host to S3 objects.
   s3daemon               serve, configured by the variables below
   s3daemon demo [-once]  try everything on an embedded store; -once exits after one push;
                          -trouble: files on and on to a slow store that fails, to look at
-  s3daemon healthcheck   exit 0 if the daemon that the variables describe is alive
+  s3daemon healthcheck [ready]
+                         exit 0 if the daemon that the variables describe is alive, or
+                         takes pushes
+  s3daemon sleep DURATION
+                         wait, at most until SIGTERM: for preStop hooks
+  s3daemon prepare [-mode 0755] UID:GID DIR...
+                         make directories where they are missing, and give them, but not
+                         what is in them, to that user and group: for init containers
   s3daemon -help         this text
   s3daemon -version      the version
 
@@ -101,8 +110,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if len(args) > 0 {
 		command, args = args[0], args[1:]
 	}
-	if command == "demo" {
+	switch command {
+	case "demo":
 		return demo(ctx, args, stdout, stderr)
+	case "healthcheck":
+		return healthcheck(ctx, args)
+	case "sleep":
+		return sleep(ctx, args)
+	case "prepare":
+		return prepare(args)
 	}
 	if len(args) > 0 {
 		return usageError{fmt.Errorf("s3daemon: too many arguments; s3daemon -help says what there is")}
@@ -110,8 +126,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	switch command {
 	case "":
 		return daemon(ctx, stderr)
-	case "healthcheck":
-		return healthcheck(ctx)
 	case "-help", "--help", "-h", "help":
 		fmt.Fprint(stdout, help)
 		printVariables(stdout)

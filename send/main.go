@@ -6,6 +6,7 @@
 //	send [flags] FILE... DEST   push files side by side
 //	send -wait LABEL            wait for pushes that others asked for
 //	send -listen [HOST:PORT]    serve the old line protocol on TCP
+//	send -install DIR           copy this program into a directory
 //
 // See usage below for its flags and what it reads from the environment.
 package main
@@ -25,13 +26,15 @@ const usage = `usage: send FILE DEST
             FILE... DEST
        send -wait LABEL [-timeout DURATION]
        send -listen [HOST:PORT]
+       send -install DIR
        send -help | -version
 
 send FILE DEST pushes a file of the daemon's host to the S3 object DEST, which
 is s3://BUCKET/KEY or ALIAS/BUCKET/KEY (the alias is ignored). It waits until
 the store has confirmed the object; then it prints nothing and exits with 0.
 Otherwise it prints the error and exits with 1. Two arguments are always FILE
-and DEST, whatever they look like, unless the first is -wait or -listen.
+and DEST, whatever they look like, unless the first is -wait, -listen or
+-install.
 
 With flags, or several FILEs, a DEST that ends in "/" gets the files below it,
 under their base names. Each is waited for; one that fails is a line on standard
@@ -60,6 +63,9 @@ has refused them for a minute. (send FILE DEST asks once.)
 send -listen serves the line protocol of the first s3daemon: one request a
 connection, "FILE DEST" and a newline, answered with "Success" or an error. Each
 is passed on to the daemon. SIGTERM lets the clients that wait have their answer.
+
+send -install copies this program into the directory DIR, whole or not at all: for
+a program whose container has another image.
 
   S3DAEMON_URL          the daemon: http://127.0.0.1:15556 (default), or
                         unix:/path/of/the.sock
@@ -105,6 +111,12 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 			return failed
 		}
 		return ok
+	case len(args) == 2 && isFlag(first, "install"):
+		if err := install(args[1]); err != nil {
+			fmt.Fprintf(stderr, "send: install: %v\n", err)
+			return failed
+		}
+		return ok
 	case len(args) == 2 && !isFlag(first, "wait"):
 		// Whatever they look like: the old client knew no flags, so a FILE
 		// may begin with a dash. A file called -wait is pushed as ./-wait.
@@ -115,7 +127,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	case len(args) == 1 && isFlag(first, "version"):
 		fmt.Fprintln(stdout, "send", version)
 		return ok
-	case len(args) <= 1 && !strings.HasPrefix(first, "-"), isFlag(first, "listen"):
+	case len(args) <= 1 && !strings.HasPrefix(first, "-"), isFlag(first, "listen"), isFlag(first, "install"):
 		fmt.Fprint(stderr, usage)
 		return failed
 	}

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+const prepareUsage = "s3daemon prepare [-mode 0755] UID:GID DIR..."
+
+// owner is whom directories are given to.
+type owner struct{ uid, gid int }
+
+// prepare makes directories, and gives them to a user and a group: what a
+// container does as root before the daemon starts as somebody else, where the
+// directories are the node's.
+func prepare(args []string) error {
+	set := flag.NewFlagSet("prepare", flag.ContinueOnError)
+	set.SetOutput(io.Discard)
+	modeText := set.String("mode", "", "")
+	err := set.Parse(args)
+	mode, mistake := parseDirectoryMode(*modeText)
+	if err = errors.Join(err, mistake); err != nil || set.NArg() < 2 {
+		return usageError{errors.Join(err, errors.New("usage: "+prepareUsage))}
+	}
+	to, err := parseOwner(set.Arg(0))
+	if err != nil {
+		return usageError{err}
+	}
+	var failed []error
+	for _, dir := range set.Args()[1:] {
+		if err := prepareDirectory(dir, to, mode); err != nil {
+			failed = append(failed, fmt.Errorf("prepare: %w", err))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// asItIs is the mode of which nothing was said.
+const asItIs = -1
+
+// parseDirectoryMode reads the octal bits of chmod, of which the set-group-ID bit
+// has what is made in a directory belong to the directory's group.
+func parseDirectoryMode(text string) (int, error) {
+	if text == "" {
+		return asItIs, nil
+	}
+	mode, err := strconv.ParseUint(text, 8, 32)
+	if err != nil || mode > 0o7777 {
+		return 0, fmt.Errorf("-mode is %q, which is not an octal mode such as 0755 or 2775", text)
+	}
+	return int(mode), nil
+}
+
+// parseOwner reads numbers: an image from scratch has no names.
+func parseOwner(text string) (owner, error) {
+	user, group, _ := strings.Cut(text, ":")
+	uid, err := strconv.ParseUint(user, 10, 31)
+	gid, groupErr := strconv.ParseUint(group, 10, 31)
+	if err != nil || groupErr != nil {
+		return owner{}, fmt.Errorf("%q is not UID:GID, two numbers such as 65532:65532", text)
+	}
+	return owner{int(uid), int(gid)}, nil
+}
+
+// prepareDirectory makes one, with what is missing above it, and gives that one
+// alone to the owner. One that is there already keeps its mode unless one was
+// named: others may use it too. A link is refused as the last element, since who
+// may put one there could have any directory given away.
+func prepareDirectory(dir string, to owner, mode int) error {
+	if dir == "" {
+		return errors.New("a DIR is empty")
+	}
+	dir = filepath.Clean(dir) // a slash at the end would have a link followed
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return err
+	}
+	switch err := os.Mkdir(dir, 0o755); {
+	case err == nil && mode == asItIs:
+		mode = 0o755 // whatever the umask says
+	case err != nil && !errors.Is(err, os.ErrExist):
+		return err
+	}
+	if isPrepared(dir, to, mode) {
+		return nil
+	}
+	f, err := os.OpenFile(dir, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	// The mode first: once the directory is another's, changing it takes more
+	// than the right to give things away (CAP_CHOWN).
+	if mode != asItIs {
+		if err := syscall.Fchmod(int(f.Fd()), uint32(mode)); err != nil {
+			return &os.PathError{Op: "chmod", Path: dir, Err: err}
+		}
+	}
+	return f.Chown(to.uid, to.gid)
+}
+
+// isPrepared reports whether nothing is left to do, for which no rights are
+// needed: so at the second start.
+func isPrepared(dir string, to owner, mode int) bool {
+	var is syscall.Stat_t
+	if err := syscall.Lstat(dir, &is); err != nil {
+		return false
+	}
+	return is.Mode&syscall.S_IFMT == syscall.S_IFDIR && int(is.Uid) == to.uid && int(is.Gid) == to.gid &&
+		(mode == asItIs || int(is.Mode)&0o7777 == mode)
+}
