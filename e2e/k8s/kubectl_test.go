@@ -108,13 +108,19 @@ func (n *namespace) exec(pod, container string, command ...string) string {
 // that is not so after the limit.
 func (n *namespace) until(limit time.Duration, what string, ask func() error) {
 	n.t.Helper()
+	if err := poll(limit, ask); err != nil {
+		n.t.Fatalf("%s, within %v: %v", what, limit, err)
+	}
+}
+
+// poll asks again and again until there is no error, and returns the last one
+// when that is not so after the limit.
+func poll(limit time.Duration, ask func() error) error {
 	err := ask()
 	for end := time.Now().Add(limit); err != nil && time.Now().Before(end); err = ask() {
 		time.Sleep(250 * time.Millisecond)
 	}
-	if err != nil {
-		n.t.Fatalf("%s, within %v: %v", what, limit, err)
-	}
+	return err
 }
 
 // tail returns the last n bytes of text.

@@ -104,10 +104,11 @@ func (s *store) setRate(perSecond int) {
 	}
 }
 
-// setCredentials has the store refuse all others from now on.
-func (s *store) setCredentials(id, secret string) {
+// setCredentials has the store take these, each ID:SECRET, and refuse all others
+// from now on.
+func (s *store) setCredentials(pairs ...string) {
 	s.n.t.Helper()
-	if _, err := s.ask("PUT", "/credentials", id+":"+secret); err != nil {
+	if _, err := s.ask("PUT", "/credentials", strings.Join(pairs, "\n")); err != nil {
 		s.n.t.Fatal(err)
 	}
 }
@@ -117,6 +118,8 @@ type counts struct {
 	Requests int `json:"requests"`
 	Refused  int `json:"refused"`   // 403
 	UnderWay int `json:"under_way"` // which send a body just now
+
+	Taken map[string]int `json:"taken"` // requests that were not refused, by the key's id
 }
 
 func (s *store) counts() counts {

@@ -115,8 +115,9 @@ func (n *namespace) directory(node, base string, inside ...string) {
 	asRoot(n.t, node, append([]string{"sh", "-c", `mkdir -p "$@" && chown 65532:65532 "$@"`, "sh"}, paths...)...)
 }
 
-// asRoot runs a command on a node's /var/tmp, as its root may.
-func asRoot(t testing.TB, node string, command ...string) {
+// asRoot runs a command on a node's /var/tmp, as its root may, and returns what
+// it said.
+func asRoot(t testing.TB, node string, command ...string) string {
 	t.Helper()
 	words, err := json.Marshal(command)
 	if err != nil {
@@ -139,8 +140,11 @@ spec:
     volumeMounts: [{name: tmp, mountPath: /var/tmp}]
   volumes: [{name: tmp, hostPath: {path: /var/tmp}}]
 `, node, busyboxImage(t), words))
-	if p := n.untilPod("root", "has ended", pod.ended); p.Status.Phase != "Succeeded" {
-		t.Fatalf("%q on %s ended as %s:\n%s", command, node, p.Status.Phase, n.kubectl("logs", "root"))
+	p := n.untilPod("root", "has ended", pod.ended)
+	said := n.kubectl("logs", "root")
+	if p.Status.Phase != "Succeeded" {
+		t.Fatalf("%q on %s ended as %s:\n%s", command, node, p.Status.Phase, said)
 	}
 	n.dull = true
+	return said
 }
