@@ -1,0 +1,80 @@
+{{- /*
+s3daemon.daemon is the daemon's container, wherever it runs:
+  root         the chart's context
+  listen       S3DAEMON_LISTEN
+  roots        directories that files are read from
+  env          further variables: a list of name and value
+  mounts       its volume mounts beside those of every daemon
+  restartPolicy  Always in an init container that stays
+  waitSeconds  how long it has others end before it, in an ordinary container
+*/ -}}
+{{- define "s3daemon.daemon" -}}
+{{- $values := .root.Values -}}
+- name: s3daemon
+  {{- include "s3daemon.container" .root | nindent 2 }}
+  {{- with .restartPolicy }}
+  restartPolicy: {{ . }}
+  {{- end }}
+  env:
+    {{- include "s3daemon.env" . | nindent 4 }}
+  {{- if $values.ops.enabled }}
+  ports:
+    - name: s3daemon-ops
+      containerPort: {{ $values.ops.port }}
+  {{- end }}
+  {{- include "s3daemon.probes" .root | nindent 2 }}
+  {{- with .waitSeconds }}
+  {{- include "s3daemon.waitForWriter" . | nindent 2 }}
+  {{- end }}
+  {{- with include "s3daemon.resources" .root }}
+  resources:
+    {{- . | nindent 4 }}
+  {{- end }}
+  terminationMessagePolicy: FallbackToLogsOnError
+  volumeMounts:
+    {{- include "s3daemon.mounts" . | nindent 4 }}
+{{- end }}
+
+{{- /* s3daemon.container is what all containers of the image have in common. */ -}}
+{{- define "s3daemon.container" -}}
+image: {{ include "s3daemon.image" . | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+securityContext:
+  {{- toYaml .Values.securityContext | nindent 2 }}
+{{- end }}
+
+{{- /*
+s3daemon.waitForWriter: ordinary containers get SIGTERM with the writer, and the
+daemon is to go on until the writer has ended.
+*/ -}}
+{{- define "s3daemon.waitForWriter" -}}
+lifecycle:
+  preStop:
+    exec:
+      command: [/s3daemon, sleep, {{ printf "%ds" (int .) }}]
+{{- end }}
+
+{{- define "s3daemon.resources" -}}
+{{- $resources := deepCopy .Values.resources -}}
+{{- if .Values.longLink.enabled -}}
+{{- $_ := set $resources "limits" (merge (dict "memory" .Values.longLink.memory) (default dict $resources.limits)) -}}
+{{- end -}}
+{{- with $resources }}{{ toYaml . }}{{ end -}}
+{{- end }}
+
+{{- define "s3daemon.probes" -}}
+{{- range $i, $name := list "startup" "readiness" "liveness" -}}
+{{- if $i }}
+{{ end -}}
+{{ $name }}Probe:
+  {{- if eq $.Values.probes.by "http" }}
+  httpGet:
+    path: {{ ternary "/readyz" "/healthz" (eq $name "readiness") }}
+    port: s3daemon-ops
+  {{- else }}
+  exec:
+    command: [/s3daemon, healthcheck{{ if eq $name "readiness" }}, ready{{ end }}]
+  {{- end }}
+  {{- toYaml (get $.Values.probes $name) | nindent 2 }}
+{{- end -}}
+{{- end }}
