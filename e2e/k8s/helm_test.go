@@ -1,8 +1,10 @@
 package k8s
 
 import (
+	"encoding/json"
 	"errors"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -35,4 +37,24 @@ func (n *namespace) install(release, chart, values string, args ...string) said 
 		n.t.Fatal(err)
 	}
 	return s
+}
+
+// jsonValues returns values as JSON, which is YAML as well.
+func jsonValues(t testing.TB, values map[string]any) string {
+	t.Helper()
+	text, err := json.Marshal(values)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// imageValues are the chart's values of an image by its name.
+func imageValues(name string) map[string]any {
+	name, digest, _ := strings.Cut(name, "@")
+	repository, tag := name, ""
+	if i := strings.LastIndex(name, ":"); i > strings.LastIndex(name, "/") {
+		repository, tag = name[:i], name[i+1:]
+	}
+	return map[string]any{"repository": repository, "tag": tag, "digest": digest}
 }
