@@ -16,16 +16,25 @@
 # make bench-wan, make bench-wan-full
 #                 pushes over an emulated long link against its limit, as root; see bench/wan/README.md
 # make demo       the demo
-# make image      the container image, by docker or what CONTAINER names
+# make image      the container image IMAGE for ARCH (amd64, arm64), by docker or what CONTAINER names (buildah, podman);
+#                 no registry is needed
+# make images     both, each with its architecture behind its name; with buildah or podman also IMAGE, which lists them
+# make e2e-image  the image made and tried, by docker
 
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS     := -s -w -X main.version=$(VERSION)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME    ?= 60s
 CONTAINER   ?= docker
+ARCH        ?= $(shell go env GOARCH)
+IMAGE       ?= s3daemon:$(VERSION)
+REVISION    ?= $(shell git rev-parse HEAD 2>/dev/null)
+CA_BUNDLE   ?= /etc/ssl/certs/ca-certificates.crt
+# An image of OCI's own format has no HEALTHCHECK.
+DOCKER_FORMAT := $(if $(filter buildah podman,$(notdir $(CONTAINER))),--format docker)
 FAULTS      := ^Test(EachFault|FlippedBit|WrongAnswers|RandomFaults|FaultsAndKills|Idempotency|Link.*)$$
 
-.PHONY: build test unit e2e e2e-full e2e-chaos e2e-faults e2e-resume e2e-attack e2e-k8s conformance conformance-ceph lint fuzz bench bench-wan bench-wan-full demo image clean
+.PHONY: build test unit e2e e2e-full e2e-chaos e2e-faults e2e-resume e2e-attack e2e-k8s conformance conformance-ceph lint fuzz bench bench-wan bench-wan-full demo image images e2e-image clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ . ./send
@@ -95,8 +104,32 @@ bench-wan-full:
 demo:
 	go run . demo
 
+# The whole of the image's files is an archive, in which owners and modes are what
+# they are to be, whoever runs this.
+image: FILES := image/linux-$(ARCH)
 image:
-	$(CONTAINER) build --build-arg VERSION=$(VERSION) -t s3daemon:$(VERSION) .
+	rm -rf $(FILES) $(FILES).tar
+	mkdir -p $(FILES)/etc/ssl/certs $(FILES)/var/lib/s3daemon $(FILES)/tmp
+	CGO_ENABLED=0 GOOS=linux GOARCH=$(ARCH) go build -trimpath -ldflags '$(LDFLAGS)' -o $(FILES)/ . ./send
+	cp $(CA_BUNDLE) $(FILES)/etc/ssl/certs/ca-certificates.crt
+	chmod -R u=rwX,go=rX $(FILES)
+	chmod 775 $(FILES)/var/lib/s3daemon
+	chmod 1777 $(FILES)/tmp
+	cd $(FILES) && tar --owner=0 --group=0 --exclude=var/lib/s3daemon -cf ../linux-$(ARCH).tar * && \
+		tar --owner=65532 --group=0 -rf ../linux-$(ARCH).tar var/lib/s3daemon
+	$(CONTAINER) build $(DOCKER_FORMAT) --platform linux/$(ARCH) --target prebuilt --build-arg TARGETARCH=$(ARCH) \
+		--build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) -t $(IMAGE) .
+
+images:
+	$(MAKE) image ARCH=amd64 IMAGE=$(IMAGE)-amd64
+	$(MAKE) image ARCH=arm64 IMAGE=$(IMAGE)-arm64
+ifneq ($(DOCKER_FORMAT),)
+	-$(CONTAINER) manifest rm $(IMAGE)
+	$(CONTAINER) manifest create $(IMAGE) containers-storage:localhost/$(IMAGE)-amd64 containers-storage:localhost/$(IMAGE)-arm64
+endif
+
+e2e-image: image
+	cd e2e && S3DAEMON_E2E_IMAGE=$(IMAGE) go test -v -count=1 -timeout 10m -run TestImage ./...
 
 clean:
-	rm -rf bin
+	rm -rf bin image

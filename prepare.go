@@ -12,8 +12,6 @@ import (
 	"syscall"
 )
 
-const prepareUsage = "s3daemon prepare [-mode 0755] UID:GID DIR..."
-
 // owner is whom directories are given to.
 type owner struct{ uid, gid int }
 
@@ -26,8 +24,11 @@ func prepare(args []string) error {
 	modeText := set.String("mode", "", "")
 	err := set.Parse(args)
 	mode, mistake := parseDirectoryMode(*modeText)
-	if err = errors.Join(err, mistake); err != nil || set.NArg() < 2 {
-		return usageError{errors.Join(err, errors.New("usage: "+prepareUsage))}
+	if err = errors.Join(err, mistake); err == nil && set.NArg() < 2 {
+		err = errors.New("UID:GID and a DIR at least are missing")
+	}
+	if err != nil {
+		return usageError{fmt.Errorf("s3daemon prepare: %w (s3daemon -help has the usage)", err)}
 	}
 	to, err := parseOwner(set.Arg(0))
 	if err != nil {
