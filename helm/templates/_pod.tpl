@@ -20,3 +20,14 @@ and the settings of TCP for a long link.
 {{- define "s3daemon.podLabels" -}}
 s3daemon.lsst.io/release: {{ .Release.Name }}
 {{- end }}
+
+{{- /* s3daemon.ownPod is what the pods have in common that are the chart's own. */ -}}
+{{- define "s3daemon.ownPod" -}}
+enableServiceLinks: false
+serviceAccountName: {{ include "s3daemon.serviceAccountName" . }}
+automountServiceAccountToken: {{ .Values.serviceAccount.automount }}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}

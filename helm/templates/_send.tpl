@@ -28,3 +28,8 @@ resources:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
+
+{{- define "s3daemon.env.retryFor" -}}
+- name: S3DAEMON_RETRY_FOR
+  value: {{ .Values.send.retryFor | quote }}
+{{- end }}

@@ -27,14 +27,12 @@ README.md has the whole pod.
 
 {{- /* s3daemon.volumes are those that the containers of both need. */ -}}
 {{- define "s3daemon.volumes" -}}
-{{- $extra := "" -}}
-{{- with .Values.extraVolumes }}{{ $extra = toYaml . }}{{ end -}}
 {{- include "s3daemon.joined" (list
   (include "s3daemon.journalVolume" .)
   (include "s3daemon.secretVolumes" .)
   (include "s3daemon.tokenVolume" .)
   (include "s3daemon.sendVolume" .)
-  $extra) -}}
+  (include "s3daemon.extraVolumes" .)) -}}
 {{- end }}
 
 {{- /* s3daemon.volumeClaimTemplate is the journal's, with journal.in=claimTemplate, for a StatefulSet. */ -}}
@@ -66,8 +64,7 @@ deliver what is under way, then what it takes to end.
 {{- /* s3daemon.writerEnv tells send, in the writer's container, where the daemon is. */ -}}
 {{- define "s3daemon.writerEnv" -}}
 {{ include "s3daemon.env.daemon" . }}
-- name: S3DAEMON_RETRY_FOR
-  value: {{ .Values.send.retryFor | quote }}
+{{ include "s3daemon.env.retryFor" . }}
 {{- end }}
 
 {{- /* s3daemon.env.daemon is how the daemon of the pod is asked. */ -}}

@@ -70,3 +70,7 @@ directories, never by subPath, since Kubernetes renews the former alone.
 {{- define "s3daemon.joined" -}}
 {{- without . "" | join "\n" -}}
 {{- end }}
+
+{{- define "s3daemon.extraVolumes" -}}
+{{- with .Values.extraVolumes }}{{ toYaml . }}{{ end -}}
+{{- end }}
