@@ -74,14 +74,13 @@ writer that comes before the daemon waits for it.
   (include "s3daemon.extraVolumes" .)) }}
 {{- end }}
 
-{{- /* s3daemon.node.daemon: what is mounted on the host later, beneath a data directory, is seen too. */ -}}
 {{- define "s3daemon.node.daemon" -}}
 {{- $node := .Values.node -}}
 {{- $mounts := list
   (dict "name" "s3daemon-socket" "mountPath" $node.socketDirectory)
   (dict "name" "s3daemon-journal" "mountPath" "/var/lib/s3daemon") -}}
 {{- range $i, $directory := $node.dataDirectories -}}
-{{- $mounts = append $mounts (dict "name" (printf "s3daemon-data-%d" $i) "mountPath" $directory "readOnly" true "mountPropagation" "HostToContainer") -}}
+{{- $mounts = append $mounts (dict "name" (printf "s3daemon-data-%d" $i) "mountPath" $directory "readOnly" true "mountPropagation" $node.mountPropagation) -}}
 {{- end -}}
 {{- $env := list
   (dict "name" "S3DAEMON_SOCKET_MODE" "value" $node.socketMode)
