@@ -81,8 +81,7 @@ func buildDaemon(tag string) error {
 	if err != nil {
 		return err
 	}
-	version := strings.TrimPrefix(tag, "s3daemon:")
-	_, err = run("", "make", "-C", root, "image", "VERSION="+version, "CONTAINER="+engine())
+	_, err = run("", "make", "-C", root, "image", "VERSION=e2e", "IMAGE="+tag, "CONTAINER="+engine())
 	return err
 }
 

@@ -6,6 +6,7 @@
 //	tool write [flags] DEST          make files and have them pushed; see write.go
 //	tool ask METHOD URL [BODY]       one request; prints {"status":...,"body":...}
 //	tool cat FILE...                 what is in files, of /proc for example
+//	tool kill NAME                   SIGKILL to the processes of that name, where they can be seen
 //
 // A URL that begins with "/" is asked of the daemon at S3DAEMON_URL.
 package main
@@ -20,6 +21,8 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -36,7 +39,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.New("store, write, ask or cat?")
+		return errors.New("store, write, ask, cat or kill?")
 	}
 	switch command, args := args[0], args[1:]; command {
 	case "store":
@@ -47,6 +50,8 @@ func run(ctx context.Context, args []string) error {
 		return ask(ctx, args, os.Stdout)
 	case "cat":
 		return cat(args, os.Stdout)
+	case "kill":
+		return kill(args)
 	default:
 		return fmt.Errorf("there is no command %q", command)
 	}
@@ -120,6 +125,36 @@ func cat(files []string, out io.Writer) error {
 		if _, err := out.Write(content); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// kill ends processes as nothing but the kernel can, in a pod whose containers
+// share one list of processes.
+func kill(args []string) error {
+	if len(args) != 1 {
+		return errors.New("kill NAME")
+	}
+	names, err := filepath.Glob("/proc/[0-9]*/comm")
+	if err != nil {
+		return err
+	}
+	killed := 0
+	for _, file := range names {
+		if name, err := os.ReadFile(file); err != nil || strings.TrimSpace(string(name)) != args[0] {
+			continue // another one, or one that has ended
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		if err != nil {
+			return err
+		}
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			return fmt.Errorf("kill %d: %w", pid, err)
+		}
+		killed++
+	}
+	if killed == 0 {
+		return fmt.Errorf("no process is called %s", args[0])
 	}
 	return nil
 }

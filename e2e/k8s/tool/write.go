@@ -87,6 +87,7 @@ func write(ctx context.Context, args []string, out io.Writer) error {
 	workers := flags.Int("j", 1, "how many to push side by side")
 	stay := flags.Bool("stay", false, "do not end before SIGTERM")
 	linger := flags.Duration("linger", 0, "how long to go on after SIGTERM")
+	wait := flags.Bool("wait", false, "have send wait at the end until nothing with the label is queued or running")
 	last := flags.Bool("last", false, "push one more file after that")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -121,6 +122,11 @@ func write(ctx context.Context, args []string, out io.Writer) error {
 	}
 	if *last {
 		w.one(context.WithoutCancel(ctx), w.name+"-last")
+	}
+	if *wait {
+		if _, said, err := w.command(context.WithoutCancel(ctx), "-wait", w.label); err != nil {
+			return fmt.Errorf("send -wait: %w: %s", err, said)
+		}
 	}
 	return w.end()
 }
