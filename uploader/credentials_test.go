@@ -542,6 +542,12 @@ func TestExposed(t *testing.T) {
 		}
 		from.files = append(from.files, path)
 	}
+	volume := filepath.Join(dir, "volume")
+	if err := errors.Join(os.Mkdir(volume, 0o777), os.Symlink("..2026", filepath.Join(volume, "..data")),
+		os.WriteFile(filepath.Join(volume, "key"), nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	from.files = append(from.files, filepath.Join(volume, "key"))
 	got := from.exposed()
 	slices.Sort(got)
 	if want := []string{dir + "/read", dir + "/written"}; !slices.Equal(got, want) {

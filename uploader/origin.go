@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -225,11 +226,20 @@ func digestOf(files []string) (held digest, written time.Time) {
 }
 
 // exposed returns those of the files that other users of the host may read or write. The
-// shared configuration is not among them: it need hold no secret.
+// shared configuration is not among them: it need hold no secret. Nor is what Kubernetes
+// has put into a volume: nobody is there but the containers that were given it, and its
+// mode, by which all may read, is not for its user to change.
 func (o origin) exposed() []string {
 	return slices.DeleteFunc(slices.Clone(o.files), func(path string) bool {
 		info, err := os.Stat(path)
 		configuration := path == os.Getenv("AWS_CONFIG_FILE") || slices.Contains(config.DefaultSharedConfigFiles, path)
-		return err != nil || configuration || !info.Mode().IsRegular() || info.Mode().Perm()&0o006 == 0
+		return err != nil || configuration || inKubernetesVolume(path) || !info.Mode().IsRegular() || info.Mode().Perm()&0o006 == 0
 	})
+}
+
+// inKubernetesVolume tells a file of a volume that is made of a Secret or a token by the
+// link through which Kubernetes changes all its files at once.
+func inKubernetesVolume(path string) bool {
+	info, err := os.Lstat(filepath.Join(filepath.Dir(path), "..data"))
+	return err == nil && info.Mode().Type() == os.ModeSymlink
 }
