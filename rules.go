@@ -72,9 +72,11 @@ func homeOf(getenv func(string) string) string {
 }
 
 // warnOfDataDir says in the log who else may have the daemon push things by what
-// he puts there.
-func warnOfDataDir(dataDir string, log *slog.Logger) {
-	if dir := listen.Replaceable(filepath.Join(dataDir, "journal.db")); dir != "" {
+// he puts there. In a pod it may be a volume, whose root is open to all users as
+// Kubernetes makes it; the containers that see it are those that were given it.
+func warnOfDataDir(dataDir string, getenv func(string) string, log *slog.Logger) {
+	dir := listen.Replaceable(filepath.Join(dataDir, "journal.db"))
+	if dir != "" && (dir != dataDir || getenv("KUBERNETES_SERVICE_HOST") == "") {
 		log.Warn("every user of this host can put another journal in the place of the daemon's, and have pushed what it may read: take the right to write to the directory away (chmod o-w), or choose another", "data_dir", dataDir, "directory", dir)
 	}
 }

@@ -46,7 +46,7 @@ func serve(ctx context.Context, cfg config, limit *transport.Bandwidth, log *slo
 		return fmt.Errorf("s3daemon cannot start: %w", err)
 	}
 	defer func() { err = errors.Join(err, kept.Close()) }()
-	warnOfDataDir(cfg.dataDir, log)
+	warnOfDataDir(cfg.dataDir, os.Getenv, log)
 	warnOfRoots(cfg.roots, log)
 	tokens, err := openTokens(cfg.tokenFile, log)
 	if err != nil {

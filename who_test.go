@@ -29,10 +29,22 @@ func TestWarnOfReplaceable(t *testing.T) {
 			t.Errorf("%v: %q", mode, said.String())
 		}
 		listen.Close(l)
-		said.Reset()
-		warnOfDataDir(dir, slog.New(slog.NewTextHandler(&said, nil)))
-		if got := strings.Contains(said.String(), " directory="+dir); got != warned || warned != (said.Len() > 0) {
-			t.Errorf("%v: %q", mode, said.String())
+		nowhere := func(string) string { return "" }
+		pod := func(string) string { return "10.96.0.1" }
+		for _, c := range []struct {
+			dataDir string
+			getenv  func(string) string
+			warned  bool
+		}{
+			{dir, nowhere, warned},
+			{dir, pod, false}, // a volume's root
+			{filepath.Join(dir, "in it"), pod, warned},
+		} {
+			said.Reset()
+			warnOfDataDir(c.dataDir, c.getenv, slog.New(slog.NewTextHandler(&said, nil)))
+			if got := strings.Contains(said.String(), " directory="+dir); got != c.warned || c.warned != (said.Len() > 0) {
+				t.Errorf("%s, %v: %q", c.dataDir, mode, said.String())
+			}
 		}
 	}
 }
