@@ -1,0 +1,204 @@
+package k8s
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"strings"
+	"testing"
+)
+
+// node is a release of the chart that has one daemon a node, here on one of the
+// cluster's nodes, beside a store in the same namespace. Writers are in other
+// namespaces, and reach it through directories of the node.
+type node struct {
+	n      *namespace
+	s      *store
+	name   string // of the cluster's node
+	base   string // of the directories on it that follow
+	socket string // of the daemon's socket
+	data   string // of the writers' files, which are of its group, 65532
+}
+
+// startNode installs the chart with one daemon a node and these values besides,
+// and returns when the daemon is ready.
+func startNode(t testing.TB, values map[string]any) *node {
+	t.Helper()
+	n := newNamespace(t, privileged)
+	base := "/var/tmp/" + n.name
+	d := &node{n: n, name: aNode(t), base: base, socket: base + "/socket", data: base + "/data"}
+	n.directory(d.name, base, "data")
+	asRoot(t, d.name, "chmod", "2775", d.data) // what is made in it is of its group
+	d.s = n.startStore("raw")
+	d.upgrade(values)
+	return d
+}
+
+// upgrade installs the release with other values, and returns when its daemon
+// has been replaced, if it had to be.
+func (d *node) upgrade(values map[string]any) said {
+	d.n.t.Helper()
+	s := d.n.install("node", chart(d.n.t), jsonValues(d.n.t, merged(d.values(), values)))
+	d.untilRolledOut()
+	return s
+}
+
+func (d *node) untilRolledOut() {
+	d.n.t.Helper()
+	d.n.kubectl("rollout", "status", "daemonset", "--selector=app.kubernetes.io/instance=node", "--timeout=120s")
+}
+
+// values are those that each of the releases has.
+func (d *node) values() map[string]any {
+	return map[string]any{
+		"image":       imageValues(image(d.n.t)),
+		"store":       map[string]any{"endpoint": d.s.endpoint},
+		"credentials": map[string]any{"secret": storeSecret},
+		"node": map[string]any{
+			"enabled": true, "socketDirectory": d.socket, "journalDirectory": d.base + "/journal",
+			"dataDirectories": []string{d.data}, "mountPropagation": "None",
+			"nodeSelector": map[string]any{"kubernetes.io/hostname": d.name},
+		},
+	}
+}
+
+// merged returns values with others over them, as helm puts one file of values
+// over another.
+func merged(values, over map[string]any) map[string]any {
+	all := maps.Clone(values)
+	for name, value := range over {
+		below, _ := all[name].(map[string]any)
+		if above, ok := value.(map[string]any); ok && below != nil {
+			value = merged(below, above)
+		}
+		all[name] = value
+	}
+	return all
+}
+
+// daemon returns the release's pod, which is ready.
+func (d *node) daemon() pod {
+	d.n.t.Helper()
+	var found pod
+	d.n.until(patience, "one daemon of the release is ready", func() error {
+		pods := d.n.pods("app.kubernetes.io/instance=node")
+		if len(pods) != 1 || !pods[0].ready() {
+			return fmt.Errorf("%d pods", len(pods))
+		}
+		found = pods[0]
+		return nil
+	})
+	return found
+}
+
+// writer starts a pod in the namespace that writes to the daemon's node, as the
+// user 2000, who is in these groups beside that of the same number; what else it
+// is told is for tool write.
+func (d *node) writer(n *namespace, name string, groups []int, env string, args ...string) *followed {
+	n.t.Helper()
+	words := append([]string{"write", "-dir", d.data, "-name", name, "-send", "/opt/s3daemon/send"}, args...)
+	list, err := json.Marshal(append(words, "s3://raw/"+n.name+"/"))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	numbers, err := json.Marshal(groups)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.apply(fmt.Sprintf(`
+apiVersion: v1
+kind: Pod
+metadata: {name: %[1]s}
+spec:
+  nodeName: %[2]s
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 150
+  enableServiceLinks: false
+  automountServiceAccountToken: false
+  securityContext: {runAsNonRoot: true, runAsUser: 2000, runAsGroup: 2000, supplementalGroups: %[3]s}
+  initContainers:
+  - name: install-send
+    image: %[4]s
+    command: [/send, -install, /opt/s3daemon]
+    volumeMounts: [{name: bin, mountPath: /opt/s3daemon}]
+  containers:
+  - name: writer
+    image: %[5]s
+    args: %[6]s
+    env:
+    - {name: S3DAEMON_URL, value: "unix:%[7]s/s3daemon.sock"}
+    %[9]s
+    volumeMounts:
+    - {name: socket, mountPath: %[7]s}
+    - {name: data, mountPath: %[8]s}
+    - {name: bin, mountPath: /opt/s3daemon}
+  volumes:
+  - {name: socket, hostPath: {path: %[7]s, type: Directory}}
+  - {name: data, hostPath: {path: %[8]s, type: Directory}}
+  - {name: bin, emptyDir: {}}
+`, name, d.name, numbers, image(n.t), toolImage(n.t), list, d.socket, d.data, env))
+	n.untilPod(name, "runs", func(p pod) bool { return p.Status.Phase == "Running" || p.ended() })
+	return n.follow(name, "writer")
+}
+
+// TestNode has writers in pods of another namespace push through the socket of
+// the daemon on their node.
+func TestNode(t *testing.T) {
+	t.Parallel()
+	d := startNode(t, nil)
+	n := newNamespace(t, privileged)
+
+	t.Log("a writer who is another user, and in the group of the socket")
+	const files = 5
+	d.writer(n, "member", []int{65532}, "", "-files", fmt.Sprint(files), "-j", "2", "-size", "300000", "-stay")
+	objects := d.s.untilObjects(patience, files)
+	for path, o := range objects {
+		if o.Size != 300000 || !strings.HasPrefix(path, "raw/"+n.name+"/member-") {
+			t.Errorf("the store has %s of %d bytes", path, o.Size)
+		}
+	}
+
+	t.Log("what it may not have pushed")
+	for file, want := range map[string]string{
+		"/etc/passwd":                        "file_not_allowed", // which is there, in the daemon's container or not
+		d.data + "/../journal/journal.db":    "file_not_allowed",
+		d.data + "/nothing":                  "file_not_found",
+		"/proc/self/environ":                 "file_not_allowed",
+		"/var/run/secrets/kubernetes.io/any": "file_not_allowed",
+	} {
+		if code := refusal(n, "member", "file="+file+"&destination=s3://raw/stolen"); code != want {
+			t.Errorf("a push of %s is answered %q, want %q", file, code, want)
+		}
+	}
+
+	t.Log("a writer who is not in the group")
+	other := d.writer(n, "stranger", []int{2001}, "", "-files", "1")
+	line := untilSays(other, "what became of its file", func(l written) bool { return l.File != "" })
+	if line.OK || !strings.Contains(line.Answer, "permission denied") {
+		t.Errorf("its push ended as %+v", line)
+	}
+	if all := d.s.objects(); len(all) != files {
+		t.Errorf("the store has %d objects, want %d", len(all), files)
+	}
+}
+
+// refusal asks the daemon for a push from within a writer's pod, and returns the
+// code of its answer.
+func refusal(n *namespace, pod, form string) string {
+	n.t.Helper()
+	var answer struct {
+		Status int    `json:"status"`
+		Body   string `json:"body"`
+	}
+	var problem struct {
+		Code string `json:"code"`
+	}
+	err := json.Unmarshal([]byte(n.exec(pod, "writer", "/tool", "ask", "POST", "/push", form)), &answer)
+	if err == nil {
+		err = json.Unmarshal([]byte(answer.Body), &problem)
+	}
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return problem.Code
+}
