@@ -33,7 +33,7 @@ AWS_CA_BUNDLE|File with the certificates of the authorities that the store's cer
 HTTPS_PROXY, HTTP_PROXY, NO_PROXY|Proxies on the way to the store.`
 
 // others are variables with our prefix that are meant for the send command.
-var others = []string{"S3DAEMON_URL", "S3DAEMON_MAX_CLIENTS"}
+var others = []string{"S3DAEMON_URL", "S3DAEMON_MAX_CLIENTS", "S3DAEMON_RETRY_FOR"}
 
 // replaced are variables of the old Python daemon that mean nothing here.
 var replaced = map[string]string{

@@ -5,6 +5,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/lsst-dm/s3daemon/push"
 	"github.com/lsst-dm/s3daemon/send/legacy"
@@ -39,6 +40,24 @@ func oldServer(getenv func(string) string) (server, error) {
 		s.port, s.chosen = n, true
 	}
 	return s, nil
+}
+
+// retryFor reads S3DAEMON_RETRY_FOR: how long to go on asking a daemon that is not
+// there, refuses for now or did not answer.
+func retryFor(getenv func(string) string, usual time.Duration) (time.Duration, error) {
+	value := getenv("S3DAEMON_RETRY_FOR")
+	if value == "" {
+		return usual, nil
+	}
+	text := value
+	if _, err := strconv.ParseUint(value, 10, 31); err == nil {
+		text += "s" // as the daemon takes its durations
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d < 0 {
+		return 0, fmt.Errorf("S3DAEMON_RETRY_FOR is %s, which is not a duration such as 30s or 5m, or a number of seconds", push.Quote(value))
+	}
+	return d, nil
 }
 
 // isSet reports whether somebody gave the variable this value for us. For a

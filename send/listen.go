@@ -82,6 +82,15 @@ func listenConfig(getenv func(string) string, stderr io.Writer) (legacy.Config, 
 		}
 		cfg.MaxClients = n
 	}
+	patience, err := retryFor(getenv, 0)
+	switch {
+	case err != nil:
+		return cfg, err
+	case patience > 0:
+		cfg.Patience, cfg.Repeat = patience, true
+	case getenv("S3DAEMON_RETRY_FOR") != "":
+		cfg.Patience = -1
+	}
 	var level slog.Level
 	if value := getenv("S3DAEMON_LOG_LEVEL"); value != "" {
 		if err := level.UnmarshalText([]byte(value)); err != nil {

@@ -51,6 +51,37 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// TestDrainEnds: clients that hang in every way do not keep the listener from
+// ending, nor do those that have left, while the daemon answers: a pod whose main
+// program was killed has such. What they had asked for is with the daemon.
+func TestDrainEnds(t *testing.T) {
+	hold := make(chan struct{})
+	daemon := newStandIn(t, "127.0.0.1:0", map[string]http.HandlerFunc{
+		"held": func(w http.ResponseWriter, r *http.Request) { <-hold; done(w, r) },
+	})
+	l := startListener(t, "S3DAEMON_URL="+daemon.URL, "S3DAEMON_MAX_CLIENTS=2")
+	dial(t, l.address)                         // says nothing
+	say(t, dial(t, l.address), "/f a/bkt")     // half a line
+	deaf := dial(t, l.address)                 // sends on, and takes no reply
+	say(t, deaf, "/deaf a/bkt/held\n", "more") // and never closes
+	<-daemon.asked
+	left := dial(t, l.address)
+	say(t, left, "/left a/bkt/held\n")
+	<-daemon.asked
+	left.Close()
+	reset := dial(t, l.address) // waits for its turn as it goes
+	say(t, reset, "/reset a/bkt/held\n")
+	reset.SetLinger(0)
+	reset.Close()
+
+	l.signal(t, syscall.SIGTERM)
+	waitFor(t, "draining to begin", func() bool { return strings.Contains(l.log(), `"msg":"stopping`) })
+	close(hold)
+	if state := l.wait(t); state.ExitCode() != 0 {
+		t.Errorf("the listener ended with %v", state)
+	}
+}
+
 // TestSecondSignal ends the listener in the middle of its draining.
 func TestSecondSignal(t *testing.T) {
 	hold := make(chan struct{})

@@ -58,7 +58,8 @@ that failed or were cancelled are a line each, and exit status 1.
   -timeout DURATION  such as 90s or 2h: how long to wait at most
 
 Where the daemon restarts or its queue is full, requests are repeated, until it
-has refused them for a minute. (send FILE DEST asks once.)
+has refused them for a minute. send FILE DEST asks once, and send -listen repeats
+for 5 s what the daemon refused, unless S3DAEMON_RETRY_FOR is set.
 
 send -listen serves the line protocol of the first s3daemon: one request a
 connection, "FILE DEST" and a newline, answered with "Success" or an error. Each
@@ -71,6 +72,7 @@ a program whose container has another image.
                         unix:/path/of/the.sock
   S3DAEMON_TOKEN_FILE   file whose first line is the token that the daemon wants,
                         read again when it changes
+  S3DAEMON_RETRY_FOR    how long requests are repeated, such as 5m, or seconds
   S3DAEMON_HOST,        with -listen, the address where none is given: 127.0.0.1
   S3DAEMON_PORT         and 15555. Without, and where S3DAEMON_URL is not set: a
                         server of the old protocol to use instead of a daemon,

@@ -37,6 +37,10 @@ func withFlags(ctx context.Context, args []string, getenv func(string) string, s
 		return failed
 	}
 	defer daemon.Close()
+	if o.patience, err = retryFor(getenv, batch.UsualPatience); err != nil {
+		fmt.Fprintf(stderr, "send: %v\n", err)
+		return failed
+	}
 	if o.wait != "" {
 		return barrier(ctx, daemon, o, stderr)
 	}
@@ -66,7 +70,7 @@ func pushAll(ctx context.Context, daemon *client.Daemon, o options, items []batc
 	r := &reporter{stdout: stdout, stderr: stderr, json: o.json, async: o.async, several: len(items) > 1}
 	cfg := batch.Config{
 		Daemon: daemon, Observer: r, Parallel: o.parallel, Label: o.label, CreateOnly: o.createOnly,
-		Async: o.async, Notice: r.outage,
+		Async: o.async, Patience: batch.Patience{For: o.patience, Notice: r.outage},
 	}
 	if o.progress {
 		cfg.Watch = r.show(items)
@@ -84,11 +88,11 @@ func pushAll(ctx context.Context, daemon *client.Daemon, o options, items []batc
 
 // barrier waits for the pushes of a label, and says which came to nothing.
 func barrier(ctx context.Context, daemon *client.Daemon, o options, stderr io.Writer) int {
-	notice := (&reporter{stderr: stderr}).outage
+	patience := batch.Patience{For: o.patience, Notice: (&reporter{stderr: stderr}).outage}
 	status := ok
-	err := batch.Settle(ctx, daemon, o.wait, o.timeout, notice)
+	err := batch.Settle(ctx, daemon, o.wait, o.timeout, patience)
 	if err == nil {
-		err = batch.Unfinished(ctx, daemon, o.wait, notice, func(r push.Receipt) {
+		err = batch.Unfinished(ctx, daemon, o.wait, patience, func(r push.Receipt) {
 			status = failed
 			fmt.Fprintf(stderr, "send: %s: %s\n", progress.Name(r.File), explain(batch.Problem(r)))
 		})

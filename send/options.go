@@ -25,6 +25,8 @@ type options struct {
 
 	files       []string
 	destination string
+
+	patience time.Duration // with the daemon; not of the command line
 }
 
 // parseOptions reads the arguments. Its error is flag.ErrHelp where they ask for

@@ -7,7 +7,10 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
+	"github.com/lsst-dm/s3daemon/push"
+	"github.com/lsst-dm/s3daemon/send/batch"
 	"github.com/lsst-dm/s3daemon/send/client"
 	"github.com/lsst-dm/s3daemon/send/legacy"
 )
@@ -47,8 +50,36 @@ func ask(ctx context.Context, file, destination string, getenv func(string) stri
 	if err != nil {
 		return err
 	}
-	return daemon.Push(ctx, file, destination)
+	patience, err := retryFor(getenv, 0)
+	switch {
+	case err != nil:
+		return err
+	case patience == 0:
+		return daemon.Push(ctx, file, destination)
+	}
+	defer daemon.Close()
+	return pushPatiently(ctx, daemon, batch.Item{File: file, Destination: destination}, patience)
 }
+
+// pushPatiently is Push for those who want it to see the daemon restart: a batch
+// of one, with the same requests as any other.
+func pushPatiently(ctx context.Context, daemon batch.Daemon, item batch.Item, patience time.Duration) error {
+	var end lastWord
+	cfg := batch.Config{Daemon: daemon, Observer: &end, Parallel: 1, Patience: batch.Patience{For: patience}}
+	if _, err := cfg.Run(ctx, []batch.Item{item}); err != nil {
+		return err
+	}
+	return end.Err
+}
+
+// lastWord is the outcome of a batch of one.
+type lastWord struct{ batch.Outcome }
+
+// News is none for who waits for the end.
+func (*lastWord) News(batch.Item, push.Receipt) {}
+
+// Ended keeps the outcome.
+func (l *lastWord) Ended(o batch.Outcome) { l.Outcome = o }
 
 // daemonAt returns the daemon of that URL, with the token for it.
 func daemonAt(url string, getenv func(string) string) (*client.Daemon, error) {

@@ -157,7 +157,7 @@ func (r *reporter) whereabouts(t batch.Tally) string {
 // explain is client.Explain with what a user can do about it.
 func explain(err error) string {
 	if gaveUp, is := errors.AsType[*batch.GaveUpError](err); is {
-		return explain(gaveUp.Err) + "; gave up after a minute"
+		return explain(gaveUp.Err) + gaveUp.Suffix()
 	}
 	text := client.Explain(err)
 	if _, isUnreachable := errors.AsType[*client.UnreachableError](err); isUnreachable {

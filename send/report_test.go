@@ -6,6 +6,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/lsst-dm/s3daemon/push"
 	"github.com/lsst-dm/s3daemon/send/batch"
@@ -22,8 +23,9 @@ func TestExplain(t *testing.T) {
 		{errors.New("no"), "no"},
 		{full, "100000 pushes wait (queue_full)"},
 		{unreachable, "no daemon at unix:/d.sock: no such file or directory (S3DAEMON_URL says where to look)"},
-		{&batch.GaveUpError{Err: full}, "100000 pushes wait (queue_full); gave up after a minute"},
-		{&batch.GaveUpError{Err: unreachable}, "no daemon at unix:/d.sock: no such file or directory (S3DAEMON_URL says where to look); gave up after a minute"},
+		{&batch.GaveUpError{Err: full, After: time.Minute}, "100000 pushes wait (queue_full); gave up after 1m0s"},
+		{&batch.GaveUpError{Err: unreachable, After: 90 * time.Second}, "no daemon at unix:/d.sock: no such file or directory (S3DAEMON_URL says where to look); gave up after 1m30s"},
+		{&batch.GaveUpError{Err: full}, "100000 pushes wait (queue_full)"},
 	} {
 		if got := explain(test.err); got != test.want {
 			t.Errorf("%q, want %q", got, test.want)

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -92,6 +93,9 @@ var transcripts = []struct {
 		"the request is longer than 65536 bytes: send FILE DEST and a newline", -1, ""},
 }
 
+// goesOn has those after which S3DAEMON_RETRY_FOR has the client ask on.
+var goesOn = []string{"accepted is not done", "queued is not done", "the daemon dies"}
+
 func TestTranscripts(t *testing.T) {
 	daemon := newStandIn(t, "127.0.0.1:0", daemonSays)
 	l := startListener(t, "S3DAEMON_URL="+daemon.URL)
@@ -136,6 +140,12 @@ func TestTranscripts(t *testing.T) {
 			check(t, command(t, []string{"S3DAEMON_URL=" + daemon.URL}, file, destination),
 				outcome{test.status, "", strings.ReplaceAll(test.stderr, "DAEMON", daemon.URL)})
 		})
+		if !slices.Contains(goesOn, test.name) {
+			t.Run(test.name+"/patient client", func(t *testing.T) {
+				check(t, command(t, []string{"S3DAEMON_URL=" + daemon.URL, "S3DAEMON_RETRY_FOR=1h"}, file, destination),
+					outcome{test.status, "", strings.ReplaceAll(test.stderr, "DAEMON", daemon.URL)})
+			})
+		}
 		t.Run(test.name+"/client, old way", func(t *testing.T) {
 			check(t, command(t, []string{"S3DAEMON_PORT=" + port}, file, destination), outcome{test.status, "", oldStderr})
 		})

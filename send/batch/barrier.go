@@ -36,7 +36,7 @@ func (e *TimeoutError) Error() string {
 // restarts of the daemon, and for at most the timeout, where that is not 0.
 // Its error is a *TimeoutError, a *GaveUpError, the daemon's problem or the end
 // of ctx.
-func Settle(ctx context.Context, d Daemon, label string, timeout time.Duration, notice func(error)) error {
+func Settle(ctx context.Context, d Daemon, label string, timeout time.Duration, allowed Patience) error {
 	over := &TimeoutError{Label: label, After: timeout, Pending: -1}
 	var end time.Time
 	if timeout > 0 {
@@ -45,7 +45,7 @@ func Settle(ctx context.Context, d Daemon, label string, timeout time.Duration, 
 		defer cancel()
 		ctx = bounded
 	}
-	p := &patience{notice: notice}
+	p := &patience{Patience: allowed}
 	for {
 		q := client.Query{Label: label, Limit: 1, Wait: longPoll}
 		if timeout > 0 {
@@ -71,8 +71,8 @@ func Settle(ctx context.Context, d Daemon, label string, timeout time.Duration, 
 
 // Unfinished calls each with every push of the label that failed or was
 // cancelled, newest first. Its errors are those of Settle.
-func Unfinished(ctx context.Context, d Daemon, label string, notice func(error), each func(push.Receipt)) error {
-	p := &patience{notice: notice}
+func Unfinished(ctx context.Context, d Daemon, label string, allowed Patience, each func(push.Receipt)) error {
+	p := &patience{Patience: allowed}
 	q := client.Query{Label: label, States: []push.State{push.Failed, push.Cancelled}}
 	for {
 		page, err := persist(ctx, p, func() (push.Page, error) { return d.List(ctx, q) })

@@ -36,7 +36,7 @@ func TestSettle(t *testing.T) {
 				return 0, refusal(push.ShuttingDown, "", 5*time.Second)
 			}
 			return 7, nil
-		}, 0, "no; gave up after a minute", 185 * time.Second, 100},
+		}, 0, "no; gave up after 1m0s", 185 * time.Second, 100},
 		{"over", func(s float64) (int, error) { return 7, nil }, 90 * time.Second,
 			`after 1m30s there are still 7 pushes with the label "L" queued or running`, 91 * time.Second, 3},
 		{"over with one", func(s float64) (int, error) { return 1, nil }, time.Nanosecond,
@@ -63,7 +63,7 @@ func TestSettle(t *testing.T) {
 						<-time.After(min(time.Second, time.Until(end)))
 					}
 				}}
-				err := Settle(t.Context(), d, "L", test.timeout, nil)
+				err := Settle(t.Context(), d, "L", test.timeout, aMinute)
 				says := ""
 				if err != nil {
 					says = err.Error()
@@ -72,7 +72,7 @@ func TestSettle(t *testing.T) {
 					if _, is := errors.AsType[*client.ProblemError](e); !is {
 						t.Errorf("%v has no problem in it", err)
 					}
-					says = "no; gave up after a minute"
+					says = "no" + e.Suffix()
 				}
 				if took := time.Since(begun); says != test.says || took > test.ended || d.lists > test.asked {
 					t.Errorf("%q after %v and %d questions", says, took, d.lists)
@@ -108,11 +108,11 @@ func TestUnfinished(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var ids []string
 		each := func(r push.Receipt) { ids = append(ids, r.ID) }
-		if err := Unfinished(t.Context(), &fake{list: list}, "L", nil, each); err != nil || !slices.Equal(ids, []string{"4", "3", "2"}) {
+		if err := Unfinished(t.Context(), &fake{list: list}, "L", aMinute, each); err != nil || !slices.Equal(ids, []string{"4", "3", "2"}) {
 			t.Errorf("%q, %v", ids, err)
 		}
 		pages["2"] = push.Page{Next: "2"}
-		if err := Unfinished(t.Context(), &fake{list: list}, "L", nil, each); err == nil {
+		if err := Unfinished(t.Context(), &fake{list: list}, "L", aMinute, each); err == nil {
 			t.Error("a list that goes round ends")
 		}
 	})

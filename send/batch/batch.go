@@ -4,8 +4,8 @@
 //	items, err := batch.Plan([]string{"a.fits", "/data/b.fits"}, "s3://raw/night/", absolute)
 //	tally, err := batch.Config{Daemon: d, Parallel: 25, Observer: o}.Run(ctx, items)
 //
-//	err = batch.Settle(ctx, d, "night 12", time.Hour, notice)
-//	err = batch.Unfinished(ctx, d, "night 12", func(r push.Receipt) { ... })
+//	err = batch.Settle(ctx, d, "night 12", time.Hour, patience)
+//	err = batch.Unfinished(ctx, d, "night 12", patience, func(r push.Receipt) { ... })
 //
 // # What is repeated
 //
@@ -13,9 +13,9 @@
 // repeated until the daemon has answered it, through a restart of the daemon
 // and with a connection that broke in the middle: the daemon gives the first
 // push back. A daemon that is not there, that shuts down (503) or has no room
-// (429) is asked again, after its Retry-After where it names one. After a minute
-// of nothing but that, from whichever push, the batch ends as it is. Any other
-// answer is the end of its push and of no other.
+// (429) is asked again, after its Retry-After where it names one. Once the
+// Patience is over with nothing but that, from whichever push, the batch ends as
+// it is. Any other answer is the end of its push and of no other.
 //
 // # Stopping
 //
@@ -63,9 +63,9 @@ type Outcome struct {
 type Config struct {
 	Daemon   Daemon
 	Observer Observer
-	Parallel int         // pushes asked for, or watched, at once
-	Label    string      // of every push; may be empty
-	Notice   func(error) // called once in each outage that lasts; may be nil
+	Parallel int    // pushes asked for, or watched, at once
+	Label    string // of every push; may be empty
+	Patience Patience
 
 	// CreateOnly has every push leave an object that exists as it is.
 	CreateOnly bool
@@ -88,7 +88,7 @@ type Tally struct {
 // run is one call of Config.Run.
 type run struct {
 	Config
-	patience patience
+	patience patience // what is left of Config.Patience
 	next     chan Item
 
 	mu    sync.Mutex
@@ -101,7 +101,7 @@ type run struct {
 // *GaveUpError, an answer that is no daemon's, or the end of ctx.
 func (c Config) Run(ctx context.Context, items []Item) (Tally, error) {
 	r := &run{Config: c, next: make(chan Item)}
-	r.patience.notice = c.Notice
+	r.patience.Patience = c.Patience
 	begin, stop := context.WithCancel(ctx)
 	defer stop()
 	var workers sync.WaitGroup

@@ -88,6 +88,7 @@ func TestOnePush(t *testing.T) {
 				o := new(observed)
 				cfg := test.cfg
 				cfg.Daemon, cfg.Observer, cfg.Parallel, cfg.Label = d, o, 3, "L"
+				cfg.Patience = aMinute
 				begun := time.Now()
 				tally, err := cfg.Run(t.Context(), items(1))
 				if took := time.Since(begun).Seconds(); took < test.seconds || took >= test.seconds+1 {
@@ -134,7 +135,7 @@ func TestMany(t *testing.T) {
 		}
 		o := new(observed)
 		begun := time.Now()
-		tally, err := Config{Daemon: d, Observer: o, Parallel: 4}.Run(t.Context(), items(20))
+		tally, err := Config{Daemon: d, Observer: o, Parallel: 4, Patience: aMinute}.Run(t.Context(), items(20))
 		if err != nil || tally != (Tally{Done: 19, Failed: 1}) || most != 4 || time.Since(begun) != 5*time.Second {
 			t.Errorf("%+v, %v, %d at once, %v", tally, err, most, time.Since(begun))
 		}
@@ -164,7 +165,7 @@ func TestSharedPatience(t *testing.T) {
 				return is(push.Running), nil
 			},
 		}
-		tally, err := Config{Daemon: d, Observer: new(observed), Parallel: 2, Watch: time.Second}.Run(t.Context(), items(3))
+		tally, err := Config{Daemon: d, Observer: new(observed), Parallel: 2, Patience: aMinute, Watch: time.Second}.Run(t.Context(), items(3))
 		if err != nil || tally != (Tally{Done: 3}) {
 			t.Errorf("%+v, %v", tally, err)
 		}
@@ -175,7 +176,8 @@ func TestSharedPatience(t *testing.T) {
 		d := &fake{submit: func(_ context.Context, s client.Submission, _ int) (client.Answer, error) {
 			return client.Answer{}, gone
 		}}
-		cfg := Config{Daemon: d, Observer: new(observed), Parallel: 10, Notice: func(err error) { notices = append(notices, err) }}
+		cfg := Config{Daemon: d, Observer: new(observed), Parallel: 10,
+			Patience: Patience{For: time.Minute, Notice: func(err error) { notices = append(notices, err) }}}
 		tally, err := cfg.Run(t.Context(), items(1000))
 		gaveUp, is := errors.AsType[*GaveUpError](err)
 		if tally != (Tally{Untouched: 1000}) || !is || gaveUp.Err != error(gone) || time.Since(begun) != time.Minute {
@@ -185,6 +187,21 @@ func TestSharedPatience(t *testing.T) {
 			t.Errorf("notices %v", notices)
 		}
 	})
+}
+
+// TestNoPatience: without any the daemon is asked once, and so it is said.
+func TestNoPatience(t *testing.T) {
+	for _, refusal := range []error{gone, lost, refusal(push.ShuttingDown, "", time.Second)} {
+		asked := 0
+		d := &fake{submit: func(context.Context, client.Submission, int) (client.Answer, error) {
+			asked++
+			return client.Answer{}, refusal
+		}}
+		tally, err := Config{Daemon: d, Observer: new(observed), Parallel: 1}.Run(t.Context(), items(2))
+		if tally.Done+tally.Failed+tally.Accepted != 0 || err == nil || err.Error() != refusal.Error() || asked != 1 {
+			t.Errorf("%+v, %v after %d requests", tally, err, asked)
+		}
+	}
 }
 
 // TestGivingUpLeavesTheOthers: a push that the daemon holds is waited for, also
@@ -198,7 +215,7 @@ func TestGivingUpLeavesTheOthers(t *testing.T) {
 			}
 			return client.Answer{}, refusal(push.QueueFull, "", 0)
 		}}
-		tally, err := Config{Daemon: d, Observer: new(observed), Parallel: 2}.Run(t.Context(), items(9))
+		tally, err := Config{Daemon: d, Observer: new(observed), Parallel: 2, Patience: aMinute}.Run(t.Context(), items(9))
 		if _, is := errors.AsType[*GaveUpError](err); tally != (Tally{Done: 1, Untouched: 8}) || !is {
 			t.Errorf("%+v, %v", tally, err)
 		}
@@ -230,7 +247,7 @@ func TestInterrupted(t *testing.T) {
 		}
 		time.AfterFunc(10*time.Second, func() { cancel(why) })
 		begun := time.Now()
-		tally, err := Config{Daemon: d, Observer: new(observed), Parallel: 4}.Run(ctx, items(10))
+		tally, err := Config{Daemon: d, Observer: new(observed), Parallel: 4, Patience: aMinute}.Run(ctx, items(10))
 		if want := (Tally{Done: 1, Accepted: 1, Unclear: 2, Untouched: 6}); tally != want || !errors.Is(err, why) {
 			t.Errorf("%+v, %v; want %+v", tally, err, want)
 		}
@@ -238,7 +255,7 @@ func TestInterrupted(t *testing.T) {
 			t.Errorf("ended after %v", took)
 		}
 		// And with one that has ended before.
-		tally, err = Config{Daemon: d, Observer: new(observed), Parallel: 4}.Run(ctx, items(10))
+		tally, err = Config{Daemon: d, Observer: new(observed), Parallel: 4, Patience: aMinute}.Run(ctx, items(10))
 		if tally != (Tally{Untouched: 10}) || !errors.Is(err, why) {
 			t.Errorf("%+v, %v", tally, err)
 		}
@@ -259,7 +276,7 @@ func TestPace(t *testing.T) {
 			},
 		}
 		o := new(observed)
-		tally, err := Config{Daemon: d, Observer: o, Parallel: 1}.Run(t.Context(), items(1))
+		tally, err := Config{Daemon: d, Observer: o, Parallel: 1, Patience: aMinute}.Run(t.Context(), items(1))
 		if want := int(time.Minute/pace) + 1; err != nil || tally.Done != 1 || d.gets != want || o.news != want {
 			t.Errorf("%+v, %v: asked %d times, want %d, told %d", tally, err, d.gets, want, o.news)
 		}

@@ -51,6 +51,9 @@ func (f *fake) List(ctx context.Context, q client.Query) (push.Page, error) {
 	return f.list(ctx, q, nth)
 }
 
+// aMinute is the patience of most tests.
+var aMinute = Patience{For: time.Minute}
+
 // keys returns the different Idempotency-Keys that were sent.
 func (f *fake) keys() []string {
 	var keys []string

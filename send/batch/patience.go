@@ -3,6 +3,7 @@ package batch
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -10,18 +11,29 @@ import (
 	"github.com/lsst-dm/s3daemon/send/client"
 )
 
+// UsualPatience is for how long to ask where nobody said otherwise: a restart of
+// the daemon is shorter.
+const UsualPatience = time.Minute
+
 const (
-	patienceTime = time.Minute           // how long nothing but refusals is borne
-	noticeTime   = 5 * time.Second       // after which somebody should know; a restart is shorter
-	firstPause   = 20 * time.Millisecond // between two tries, then doubling
-	mostPause    = time.Second
+	noticeTime = 5 * time.Second       // after which somebody should know; most restarts are shorter
+	firstPause = 20 * time.Millisecond // between two tries, then doubling
+	mostPause  = time.Second
 )
 
-// patience says how long the daemon is asked again. All the requests of a batch
-// share one: what refuses them refuses them together, and an answer to any of
-// them is a sign of life.
+// Patience is how a daemon is borne with that does not do what it is asked for.
+type Patience struct {
+	// For is how long it is asked again while nothing but refusals comes, or no
+	// answer; 0: it is asked once.
+	For    time.Duration
+	Notice func(error) // called once in each outage that lasts; may be nil
+}
+
+// patience is what is left of it. All the requests of a batch share one: what
+// refuses them refuses them together, and an answer to any of them is a sign of
+// life.
 type patience struct {
-	notice func(error) // may be nil
+	Patience
 
 	mu     sync.Mutex
 	since  time.Time // when the present outage was noticed, zero outside one; guarded by mu
@@ -40,11 +52,11 @@ func (p *patience) refused(err error) time.Duration {
 	lasted := now.Sub(p.since)
 	if lasted >= noticeTime && !p.warned {
 		p.warned = true
-		if p.notice != nil {
-			p.notice(err)
+		if p.Notice != nil {
+			p.Notice(err)
 		}
 	}
-	return patienceTime - lasted
+	return p.For - lasted
 }
 
 // answered notes that the daemon did it.
@@ -55,10 +67,21 @@ func (p *patience) answered() {
 }
 
 // GaveUpError is the last refusal of a daemon that was asked for too long.
-type GaveUpError struct{ Err error }
+type GaveUpError struct {
+	Err   error
+	After time.Duration // of asking again; 0 where it was asked once
+}
 
 // Error says so.
-func (e *GaveUpError) Error() string { return e.Err.Error() + "; gave up after a minute" }
+func (e *GaveUpError) Error() string { return e.Err.Error() + e.Suffix() }
+
+// Suffix is what Error has behind the refusal.
+func (e *GaveUpError) Suffix() string {
+	if e.After == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; gave up after %v", e.After)
+}
 
 // Unwrap returns the refusal.
 func (e *GaveUpError) Unwrap() error { return e.Err }
@@ -81,7 +104,7 @@ func persist[T any](ctx context.Context, p *patience, ask func() (T, error)) (T,
 		}
 		left := p.refused(err)
 		if left <= 0 {
-			return answer, &GaveUpError{err}
+			return answer, &GaveUpError{Err: err, After: p.For}
 		}
 		if err := sleep(ctx, min(max(pause, retryAfter(err)), left)); err != nil {
 			return answer, err

@@ -45,7 +45,13 @@ var ErrNotTaken = errors.New("the daemon did not take the push")
 // host, to the destination, and waits until that has ended. Cancelling ctx
 // ends the waiting, not the push.
 func (d *Daemon) Push(ctx context.Context, file, destination string) error {
-	r, err := d.ask(ctx, d.request(file, destination), maxAnswerBytes)
+	return d.PushAs(ctx, "", file, destination)
+}
+
+// PushAs is Push with an Idempotency-Key: asking again with the same one is asking
+// for the same push.
+func (d *Daemon) PushAs(ctx context.Context, key, file, destination string) error {
+	r, err := d.ask(ctx, d.request(key, file, destination), maxAnswerBytes)
 	if err != nil {
 		return err
 	}
@@ -54,8 +60,16 @@ func (d *Daemon) Push(ctx context.Context, file, destination string) error {
 
 // request returns the whole request. Its body is a form, since JSON cannot
 // carry a path that is not UTF-8.
-func (d *Daemon) request(file, destination string) []byte {
-	return d.post("", url.Values{"file": {file}, "destination": {destination}})
+func (d *Daemon) request(key, file, destination string) []byte {
+	return d.post(keyLine(key), url.Values{"file": {file}, "destination": {destination}})
+}
+
+// keyLine returns the header line with the key, if there is one.
+func keyLine(key string) string {
+	if key == "" {
+		return ""
+	}
+	return fmt.Sprintf("Idempotency-Key: %q\r\n", key)
 }
 
 // post returns a request for a push, with more header lines, each with its

@@ -131,7 +131,7 @@ func TestAgain(t *testing.T) {
 			daemon := &Daemon{where: "there"}
 			c := newConn(&writeFails{n: test.wrote, err: broken})
 			c.reused = test.reused
-			_, again, err := daemon.exchange(t.Context(), c, daemon.request("/f", "s3://bkt/k"), maxAnswerBytes)
+			_, again, err := daemon.exchange(t.Context(), c, daemon.request("", "/f", "s3://bkt/k"), maxAnswerBytes)
 			if again != test.again || !errors.Is(err, broken) {
 				t.Errorf("again %v, %v", again, err)
 			}

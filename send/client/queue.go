@@ -59,15 +59,11 @@ func (d *Daemon) Submit(ctx context.Context, s Submission) (Answer, error) {
 	if s.CreateOnly {
 		form.Set("overwrite", "false")
 	}
-	var header strings.Builder
-	if s.Key != "" {
-		fmt.Fprintf(&header, "Idempotency-Key: %q\r\n", s.Key)
-	}
+	header := keyLine(s.Key)
 	if !s.Async {
-		return d.receipt(d.ask(ctx, d.post(header.String(), form), maxAnswerBytes))
+		return d.receipt(d.ask(ctx, d.post(header, form), maxAnswerBytes))
 	}
-	header.WriteString("Prefer: respond-async\r\n")
-	return d.receipt(d.askWithin(ctx, 0, d.post(header.String(), form), maxAnswerBytes))
+	return d.receipt(d.askWithin(ctx, 0, d.post(header+"Prefer: respond-async\r\n", form), maxAnswerBytes))
 }
 
 // Get returns the receipt of a push, in any state. With a wait it is that of

@@ -2,6 +2,7 @@ package legacy
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"log/slog"
 	"sync"
@@ -11,15 +12,16 @@ import (
 )
 
 const (
-	retryTime  = 5 * time.Second       // see the package comment, "The daemon going away"
 	firstPause = 20 * time.Millisecond // between two tries, then doubling
 	mostPause  = 250 * time.Millisecond
 )
 
 // forwarder asks the daemon for pushes, and sees it through a restart.
 type forwarder struct {
-	push func(ctx context.Context, file, destination string) error
-	log  *slog.Logger
+	push     func(ctx context.Context, key, file, destination string) error
+	patience time.Duration // see the package comment, "The daemon going away"
+	repeat   bool          // what the daemon did not answer either
+	log      *slog.Logger
 
 	mu    sync.Mutex
 	since time.Time // when the present outage was first noticed, zero outside one; guarded by mu
@@ -27,17 +29,21 @@ type forwarder struct {
 
 // forward asks the daemon until it has taken the push, which came at the time
 // ready, and returns what became of it. Only requests that the daemon surely
-// never took are repeated.
+// never took are repeated, unless it knows by a key that it is one push.
 func (f *forwarder) forward(ctx context.Context, file, destination string, ready time.Time) error {
+	key := ""
+	if f.repeat {
+		key = rand.Text()
+	}
 	var deadline time.Time
 	for pause := firstPause; ; pause = min(2*pause, mostPause) {
-		err := f.push(ctx, file, destination)
-		if !errors.Is(err, client.ErrNotTaken) {
+		err := f.push(ctx, key, file, destination)
+		if _, lost := errors.AsType[*client.LostError](err); !errors.Is(err, client.ErrNotTaken) && !(lost && f.repeat) {
 			f.up()
 			return err
 		}
 		if since := f.down(err); deadline.IsZero() {
-			deadline = lastTry(ready, since)
+			deadline = f.lastTry(ready, since)
 		}
 		if !time.Now().Before(deadline) {
 			return err
@@ -52,11 +58,11 @@ func (f *forwarder) forward(ctx context.Context, file, destination string, ready
 
 // lastTry is when a request that came at the time ready, during an outage that
 // began at since, is tried for the last time.
-func lastTry(ready, since time.Time) time.Time {
+func (f *forwarder) lastTry(ready, since time.Time) time.Time {
 	if since.After(ready) {
 		ready = since
 	}
-	return ready.Add(retryTime)
+	return ready.Add(f.patience)
 }
 
 // down notes that the daemon does not take pushes, and returns since when.
@@ -65,7 +71,7 @@ func (f *forwarder) down(err error) time.Time {
 	defer f.mu.Unlock()
 	if f.since.IsZero() {
 		f.since = time.Now()
-		f.log.Warn("the daemon takes no pushes; each client waits for it for a while", "wait", retryTime.String(), "error", client.Explain(err))
+		f.log.Warn("the daemon takes no pushes; each client waits for it for a while", "wait", f.patience.String(), "error", client.Explain(err))
 	}
 	return f.since
 }

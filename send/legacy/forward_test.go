@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,7 +25,8 @@ func TestLastTry(t *testing.T) {
 		{"it waited for its turn through 4 s of outage", 10, 56, 61},
 	}
 	for _, test := range tests {
-		if got := lastTry(at(test.ready), at(test.since)); !got.Equal(at(test.want)) {
+		f := &forwarder{patience: 5 * time.Second}
+		if got := f.lastTry(at(test.ready), at(test.since)); !got.Equal(at(test.want)) {
 			t.Errorf("%s: %v, want %v", test.name, got, at(test.want))
 		}
 	}
@@ -54,7 +56,7 @@ func TestForward(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				start := time.Now()
-				f := &forwarder{log: slog.New(slog.DiscardHandler), push: func(context.Context, string, string) error {
+				f := &forwarder{log: slog.New(slog.DiscardHandler), patience: DefaultPatience, push: func(context.Context, string, string, string) error {
 					if !test.up(time.Since(start).Seconds()) {
 						return refused
 					}
@@ -81,7 +83,7 @@ func TestLongOutage(t *testing.T) {
 		start := time.Now()
 		late := start.Add(time.Hour)
 		up := late.Add(4 * time.Second)
-		f := &forwarder{log: slog.New(slog.DiscardHandler), push: func(context.Context, string, string) error {
+		f := &forwarder{log: slog.New(slog.DiscardHandler), patience: DefaultPatience, push: func(context.Context, string, string, string) error {
 			if time.Now().Before(up) {
 				return client.ErrNotTaken
 			}
@@ -92,7 +94,7 @@ func TestLongOutage(t *testing.T) {
 				t.Fatal("success in an outage")
 			}
 		}
-		if took := time.Since(start); took != retryTime {
+		if took := time.Since(start); took != DefaultPatience {
 			t.Errorf("1000 that came together were told after %v", took)
 		}
 		<-time.After(time.Until(late))
@@ -103,4 +105,42 @@ func TestLongOutage(t *testing.T) {
 			t.Error("the outage is still noted")
 		}
 	})
+}
+
+// TestForwardRepeats: what the daemon did not answer is repeated where that was
+// wished for, as the same push, and else not.
+func TestForwardRepeats(t *testing.T) {
+	for _, repeat := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			start := time.Now()
+			lost := &client.LostError{Where: "there", Push: true, Err: errors.New("it broke")}
+			var keys []string
+			f := &forwarder{
+				log: slog.New(slog.DiscardHandler), patience: time.Minute, repeat: repeat,
+				push: func(_ context.Context, key, _, _ string) error {
+					keys = append(keys, key)
+					switch took := time.Since(start); {
+					case took == 0:
+						return lost
+					case took < 50*time.Second:
+						return client.ErrNotTaken
+					}
+					return nil
+				},
+			}
+			err := f.forward(t.Context(), "/f", "s3://bkt/k", start)
+			if !repeat {
+				if err != error(lost) || len(keys) != 1 || keys[0] != "" {
+					t.Errorf("%v with the keys %q", err, keys)
+				}
+				return
+			}
+			if distinct := slices.Compact(keys); err != nil || len(distinct) != 1 || distinct[0] == "" {
+				t.Errorf("%v with the keys %q", err, distinct)
+			}
+			if err := f.forward(t.Context(), "/g", "s3://bkt/k", time.Now()); err != nil || keys[len(keys)-1] == keys[0] {
+				t.Errorf("%v, and another push has the key of the first", err)
+			}
+		})
+	}
 }

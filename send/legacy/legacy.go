@@ -38,15 +38,17 @@
 //
 // # The daemon going away
 //
-// Connecting to the daemon is retried for 5 s, as are a 503 and a 429, with
-// which it says that it takes no more pushes: a restart behind Serve costs a
-// client nothing but time. (A push that the stopping daemon keeps for its next
-// start is asked for once more all the same. The two are made in turn, and the
-// client has its answer with the second.) The 5 s begin with the line or with the outage, whichever was
-// later, so that in a long outage a queue of waiting clients is told at once. A
-// request that was written to a daemon that then died is answered with an
-// error and not repeated: it may have been carried out, and the client, who
-// knows whether repeating is right, is there to decide.
+// Connecting to the daemon is retried for 5 s (Config.Patience), as are a 503 and
+// a 429, with which it says that it takes no more pushes: a restart behind Serve
+// costs a client nothing but time. (A push that the stopping daemon keeps for its
+// next start is asked for once more all the same. The two are made in turn, and
+// the client has its answer with the second.) That time begins with the line or
+// with the outage, whichever was later, so that in a long outage a queue of
+// waiting clients is told at once. A request that was written to a daemon that
+// then died is answered with an error and not repeated: it may have been carried
+// out, and the client, who knows whether repeating is right, is there to decide.
+// With Config.Repeat it is repeated: then each push has an Idempotency-Key, by
+// which the daemon knows it again.
 package legacy
 
 import (
@@ -66,6 +68,7 @@ import (
 // Default values of Config, and the port of the protocol.
 const (
 	DefaultMaxClients = 25
+	DefaultPatience   = 5 * time.Second
 	DefaultPort       = 15555
 )
 
@@ -74,7 +77,11 @@ type Config struct {
 	URL        string        // of the daemon, as client.New wants it; client.DefaultURL where empty
 	Token      func() string // for the daemon, see client.New; none where nil
 	MaxClients int           // pushes asked of the daemon at once; DefaultMaxClients where 0
-	Logger     *slog.Logger  // nothing is logged where nil
+	// Patience is how long a client waits for a daemon that takes no pushes;
+	// DefaultPatience where 0, not at all where negative.
+	Patience time.Duration
+	Repeat   bool         // repeat what the daemon did not answer, too
+	Logger   *slog.Logger // nothing is logged where nil
 }
 
 // The bounds of the package comment.
@@ -125,6 +132,9 @@ func newServer(cfg Config) (*server, error) {
 	if cfg.MaxClients == 0 {
 		cfg.MaxClients = DefaultMaxClients
 	}
+	if cfg.Patience == 0 {
+		cfg.Patience = DefaultPatience
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -139,11 +149,12 @@ func newServer(cfg Config) (*server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find the working directory: %w", err)
 	}
+	f := &forwarder{push: daemon.PushAs, patience: cfg.Patience, repeat: cfg.Repeat, log: cfg.Logger.With("daemon", daemon.String())}
 	room := maxConnections()
 	return &server{
 		log:     cfg.Logger,
 		daemon:  daemon,
-		forward: (&forwarder{push: daemon.Push, log: cfg.Logger.With("daemon", daemon.String())}).forward,
+		forward: f.forward,
 		dir:     dir,
 		turns:   make(chan struct{}, cfg.MaxClients),
 		room:    make(chan struct{}, room),
