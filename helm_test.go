@@ -206,3 +206,46 @@ func readText(t *testing.T, path string) string {
 	}
 	return string(text)
 }
+
+// TestChartSettings tells that each variable of the daemon is either set by the
+// chart's templates, from values of their own, or one of its settings.
+func TestChartSettings(t *testing.T) {
+	var schema struct {
+		Properties struct {
+			Settings struct{ Properties map[string]any }
+		}
+	}
+	if err := json.Unmarshal([]byte(readText(t, "helm/values.schema.json")), &schema); err != nil {
+		t.Fatal(err)
+	}
+	settings := schema.Properties.Settings.Properties
+	var templates strings.Builder
+	files, err := filepath.Glob("helm/templates/_*.tpl")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("there are no templates: %v", err)
+	}
+	for _, file := range files {
+		templates.WriteString(readText(t, file))
+	}
+	known := slices.Clone(others)
+	for _, v := range variables() {
+		if !strings.HasPrefix(v.name, "S3DAEMON_") {
+			continue
+		}
+		known = append(known, v.name)
+		set := regexp.MustCompile(`\b` + v.name + `\b`).MatchString(templates.String())
+		_, setting := settings[v.name]
+		if inBoth := v.name == "S3DAEMON_ROOTS"; set == setting && !inBoth { // roots: of the mounts, unless said
+			t.Errorf("%s: set by a template is %v, and one of the settings %v", v.name, set, setting)
+		}
+	}
+	names := regexp.MustCompile(`S3DAEMON_[A-Z_]+`).FindAllString(templates.String(), -1)
+	for name := range settings {
+		names = append(names, name)
+	}
+	for _, name := range names {
+		if !slices.Contains(known, name) {
+			t.Errorf("the chart knows %s, which is no variable", name)
+		}
+	}
+}
