@@ -20,28 +20,35 @@ const healthTimeout = 3 * time.Second
 // healthcheck asks the daemon whether it is alive or, with the argument "ready",
 // whether it takes pushes: a probe for images that have no shell and no curl. It
 // asks at the first address of S3DAEMON_OPS_LISTEN, else of S3DAEMON_LISTEN,
-// either of which answers that to whoever asks, and however many others do.
+// either of which answers that to whoever asks, and however many others do. With an
+// address it tells whether anything listens there, as send -listen does.
 func healthcheck(ctx context.Context, args []string) error {
-	route := "/healthz"
+	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
+	defer cancel()
 	switch {
+	case len(args) == 0:
+		return askHealth(ctx, "/healthz")
 	case len(args) == 1 && args[0] == "ready":
-		route = "/readyz"
-	case len(args) > 0:
-		return usageError{errors.New("s3daemon healthcheck takes one argument at most: ready")}
+		return askHealth(ctx, "/readyz")
+	case len(args) == 1 && strings.Contains(args[0], ":"):
+		conn, err := dial(ctx, args[0])
+		if err != nil {
+			return fmt.Errorf("nothing listens at %s: %w", args[0], err)
+		}
+		return conn.Close()
+	default:
+		return usageError{errors.New("s3daemon healthcheck takes one argument at most: ready, or an address")}
 	}
+}
+
+func askHealth(ctx context.Context, route string) error {
 	cfg, _, err := loadConfig()
 	if err != nil {
 		return usageError{err}
 	}
-	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
-	defer cancel()
-
 	listening := append(cfg.opsListen, cfg.listen...)[0]
-	network, addr := dialAddress(listening)
 	client := &http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, network, addr)
-		},
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, listening) },
 		DisableKeepAlives: true,
 	}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost"+route, nil)
@@ -66,6 +73,11 @@ func reason(body io.Reader) string {
 		return ""
 	}
 	return ": " + push.OneLine(problem.Detail)
+}
+
+func dial(ctx context.Context, listening string) (net.Conn, error) {
+	network, addr := dialAddress(listening)
+	return new(net.Dialer).DialContext(ctx, network, addr)
 }
 
 // dialAddress returns how to reach an address that a daemon listens on: one

@@ -236,3 +236,21 @@ func TestDialAddress(t *testing.T) {
 		}
 	}
 }
+
+// TestHealthcheckAddress asks where no daemon is, but a server of lines.
+func TestHealthcheckAddress(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	setEnvironment(t, "S3DAEMON_LISTEN="+refusing(t))
+	if err := run(t.Context(), []string{"healthcheck", l.Addr().String()}, io.Discard, io.Discard); err != nil {
+		t.Errorf("it listens: %v", err)
+	}
+	addr := refusing(t)
+	err = run(t.Context(), []string{"healthcheck", addr}, io.Discard, io.Discard)
+	if err == nil || !strings.Contains(err.Error(), "nothing listens at "+addr) || exitStatus(err) != 1 {
+		t.Errorf("nothing listens: %v", err)
+	}
+}

@@ -89,9 +89,9 @@ const help = `s3daemon delivers files of this host to S3 objects.
   s3daemon               serve, configured by the variables below
   s3daemon demo [-once]  try everything on an embedded store; -once exits after one push;
                          -trouble: files on and on to a slow store that fails, to look at
-  s3daemon healthcheck [ready]
+  s3daemon healthcheck [ready | HOST:PORT]
                          exit 0 if the daemon that the variables describe is alive, or
-                         takes pushes
+                         takes pushes; or if anything listens at that address
   s3daemon sleep DURATION
                          wait, at most until SIGTERM: for preStop hooks
   s3daemon prepare [-mode 0755] UID:GID DIR...

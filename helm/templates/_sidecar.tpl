@@ -123,6 +123,10 @@ waitSeconds: {{ .writerGraceSeconds }}
     - name: S3DAEMON_MAX_CLIENTS
       value: {{ include "s3daemon.text" .maxClients | quote }}
     {{- include "s3daemon.env.daemon" $ | nindent 4 }}
+  startupProbe:
+    exec:
+      command: [/s3daemon, healthcheck, "127.0.0.1:{{ .port }}"]
+    {{- toYaml $.Values.probes.startup | nindent 4 }}
   {{- with $kind.waitSeconds }}
   {{- include "s3daemon.waitForWriter" . | nindent 2 }}
   {{- end }}
