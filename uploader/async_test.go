@@ -614,3 +614,55 @@ func TestNobodyIsGivenUpUntried(t *testing.T) {
 	}
 	callers.Wait()
 }
+
+// TestClockRunsThoughAllAreBusy: where the worker of a push that failed goes on with
+// another one, and all places are taken, the time for which its caller waits runs all
+// the same.
+func TestClockRunsThoughAllAreBusy(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.MaxConnections, c.Attempts = 1, 2 })
+	refuse, refuseLast, arrived, end := make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan struct{})
+	var asked, pauses atomic.Int32
+	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		if req.URL.Path == "/bucket/sound" {
+			close(arrived)
+			<-end
+			next.ServeHTTP(w, req)
+			return
+		}
+		io.Copy(io.Discard, req.Body)
+		<-refuse
+		if asked.Add(1) == failuresForTrial {
+			<-refuseLast
+		}
+		w.WriteHeader(500)
+	})
+	r.retry.jitter = func(time.Duration) time.Duration {
+		if pauses.Add(1) <= 2 {
+			return 0
+		}
+		return time.Hour
+	}
+	path, _ := r.file(t, "f", 100)
+	told := make(chan error, 3)
+	for n := range 3 { // two fail twice; with its first failure the last one puts the bucket on trial
+		go func() {
+			_, err := r.Push(t.Context(), push.Request{File: path, Destination: fmt.Sprintf("s3://sick/%d", n)})
+			told <- err
+		}()
+	}
+	until(t, "all three to be accepted", func() bool { r.mu.Lock(); defer r.mu.Unlock(); return r.queue.size == 3 })
+	sound := r.later(t, push.Request{File: path, Destination: "s3://bucket/sound"})
+	close(refuse)
+	wantCode(t, <-told, push.StoreRefused)
+	wantCode(t, <-told, push.StoreRefused)
+	close(refuseLast)
+	<-arrived
+	select {
+	case err := <-told:
+		wantCode(t, err, push.StoreRefused)
+	case <-time.After(30 * time.Second): // the request that holds the place would end some time later
+		t.Error("who waits for a bucket on trial is not told while all places are taken")
+	}
+	close(end)
+	r.ended(t, sound, push.Done)
+}

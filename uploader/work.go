@@ -332,6 +332,7 @@ func (u *Uploader) queueAgainLocked(e *entry, t *task, back func()) {
 	if u.left {
 		u.leaveInJournalLocked(e)
 	}
+	u.armLocked(time.Now()) // its worker may go on with another push, and no worker be idle
 	u.idleLocked()
 }
 
