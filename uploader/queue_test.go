@@ -447,7 +447,6 @@ func TestQueueAtRandom(t *testing.T) {
 		}
 		for step := range 1500 {
 			l.now = l.now.Add(time.Duration(r.IntN(300)) * time.Millisecond)
-			l.expire(l.now)
 			switch n := r.IntN(10); {
 			case n < 3 && step < 1000:
 				all[l.accept(fmt.Sprint(r.IntN(3)), fmt.Sprint(r.IntN(20)), kind(r.IntN(2)), int32(r.IntN(2)))] = true
@@ -487,12 +486,15 @@ func TestQueueAtRandom(t *testing.T) {
 					l.resume()
 				}
 			}
+			l.expire(l.now) // as a worker does, before it asks for the next
 			for _, k := range []kind{single, part} {
 				if e := l.next(k, l.now); e != nil {
 					if running[e] || !all[e] || e.kind != k || l.paused {
 						t.Fatalf("seed %d: %s starts and may not", seed, name(e))
 					}
 					running[e] = true
+				} else if err := l.mayRest(k, all); err != nil {
+					t.Fatalf("seed %d: none of kind %d starts, though %v", seed, k, err)
 				}
 			}
 			places := [2]int{}
@@ -551,6 +553,38 @@ func TestQueueAtRandom(t *testing.T) {
 			t.Fatalf("seed %d: an empty queue has %+v", seed, l.queue)
 		}
 	}
+}
+
+// mayRest returns an error if one of the pushes of that kind should have started, or
+// will be forgotten: what waits for time alone must be in wakeup.
+func (l *line) mayRest(k kind, all map[*entry]bool) error {
+	if l.paused || l.running[k] >= l.places {
+		return nil
+	}
+	wakes, is := l.wakeup()
+	by := func(due time.Time) bool { return is && !wakes.After(due) }
+	for e := range all {
+		if e.kind != k {
+			continue
+		}
+		switch e.stage {
+		case ready:
+			return fmt.Errorf("%s is ready", name(e))
+		case backoff:
+			if due := time.Unix(0, e.due); !due.After(l.now) || !by(due) {
+				return fmt.Errorf("%s waits until %v, it is %v, and the next to be woken is at %v, %v", name(e), due, l.now, wakes, is)
+			}
+		case aside:
+			if t := e.bucket.trial; len(t.tries) < mostTrials && (!t.due.After(l.now) || !by(t.due)) {
+				return fmt.Errorf("%s may try its bucket at %v, it is %v, and the next to be woken is at %v, %v", name(e), t.due, l.now, wakes, is)
+			}
+		case held:
+			if l.chains[e.object] == e {
+				return fmt.Errorf("%s is held by none", name(e))
+			}
+		}
+	}
+	return nil
 }
 
 // TestAMillionPushesAreSmall holds what a long queue may cost.
