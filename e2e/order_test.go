@@ -16,7 +16,7 @@ func TestOrder(t *testing.T) {
 			p := newFaultProxy(t)
 			held := newGate()
 			p.follow(always(fault{before: held.wait})) // until all are accepted
-			d := startDaemon(t, "S3_ENDPOINT_URL="+p.url())
+			d := startDaemon(t, "S3_ENDPOINT_URL="+p.url(), "S3DAEMON_LOG_LEVEL=debug")
 			bucket := newBucket(t)
 			// Their sizes tell the versions apart, whatever the store says.
 			const versions = 30
@@ -45,7 +45,7 @@ func TestOrder(t *testing.T) {
 			held.open()
 			for i := range kills {
 				want := versions * (i + 1) / (kills + 1)
-				waitFor(t, "some to be stored", func() bool { return len(p.objectsMade(bucket, "key")) >= want })
+				d.waitForTries(t, "some to be stored", func() bool { return len(p.objectsMade(bucket, "key")) >= want })
 				d.kill()
 				d = d.restart(t)
 			}
