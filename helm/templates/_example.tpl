@@ -16,8 +16,8 @@ for what the writer's chart would have said. Data and journal are on one volume.
 
 {{- /*
 s3daemon.example.pod is the spec of a pod with the sidecar, as any writer's chart
-has it: a dict of root, the context with the values above, of the script that is
-the writer, of its name, and of what else the spec has.
+has it: a dict of root, the context with the values above, and of the name of
+the container that writes, by which its script is found.
 */ -}}
 {{- define "s3daemon.example.pod" -}}
 {{- $root := .root -}}
@@ -40,7 +40,7 @@ containers:
       - sh
       - -c
       - |
-        {{- .script | trim | nindent 8 }}
+        {{- include (printf "s3daemon.example.%s" .name) $root | nindent 8 }}
     env:
       - name: POD
         valueFrom:
@@ -60,4 +60,26 @@ containers:
       {{- include "s3daemon.writerVolumeMounts" $root | nindent 6 }}
 volumes:
   {{- include "s3daemon.volumes" $root | nindent 2 }}
+{{- end }}
+
+{{- define "s3daemon.example.writer" -}}
+# A file is written under another name, so that it is whole when it is pushed, and
+# deleted when the store has it. What could not be pushed is pushed the next time.
+trap 'exit 0' TERM
+while true; do
+  name=$(date -u +%Y%m%dT%H%M%SZ).txt
+  date > "/data/$name.part" && mv "/data/$name.part" "/data/$name"
+  for file in /data/*.txt; do
+    send -label "$POD" "$file" "s3://$BUCKET/s3daemon-example/$POD/" && rm "$file"
+  done
+  sleep "$INTERVAL" & wait $!
+done
+{{- end }}
+
+{{- define "s3daemon.example.test" -}}
+# One file, all the way to the store.
+set -e
+date > /data/s3daemon-test
+send /data/s3daemon-test "s3://$BUCKET/s3daemon-example/test"
+echo "s3://$BUCKET/s3daemon-example/test is there"
 {{- end }}
