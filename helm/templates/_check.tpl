@@ -31,7 +31,7 @@
 {{- if and .sidecar.native (semverCompare "<1.29.0-0" $.Capabilities.KubeVersion.Version) }}
 {{- fail (printf "sidecar.native needs Kubernetes 1.29, and this is %s: set sidecar.native=false" $.Capabilities.KubeVersion.Version) }}
 {{- end }}
-{{- if not (or .sidecar.dataMounts .extraVolumeMounts) }}
+{{- if not (or .sidecar.dataMounts (hasKey .settings "S3DAEMON_ROOTS")) }}
 {{- fail "sidecar.dataMounts: name the volumes of the pod that files are to be pushed from, and where they are mounted" }}
 {{- end }}
 {{- if and .sidecar.legacy.enabled (eq (int .sidecar.legacy.port) (int .sidecar.port)) }}
