@@ -104,7 +104,8 @@ spec:
 }
 
 // directory makes a directory on a node, with others in it that are of the user
-// and group 65532, and has it removed when the namespace is gone.
+// and group 65532, as those of a volume with that fsGroup are, and has it removed
+// when the namespace is gone.
 func (n *namespace) directory(node, base string, inside ...string) {
 	n.t.Helper()
 	n.after(func() { asRoot(n.t, node, "rm", "-rf", base) })
@@ -112,7 +113,7 @@ func (n *namespace) directory(node, base string, inside ...string) {
 	for _, d := range inside {
 		paths = append(paths, base+"/"+d)
 	}
-	asRoot(n.t, node, append([]string{"sh", "-c", `mkdir -p "$@" && chown 65532:65532 "$@"`, "sh"}, paths...)...)
+	asRoot(n.t, node, append([]string{"sh", "-c", `mkdir -p "$@" && chown 65532:65532 "$@" && chmod 2775 "$@"`, "sh"}, paths...)...)
 }
 
 // asRoot runs a command on a node's /var/tmp, as its root may, and returns what
