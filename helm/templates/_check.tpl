@@ -15,6 +15,12 @@
 {{- if and .networkPolicy.enabled (not .node.enabled) }}
 {{- fail "networkPolicy is for the node's pods: set node.enabled=true. A writer's pods are its own chart's to fence in" }}
 {{- end }}
+{{- if and .networkPolicy.scrapeFrom (not .ops.enabled) }}
+{{- fail "networkPolicy.scrapeFrom lets peers in to the ops port: set ops.enabled=true" }}
+{{- end }}
+{{- if and .node.enabled .node.prepare (kindIs "invalid" .securityContext.runAsUser) }}
+{{- fail "node.prepare gives directories to securityContext.runAsUser: set that, or node.prepare=false" }}
+{{- end }}
 {{- if and .node.enabled (not .node.dataDirectories) }}
 {{- fail "node.dataDirectories: name the directories of the host that files are to be pushed from" }}
 {{- end }}
