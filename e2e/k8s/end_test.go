@@ -97,10 +97,8 @@ func TestSidecarKilled(t *testing.T) {
 			s := n.startStore("raw")
 			s.setRate(200_000)
 			n.installWriter(s, `
-data: claim
-args: [write, -files, "0", -j, "0", "s3://raw/"]
+data: {in: claimTemplate}
 s3daemon:
-  podSecurityContext: {fsGroup: 65532}
   journal: `+journal+"\n")
 			claims := []string{"data-" + theWriter}
 			if strings.Contains(journal, "claimTemplate") {

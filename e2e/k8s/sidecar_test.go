@@ -22,11 +22,12 @@ func TestSidecarFirst(t *testing.T) {
 	n := newNamespace(t, restricted)
 	s := n.startStore("raw")
 	n.installWriter(s, fmt.Sprintf(`
+kind: Deployment # which starts all of them at once
 replicas: %d
 args: [write, -dir, /data, -files, "1", -size, "100000", -stay, "s3://raw/"]
 `, writers))
-	n.kubectl("rollout", "status", "statefulset/writer", "--timeout=300s")
-	pods := n.pods("app=writer")
+	n.kubectl("rollout", "status", "deployment/writer", "--timeout=300s")
+	pods := n.pods("app.kubernetes.io/instance=writer")
 	if len(pods) != writers {
 		t.Errorf("there are %d writers, want %d", len(pods), writers)
 	}
@@ -77,9 +78,7 @@ func TestSidecarWays(t *testing.T) {
 			t.Parallel()
 			n := newNamespace(t, restricted)
 			s := n.startStore("raw")
-			n.installWriter(s, values+`
-args: [write, -files, "0", -j, "0", "s3://raw/"] # nothing by itself
-`, "s3daemon.sidecar.legacy.enabled=true")
+			n.installWriter(s, values, "s3daemon.sidecar.legacy.enabled=true")
 			n.untilReady(theWriter)
 			ways := []string{"post", "post-async", "send", "send-flags", "line"}
 			for _, by := range ways {

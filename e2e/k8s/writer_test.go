@@ -10,10 +10,11 @@ import (
 // theWriter is the pod of a writer's StatefulSet.
 const theWriter = "writer-0"
 
-// installWriter installs the tests' own chart of a writer, testdata/writer, with
-// the chart of this checkout in it as its dependency, and with these values, a
-// text of YAML, and what is set besides. Files are made in /data, and the store is that of the namespace.
-// What the chart makes is called writer.
+// installWriter installs the example of a writer's chart, with the chart of this
+// checkout in it as its dependency, and with these values, a text of YAML, and
+// what is set besides. The writer is the tool, and what it is to do its args;
+// /data is for its files, and the store is that of the namespace. What the chart
+// makes is called writer.
 func (n *namespace) installWriter(s *store, values string, set ...string) {
 	n.t.Helper()
 	base := filepath.Join(n.t.TempDir(), "values.json")
@@ -31,28 +32,39 @@ func (n *namespace) installWriter(s *store, values string, set ...string) {
 
 func writerValues(t testing.TB, s *store) map[string]any {
 	return map[string]any{
-		"image": toolImage(t),
+		"image":   toolImage(t),
+		"command": []string{"/tool"},
+		"args":    idle,
 		"s3daemon": map[string]any{
 			"image":       imageValues(image(t)),
 			"store":       map[string]any{"endpoint": s.endpoint},
 			"credentials": map[string]any{"secret": storeSecret},
-			"send":        map[string]any{"install": true},
 			// As little as lets many of them on a small node; it bounds nothing.
 			"resources": map[string]any{"requests": map[string]any{"cpu": "10m"}},
-			"sidecar":   map[string]any{"dataMounts": []any{map[string]any{"name": "data", "mountPath": "/data"}}},
 		},
 	}
 }
 
+// idle has a writer do nothing by itself until it is told to end.
+var idle = []string{"write", "-files", "0", "-j", "0", "s3://raw/"}
+
 func writerChart(t testing.TB) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "writer")
-	for _, part := range [][2]string{{dir, "testdata/writer"}, {filepath.Join(dir, "charts/s3daemon"), chart(t)}} {
-		if err := os.CopyFS(part[0], os.DirFS(part[1])); err != nil {
-			t.Fatal(err)
-		}
+	copyDir(t, dir, filepath.Join(chart(t), "examples/writer"))
+	dependency := filepath.Join(dir, "charts/s3daemon")
+	copyDir(t, dependency, chart(t))
+	if err := os.RemoveAll(filepath.Join(dependency, "examples")); err != nil {
+		t.Fatal(err)
 	}
 	return dir
+}
+
+func copyDir(t testing.TB, to, from string) {
+	t.Helper()
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // write has the writer of a pod make files and have them pushed, as these
