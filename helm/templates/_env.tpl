@@ -10,6 +10,7 @@ what the chart sets, the settings, and what else was asked for, each name once.
 {{- if has .name $names }}
 {{- fail (printf "extraEnv: %s is set already, by another value of the chart: change that one" .name) }}
 {{- end }}
+{{- $names = append $names .name }}
 {{- end -}}
 {{ $own }}
 {{- with .root.Values.extraEnv }}
@@ -28,9 +29,9 @@ what the chart sets, the settings, and what else was asked for, each name once.
   value: {{ join "," .roots | quote }}
 {{- end }}
 - name: S3DAEMON_DRAIN
-  value: {{ $values.drain.what }}
+  value: {{ $values.drain.what | quote }}
 - name: S3DAEMON_DRAIN_TIMEOUT
-  value: {{ printf "%ds" (int $values.drain.timeoutSeconds) }}
+  value: {{ printf "%ds" (int $values.drain.timeoutSeconds) | quote }}
 {{- if $values.ops.enabled }}
 - name: S3DAEMON_OPS_LISTEN
   value: {{ printf ":%d" (int $values.ops.port) | quote }}
