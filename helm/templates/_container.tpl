@@ -3,6 +3,7 @@ s3daemon.daemon is the daemon's container, wherever it runs:
   root         the chart's context
   listen       S3DAEMON_LISTEN
   roots        directories that files are read from
+  dataDir      that of the journal
   env          further variables: a list of name and value
   mounts       its volume mounts beside those of every daemon
   restartPolicy  Always in an init container that stays

@@ -23,7 +23,7 @@ what the chart sets, the settings, and what else was asked for, each name once.
 - name: S3DAEMON_LISTEN
   value: {{ .listen | quote }}
 - name: S3DAEMON_DATA_DIR
-  value: /var/lib/s3daemon
+  value: {{ .dataDir | quote }}
 {{- if not (hasKey $values.settings "S3DAEMON_ROOTS") }}
 - name: S3DAEMON_ROOTS
   value: {{ join "," .roots | quote }}

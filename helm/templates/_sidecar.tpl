@@ -93,7 +93,7 @@ deliver what is under way, then what it takes to end.
 {{- $roots = append $roots .mountPath -}}
 {{- $mounts = append $mounts (merge (dict "readOnly" true) .) -}}
 {{- end -}}
-{{- $daemon := dict "root" . "listen" (printf "127.0.0.1:%d" (int .Values.sidecar.port)) "roots" $roots "env" list "mounts" $mounts -}}
+{{- $daemon := dict "root" . "listen" (printf "127.0.0.1:%d" (int .Values.sidecar.port)) "roots" $roots "dataDir" (include "s3daemon.journalDirectory" .) "env" list "mounts" $mounts -}}
 {{- include "s3daemon.daemon" (merge $daemon (include "s3daemon.sidecarKind" . | fromYaml)) -}}
 {{- end }}
 
@@ -140,14 +140,23 @@ waitSeconds: {{ .writerGraceSeconds }}
 {{- end -}}
 {{- end }}
 
+{{- /*
+s3daemon.journalMount: of another volume of the pod all is mounted, and the daemon
+makes its directory there. By a subPath Kubernetes would make it, for root alone
+on volumes without fsGroup, as hostPath and NFS are.
+*/ -}}
 {{- define "s3daemon.journalMount" -}}
 {{- with .Values.journal -}}
 name: {{ ternary .volume "s3daemon-journal" (eq .in "volume") }}
 mountPath: /var/lib/s3daemon
-{{- if eq .in "volume" }}
-subPath: {{ .subPath | quote }}
 {{- end }}
 {{- end }}
+
+{{- define "s3daemon.journalDirectory" -}}
+/var/lib/s3daemon
+{{- with .Values.journal -}}
+{{- if eq .in "volume" }}/{{ .subPath }}{{ end -}}
+{{- end -}}
 {{- end }}
 
 {{- define "s3daemon.journalVolume" -}}
