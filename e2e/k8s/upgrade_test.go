@@ -54,6 +54,45 @@ func TestNodeUpgrade(t *testing.T) {
 	}
 }
 
+// TestSidecarUpgrade rolls a StatefulSet of writers that push all the time, by an
+// upgrade and by a rollback: the writer and its sidecar are replaced together,
+// and what the writer had begun is delivered before.
+func TestSidecarUpgrade(t *testing.T) {
+	t.Parallel()
+	for kind, values := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			n := newNamespace(t, restricted)
+			s := n.startStore("raw")
+			s.setRate(3 << 20)
+			values += `
+args: [write, -dir, /data, -send, /opt/s3daemon/send, -by, send-flags, -files, "0", -size, "1000000", -j, "4", -every, 300ms, -linger, 1s, -last, "s3://raw/"]
+`
+			install := func(level string) {
+				n.installWriter(s, values, "s3daemon.sidecar.writerGraceSeconds=10", "s3daemon.settings.S3DAEMON_LOG_LEVEL="+level)
+			}
+			rolled := func() *followed {
+				n.kubectl("rollout", "status", "statefulset/writer", "--timeout=180s")
+				w := n.follow(theWriter, "writer")
+				untilSays(w, "its writer has pushed files", func(l written) bool { return l.OK && strings.HasSuffix(l.Key, "8") })
+				return w
+			}
+			install("info")
+			all := map[string]*followed{"first": rolled()}
+			install("debug")
+			all["upgraded"] = rolled()
+			if _, err := n.helm("", "rollback", "writer", "1"); err != nil {
+				t.Fatal(err)
+			}
+			all["rolled back"] = rolled()
+			n.kubectl("delete", "statefulset", "writer", "--wait=false")
+			for name, w := range all {
+				delivered(t, s, name, w)
+			}
+		})
+	}
+}
+
 // untilMore waits until each writer has had a file pushed that it began later
 // than now.
 func untilMore(writers map[string]*followed) {
