@@ -40,7 +40,7 @@ RUN go mod download
 COPY . .
 ARG VERSION=dev
 RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=${VERSION}" -o /out/ . ./send && \
-    mkdir -m 1777 /out/tmp && mkdir -p /state/s3daemon && chmod 775 /state/s3daemon
+    mkdir -p /out/var/lib /state/s3daemon && chmod 775 /state/s3daemon && mkdir -m 1777 /out/tmp
 
 FROM config
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt

@@ -16,9 +16,9 @@
 # make bench-wan, make bench-wan-full
 #                 pushes over an emulated long link against its limit, as root; see bench/wan/README.md
 # make demo       the demo
-# make image      the container image IMAGE for ARCH (amd64, arm64), by docker or what CONTAINER names (buildah, podman);
-#                 no registry is needed
-# make images     both, each with its architecture behind its name; with buildah or podman also IMAGE, which lists them
+# make image      the container image IMAGE for ARCH (amd64, arm64), by docker or what CONTAINER names (buildah); no
+#                 registry is needed. For another ARCH than its own docker has to use BuildKit
+# make images     both, with -amd64 and -arm64 behind IMAGE; by buildah also IMAGE, which lists them
 # make e2e-image  the image made and tried, by docker
 
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -31,7 +31,7 @@ IMAGE       ?= s3daemon:$(VERSION)
 REVISION    ?= $(shell git rev-parse HEAD 2>/dev/null)
 CA_BUNDLE   ?= /etc/ssl/certs/ca-certificates.crt
 # An image of OCI's own format has no HEALTHCHECK.
-DOCKER_FORMAT := $(if $(filter buildah podman,$(notdir $(CONTAINER))),--format docker)
+DOCKER_FORMAT := $(if $(filter buildah,$(notdir $(CONTAINER))),--format docker)
 FAULTS      := ^Test(EachFault|FlippedBit|WrongAnswers|RandomFaults|FaultsAndKills|Idempotency|Link.*)$$
 
 .PHONY: build test unit e2e e2e-full e2e-chaos e2e-faults e2e-resume e2e-attack e2e-k8s conformance conformance-ceph lint fuzz bench bench-wan bench-wan-full demo image images e2e-image clean
@@ -124,8 +124,10 @@ images:
 	$(MAKE) image ARCH=amd64 IMAGE=$(IMAGE)-amd64
 	$(MAKE) image ARCH=arm64 IMAGE=$(IMAGE)-arm64
 ifneq ($(DOCKER_FORMAT),)
-	-$(CONTAINER) manifest rm $(IMAGE)
-	$(CONTAINER) manifest create $(IMAGE) containers-storage:localhost/$(IMAGE)-amd64 containers-storage:localhost/$(IMAGE)-arm64
+	$(CONTAINER) manifest rm $(IMAGE) 2>/dev/null || true
+	$(CONTAINER) manifest create $(IMAGE)
+	$(CONTAINER) manifest add $(IMAGE) $(IMAGE)-amd64
+	$(CONTAINER) manifest add $(IMAGE) $(IMAGE)-arm64
 endif
 
 e2e-image: image
