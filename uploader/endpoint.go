@@ -3,6 +3,7 @@ package uploader
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"time"
@@ -244,10 +245,12 @@ const mostQuestions = 8
 // suspected. It does not wait for one answer before it asks again: what is lost
 // on a way that has just come back is sent again only after seconds.
 func (e *endpoint) probe() {
+	// The store may have many daemons that have lost it at the same moment: each asks
+	// at its own moment of a second.
+	pause, then := rand.N(probeInterval), probeInterval
 	e.mu.Lock()
-	pause := probeInterval
 	if e.outage.suspected {
-		pause = 0
+		pause, then = 0, pause
 	}
 	e.mu.Unlock()
 	ctx, done := context.WithCancel(e.ctx)
@@ -264,7 +267,8 @@ func (e *endpoint) probe() {
 				open++
 				e.asking.Go(func() { answers <- e.ask(ctx) }) // probe itself is among asking
 			}
-			next.Reset(probeInterval)
+			next.Reset(then)
+			then = probeInterval
 		case err := <-answers:
 			if err == nil || errors.Is(err, errSilent) {
 				e.restore(err != nil)

@@ -118,6 +118,47 @@ func TestOneAttemptASecond(t *testing.T) {
 	})
 }
 
+// TestQuestionsOfManyDaemons: daemons that lose the store at the same moment do not ask
+// it at the same moment of each second.
+func TestQuestionsOfManyDaemons(t *testing.T) {
+	for _, suspected := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, stop := context.WithCancel(t.Context())
+			const daemons = 100
+			var tenths [10]atomic.Int32 // questions in each tenth of a second, of all
+			begun := time.Now()
+			var all []*endpoint
+			for range daemons {
+				w := new(way)
+				e := newEndpoint(ctx, w.connect, func(context.Context) error {
+					if at := time.Since(begun); at >= time.Second {
+						tenths[at%time.Second*10/time.Second].Add(1)
+					}
+					return errRefused
+				})
+				all = append(all, e)
+				if suspected {
+					e.suspect(io.EOF)
+				} else {
+					dialAll(e, 1)
+				}
+			}
+			const seconds = 10
+			time.Sleep((1 + seconds) * time.Second)
+			stop()
+			for i := range tenths {
+				// A tenth of the daemons has its moment there: three tenths are six standard deviations more.
+				if n := tenths[i].Load(); n > 3*daemons*seconds/10 {
+					t.Errorf("%d of %d questions come in one tenth of the seconds", n, daemons*seconds)
+				}
+			}
+			for _, e := range all {
+				e.asking.Wait()
+			}
+		})
+	}
+}
+
 // TestWhatIsSuspicious: a connection that broke or stood still in use has the
 // store asked; one that had been idle, or an answer, has not.
 func TestWhatIsSuspicious(t *testing.T) {

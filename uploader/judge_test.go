@@ -23,7 +23,7 @@ func TestJudgeBucket(t *testing.T) {
 		hosts    bool           // each bucket is a host of its own
 	}{
 		{"overload", refusal(503, "SlowDown"), 1, aws.Duration(trialInterval), false},
-		{"overload, to be left alone", refusalAfter(503, "SlowDown", "20"), 1, aws.Duration(20 * time.Second), false},
+		{"overload, to be left alone", refusalAfter(503, "SlowDown", "20"), 1, aws.Duration(20*time.Second + backoffBase), false},
 		{"no answer", io.ErrUnexpectedEOF, 1, aws.Duration(trialInterval), false},
 		{"wrong key", refusal(403, "InvalidAccessKeyId"), 1, aws.Duration(trialInterval), false},
 		{"no connection", &downError{cause: errRefused}, 0, aws.Duration(time.Hour), false},

@@ -33,6 +33,9 @@ import (
 type queue struct {
 	places int // of each kind
 	paused bool
+	// jitter is the random part of pauses, which may begin for many daemons at the same
+	// moment: all of it unless it is set.
+	jitter func(time.Duration) time.Duration
 
 	chains  map[uint64]*entry // the first push to each object, by the object's hash
 	buckets map[string]*bucket
@@ -92,7 +95,7 @@ func (e *entry) waited() bool { return e.wanted > 0 && !e.kept }
 
 func newQueue(places int) queue {
 	return queue{
-		places: places, chains: make(map[uint64]*entry), buckets: make(map[string]*bucket), onTrial: make(map[*bucket]struct{}), atWork: make(map[*entry]struct{}),
+		places: places, jitter: func(d time.Duration) time.Duration { return d }, chains: make(map[uint64]*entry), buckets: make(map[string]*bucket), onTrial: make(map[*bucket]struct{}), atWork: make(map[*entry]struct{}),
 		waiting: heap{before: func(a, b *entry) bool { return a.due < b.due }},
 	}
 }

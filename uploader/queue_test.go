@@ -225,9 +225,9 @@ func TestBucketOnTrial(t *testing.T) {
 	l.start(t, nil)
 	l.retry(bad[5], l.now.Add(time.Hour))
 	l.failure(bad[5].bucket, l.now, time.Minute) // Retry-After
-	l.now = l.now.Add(59 * time.Second)
+	l.now = l.now.Add(time.Minute)
 	l.start(t, nil)
-	l.now = l.now.Add(time.Second)
+	l.now = l.now.Add(backoffBase)
 	l.start(t, bad[9]) // a young one
 	l.start(t, nil)
 	l.now = l.now.Add(trialPatience) // it hangs
@@ -243,6 +243,33 @@ func TestBucketOnTrial(t *testing.T) {
 	want := append(slices.Clone(bad[:6]), bad[7])
 	if !slices.Equal(all, want) {
 		t.Errorf("%d pushes start at once when the bucket is back, want those that failed or were set aside, %d", len(all), len(want))
+	}
+}
+
+// TestTrialsOfManyDaemons: daemons that a store refuses at the same moment, or asks to
+// come again after the same time, do not try it at the same moment.
+func TestTrialsOfManyDaemons(t *testing.T) {
+	for _, pause := range []time.Duration{0, 5 * time.Second} {
+		var first []time.Duration
+		for i := range 10 {
+			l := newLine(10)
+			l.jitter = func(d time.Duration) time.Duration { return time.Duration(i) * d / 10 }
+			for n := range failuresForTrial {
+				l.failure(l.accept("bad", fmt.Sprint(n), single, 0).bucket, l.now, pause)
+			}
+			due := l.buckets["bad"].trial.due.Sub(l.now)
+			if due < pause || due > pause+trialInterval || slices.Contains(first, due) {
+				t.Errorf("asked to pause for %v, the daemon %d tries it after %v, others after %v", pause, i, due, first)
+			}
+			first = append(first, due)
+			if pause > 0 {
+				continue
+			}
+			again := l.now.Add(due)
+			if l.failure(l.buckets["bad"], again, 0); l.buckets["bad"].trial.due != again.Add(trialInterval) {
+				t.Errorf("after the first try there is another at %v, want a second later", l.buckets["bad"].trial.due.Sub(again))
+			}
+		}
 	}
 }
 

@@ -202,11 +202,16 @@ func (q *queue) failure(b *bucket, now time.Time, pause time.Duration) {
 	if b.failures++; b.failures < enough {
 		return
 	}
+	wait := trialInterval
 	if b.trial == nil {
 		b.trial = newTrial(now)
 		q.onTrial[b] = struct{}{}
+		wait = q.jitter(trialInterval)
 	}
-	due := now.Add(max(trialInterval, pause))
+	if pause > 0 {
+		wait = max(wait, pause+q.jitter(backoffBase))
+	}
+	due := now.Add(wait)
 	if pause == 0 && b.trial.due.After(now) && b.trial.due.Before(due) {
 		return // what fails out of turn does not put the next try off
 	}

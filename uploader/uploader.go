@@ -175,6 +175,7 @@ func newUploader(ctx context.Context, cfg Config) (*Uploader, error) {
 		journal: cfg.Journal, log: cfg.Log, seed: maphash.MakeSeed(), leaving: make(chan struct{}), cooled: make(chan struct{}, 1), asking: make(chan struct{}, mostAsking),
 		queue: newQueue(cfg.MaxConnections), live: make(map[push.ID]*entry), labels: make(map[string]*label), puttingBack: make(map[uint64]bool), lately: make(map[uint64]time.Time),
 	}
+	u.queue.jitter = u.retry.jitter
 	if u.tellEnd == nil {
 		u.tellEnd = func(push.Receipt) {}
 	}
