@@ -10,8 +10,9 @@ import (
 // example is a release of the chart with its example: a StatefulSet whose pod
 // writes a file now and then, with a sidecar.
 type example struct {
-	n    *namespace
-	name string // of the release
+	n     *namespace
+	name  string // of the release
+	notes string // what helm says when it has installed it
 }
 
 // startExample installs the chart's example with these values besides, and sees
@@ -25,7 +26,7 @@ func startExample(n *namespace, release string, s *store, values map[string]any)
 		"credentials": map[string]any{"secret": storeSecret},
 		"example":     map[string]any{"enabled": true, "image": busyboxImage(n.t), "bucket": "raw", "intervalSeconds": 2},
 	}, values)
-	n.install(release, chart(n.t), jsonValues(n.t, values))
+	e.notes = n.install(release, chart(n.t), jsonValues(n.t, values)).stdout
 	claims := strings.Fields(n.kubectl("get", "statefulsets", "--selector", e.labels(), "--output",
 		"jsonpath={range .items[*]}{.spec.volumeClaimTemplates[*].metadata.name}-{.metadata.name}-0{end}"))
 	n.volumes(claims...)
@@ -63,8 +64,7 @@ func TestExample(t *testing.T) {
 	n := newNamespace(t, restricted)
 	s := n.startStore("raw")
 	e := startExample(n, "example", s, nil)
-	n.untilReady(e.pod().Metadata.Name)
-	e.test()
+	e.paste()
 	if len(s.objects()) == 0 {
 		t.Error("the store has none of its files")
 	}
@@ -76,8 +76,8 @@ func TestExample(t *testing.T) {
 func TestNodeRelease(t *testing.T) {
 	t.Parallel()
 	d := startNode(t, nil)
-	e := &example{n: d.n, name: "node"}
-	e.test()
+	e := &example{n: d.n, name: "node", notes: d.upgrade(nil).stdout}
+	e.paste()
 	e.uninstall("")
 	list := asRoot(t, d.name, "find", d.base)
 	t.Logf("on the node there is left\n%s", list)
@@ -87,15 +87,26 @@ func TestNodeRelease(t *testing.T) {
 	d.upgrade(nil)
 }
 
-// test has helm test the release.
-func (e *example) test() {
+// paste runs the commands of the notes, as they stand there: what is rolled out
+// is waited for, and helm tests the release.
+func (e *example) paste() {
 	e.n.t.Helper()
-	s, err := e.n.helm("", "test", e.name, "--logs", "--timeout", "2m")
-	if err != nil {
-		e.n.t.Fatal(err)
+	tested := false
+	for line := range strings.Lines(e.notes) {
+		command := strings.TrimSpace(line)
+		if !strings.HasPrefix(command, "kubectl ") && !strings.HasPrefix(command, "helm ") {
+			continue
+		}
+		s, err := run("", "sh", "-c", command)
+		if err != nil {
+			e.n.t.Fatal(err)
+		}
+		if strings.HasPrefix(command, "helm test ") {
+			tested = strings.Contains(s.stdout, "Succeeded")
+		}
 	}
-	if !strings.Contains(s.stdout, "Succeeded") {
-		e.n.t.Errorf("helm test says\n%s", s.stdout)
+	if !tested {
+		e.n.t.Errorf("helm test was not run, or did not succeed, by these notes:\n%s", e.notes)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"path"
 	"strings"
 	"testing"
 )
@@ -96,6 +97,21 @@ func (d *node) daemon() pod {
 // is told is for tool write.
 func (d *node) writer(n *namespace, name string, groups []int, env string, args ...string) *followed {
 	n.t.Helper()
+	return d.writerOn(n, name, byHostPath, groups, env, args...)
+}
+
+// The ways in which a pod may have a directory of the node.
+func byHostPath(directory string) string {
+	return fmt.Sprintf("hostPath: {path: %s, type: Directory}", directory)
+}
+
+func byClaim(directory string) string {
+	return fmt.Sprintf("persistentVolumeClaim: {claimName: %s}", path.Base(directory))
+}
+
+// writerOn is writer, with another way to the directories of the node.
+func (d *node) writerOn(n *namespace, name string, volume func(string) string, groups []int, env string, args ...string) *followed {
+	n.t.Helper()
 	words := append([]string{"write", "-dir", d.data, "-name", name, "-send", "/opt/s3daemon/send"}, args...)
 	list, err := json.Marshal(append(words, "s3://raw/"+n.name+"/"))
 	if err != nil {
@@ -115,16 +131,18 @@ spec:
   terminationGracePeriodSeconds: 150
   enableServiceLinks: false
   automountServiceAccountToken: false
-  securityContext: {runAsNonRoot: true, runAsUser: 2000, runAsGroup: 2000, supplementalGroups: %[3]s}
+  securityContext: {runAsNonRoot: true, runAsUser: 2000, runAsGroup: 2000, supplementalGroups: %[3]s, seccompProfile: {type: RuntimeDefault}}
   initContainers:
   - name: install-send
     image: %[4]s
     command: [/send, -install, /opt/s3daemon]
+    securityContext: %[10]s
     volumeMounts: [{name: bin, mountPath: /opt/s3daemon}]
   containers:
   - name: writer
     image: %[5]s
     args: %[6]s
+    securityContext: %[10]s
     env:
     - {name: S3DAEMON_URL, value: "unix:%[7]s/s3daemon.sock"}
     %[9]s
@@ -133,10 +151,12 @@ spec:
     - {name: data, mountPath: %[8]s}
     - {name: bin, mountPath: /opt/s3daemon}
   volumes:
-  - {name: socket, hostPath: {path: %[7]s, type: Directory}}
-  - {name: data, hostPath: {path: %[8]s, type: Directory}}
+  - {name: socket, %[11]s}
+  - {name: data, %[12]s}
   - {name: bin, emptyDir: {}}
-`, name, d.name, numbers, image(n.t), toolImage(n.t), list, d.socket, d.data, env))
+`, name, d.name, numbers, image(n.t), toolImage(n.t), list, d.socket, d.data, env,
+		"{allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}",
+		volume(d.socket), volume(d.data)))
 	n.untilPod(name, "runs", func(p pod) bool { return p.Status.Phase == "Running" || p.ended() })
 	return n.follow(name, "writer")
 }
@@ -152,9 +172,9 @@ func TestNode(t *testing.T) {
 	const files = 5
 	d.writer(n, "member", []int{65532}, "", "-files", fmt.Sprint(files), "-j", "2", "-size", "300000", "-stay")
 	objects := d.s.untilObjects(patience, files)
-	for path, o := range objects {
-		if o.Size != 300000 || !strings.HasPrefix(path, "raw/"+n.name+"/member-") {
-			t.Errorf("the store has %s of %d bytes", path, o.Size)
+	for key, o := range objects {
+		if o.Size != 300000 || !strings.HasPrefix(key, "raw/"+n.name+"/member-") {
+			t.Errorf("the store has %s of %d bytes", key, o.Size)
 		}
 	}
 
@@ -201,4 +221,41 @@ func refusal(n *namespace, pod, form string) string {
 		n.t.Fatal(err)
 	}
 	return problem.Code
+}
+
+// TestNodeClaims has a writer where hostPath is refused, since the restricted
+// standard is enforced, reach the daemon by claims: an administrator has made a
+// volume of each directory.
+func TestNodeClaims(t *testing.T) {
+	t.Parallel()
+	d := startNode(t, nil)
+	n := newNamespace(t, restricted)
+	for _, directory := range []string{d.socket, d.data} {
+		claim := path.Base(directory)
+		name := n.name + "-" + claim
+		t.Cleanup(func() { run("", "kubectl", "delete", "persistentvolume", name, "--wait=false") })
+		n.apply(fmt.Sprintf(`
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: %[1]s}
+spec:
+  capacity: {storage: 1Mi}
+  accessModes: [ReadWriteMany]
+  persistentVolumeReclaimPolicy: Retain
+  storageClassName: ""
+  claimRef: {namespace: %[2]s, name: %[3]s}
+  hostPath: {path: %[4]s, type: Directory}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: %[3]s}
+spec:
+  accessModes: [ReadWriteMany]
+  storageClassName: ""
+  volumeName: %[1]s
+  resources: {requests: {storage: 1Mi}}
+`, name, n.name, claim, directory))
+	}
+	d.writerOn(n, "member", byClaim, []int{65532}, "", "-files", "3")
+	d.s.untilObjects(patience, 3)
 }
