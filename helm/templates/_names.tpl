@@ -2,15 +2,19 @@
 {{ .Values.nameOverride | default "s3daemon" | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
-{{- /* s3daemon.fullname is what the release's own objects are called. */ -}}
+{{- /*
+s3daemon.fullname is what the release's own objects are called, or begin with: what
+the longest of them, a StatefulSet's, adds to it leaves room for what Kubernetes
+adds to that in a label.
+*/ -}}
 {{- define "s3daemon.fullname" -}}
 {{- $name := include "s3daemon.name" . -}}
 {{- if .Values.fullnameOverride -}}
-{{ .Values.fullnameOverride | trunc 52 | trimSuffix "-" }}
+{{ .Values.fullnameOverride | trunc 44 | trimSuffix "-" }}
 {{- else if contains $name .Release.Name -}}
-{{ .Release.Name | trunc 52 | trimSuffix "-" }}
+{{ .Release.Name | trunc 44 | trimSuffix "-" }}
 {{- else -}}
-{{ printf "%s-%s" .Release.Name $name | trunc 52 | trimSuffix "-" }}
+{{ printf "%s-%s" .Release.Name $name | trunc 44 | trimSuffix "-" }}
 {{- end -}}
 {{- end }}
 
