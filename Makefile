@@ -10,6 +10,7 @@
 #                 pushes of all kinds with every checksum, and contests for one object, on two stores, and on a Ceph RGW of
 #                 Debian's packages; prints a table
 # make e2e-k8s    the image and the chart on the cluster that kubectl knows; see e2e/k8s
+# make chart      the Helm chart: what it makes of a matrix of values, without a cluster
 # make lint       gofmt, go vet, staticcheck
 # make fuzz       every fuzz target for FUZZTIME
 # make bench      throughput and CPU against a bare PUT; see bench/README.md
@@ -34,7 +35,7 @@ CA_BUNDLE   ?= /etc/ssl/certs/ca-certificates.crt
 DOCKER_FORMAT := $(if $(filter buildah,$(notdir $(CONTAINER))),--format docker)
 FAULTS      := ^Test(EachFault|FlippedBit|WrongAnswers|RandomFaults|FaultsAndKills|Idempotency|Link.*)$$
 
-.PHONY: build test unit e2e e2e-full e2e-chaos e2e-faults e2e-resume e2e-attack e2e-k8s conformance conformance-ceph lint fuzz bench bench-wan bench-wan-full demo image images e2e-image clean
+.PHONY: build test unit e2e e2e-full e2e-chaos e2e-faults e2e-resume e2e-attack e2e-k8s conformance conformance-ceph chart lint fuzz bench bench-wan bench-wan-full demo image images e2e-image clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ . ./send
@@ -74,6 +75,9 @@ conformance:
 
 conformance-ceph:
 	cd e2e && S3DAEMON_E2E_FULL=1 ceph/run.sh go test -v -count=1 -timeout 1h -run TestConformance/ceph ./...
+
+chart:
+	cd e2e/chart && go test -count=1 ./...
 
 lint:
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt these: $$unformatted" >&2; exit 1; fi
