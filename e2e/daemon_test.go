@@ -69,7 +69,13 @@ func startDaemon(t testing.TB, env ...string) *daemon {
 // startDaemonIn is startDaemon with a whole environment.
 func startDaemonIn(t testing.TB, env []string) *daemon {
 	t.Helper()
-	d := launch(t, env)
+	return launch(t, env).awaitListening()
+}
+
+// awaitListening returns the daemon once it listens.
+func (d *daemon) awaitListening() *daemon {
+	t, env := d.t, d.env
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	listeners := len(strings.Split(setting(env, "S3DAEMON_LISTEN"), ","))
@@ -91,8 +97,15 @@ func startDaemonIn(t testing.TB, env []string) *daemon {
 // launch starts a daemon that may not listen yet.
 func launch(t testing.TB, env []string) *daemon {
 	t.Helper()
+	return launchAs(t, env, binaryPath(t, "s3daemon"))
+}
+
+// launchAs is launch with a program that may only lead to the daemon, and its
+// arguments.
+func launchAs(t testing.TB, env []string, program string, args ...string) *daemon {
+	t.Helper()
 	d := &daemon{t: t, env: env, out: newOutput(), secret: setting(env, "AWS_SECRET_ACCESS_KEY"), exited: make(chan struct{})}
-	d.cmd = command(binaryPath(t, "s3daemon"), env, d.out)
+	d.cmd = command(program, env, d.out, args...)
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
