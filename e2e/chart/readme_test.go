@@ -2,10 +2,14 @@ package chart
 
 import (
 	"encoding/json"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	"helm.sh/helm/v3/pkg/chart"
+	"sigs.k8s.io/yaml"
 )
 
 // TestReadmeHasTheValues compares the chart's README with values.yaml: a row of
@@ -56,4 +60,100 @@ func inWords(value any) string {
 		panic(err)
 	}
 	return string(text)
+}
+
+// TestReadmeKnowsWhatThereIs: it speaks of no value and no template that the
+// chart does not have.
+func TestReadmeKnowsWhatThereIs(t *testing.T) {
+	values := make(map[string]bool)
+	for _, l := range leaves(t) {
+		for path := l.path; path != ""; path = parent(path) {
+			values[path] = true
+		}
+	}
+	var templates string
+	for _, f := range mustLoad(t, chartDir).Templates {
+		templates += string(f.Data)
+	}
+	for _, text := range []string{readFile(t, chartDir+"/README.md"), readFile(t, writerDir+"/README.md")} {
+		for _, m := range regexp.MustCompile("(?:`|--set '?)(\\w+)((?:\\.\\w+)+)(?:[=:`])").FindAllStringSubmatch(text, -1) {
+			path := strings.TrimPrefix(m[1]+m[2], "s3daemon.") // as a writer's values have it
+			first, _, _ := strings.Cut(path, ".")
+			isOurs := values[first] || m[1] == "s3daemon"
+			isValue := values[path] || slices.Contains([]string{"settings", "securityContext", "podSecurityContext"}, parent(path))
+			isTemplate := strings.Contains(templates, fmt.Sprintf("define %q", m[1]+m[2]))
+			if isOurs && !isValue && !isTemplate {
+				t.Errorf("README.md speaks of %s, which is neither a value nor a template", m[1]+m[2])
+			}
+		}
+	}
+}
+
+// block returns the block of code in the README that begins with this, without
+// its indentation.
+func block(t *testing.T, beginning string) string {
+	t.Helper()
+	for _, m := range regexp.MustCompile("(?ms)^( *)```\\w+\n(.*?)^ *```$").FindAllStringSubmatch(readFile(t, chartDir+"/README.md"), -1) {
+		text := regexp.MustCompile("(?m)^"+m[1]).ReplaceAllString(m[2], "")
+		if strings.HasPrefix(text, beginning) {
+			return text
+		}
+	}
+	t.Fatalf("README.md has no block that begins with %q", beginning)
+	return ""
+}
+
+// TestReadmeWriter makes of the README what it tells a reader to make: a chart
+// that has this one as a dependency.
+func TestReadmeWriter(t *testing.T) {
+	own := mustLoad(t, chartDir)
+	writer := &chart.Chart{
+		Metadata: &chart.Metadata{APIVersion: "v2", Name: "writer", Version: "1.0.0"},
+		Templates: []*chart.File{{Name: "templates/writer.yaml", Data: []byte(
+			"apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: w}\n" + block(t, "# templates/writer.yaml"),
+		)}},
+	}
+	if err := yaml.UnmarshalStrict([]byte(block(t, "# values.yaml")), &writer.Values); err != nil {
+		t.Fatal(err)
+	}
+	var dependencies chart.Metadata
+	if err := yaml.UnmarshalStrict([]byte(block(t, "# Chart.yaml")), &dependencies); err != nil {
+		t.Fatal(err)
+	}
+	writer.Metadata.Dependencies = dependencies.Dependencies
+	writer.SetDependencies(own)
+
+	files, values, err := newRow("", nil).renderChart(writer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range broken(files, values) {
+		// What the reader's own container lacks is the reader's matter.
+		if !strings.Contains(line, `"writer"`) && !strings.Contains(line, ": writer ") && !strings.Contains(line, "automountServiceAccountToken") {
+			t.Error(line)
+		}
+	}
+	if len(files) != 1 {
+		t.Errorf("there are %d files", len(files))
+	}
+}
+
+// TestReadmeObjects decodes the other objects, and the pods, of the README.
+func TestReadmeObjects(t *testing.T) {
+	if _, err := decode(map[string]string{"pod": "apiVersion: v1\nkind: Pod\nmetadata: {name: w}\n" + block(t, "spec:\n")}); err != nil {
+		t.Error(err)
+	}
+	objects, err := decode(map[string]string{"claim": block(t, "apiVersion: v1\nkind: PersistentVolume\n")})
+	if err != nil || len(objects) != 2 {
+		t.Errorf("%d objects, and %v", len(objects), err)
+	}
+	_, after, _ := strings.Cut(block(t, "helm install s3daemon CHART"), "<<END\n")
+	text, _, _ := strings.Cut(after, "END\n")
+	node := newRow("the README's", nil)
+	if err := yaml.UnmarshalStrict([]byte(text), &node.values); err != nil {
+		t.Fatal(err)
+	}
+	if files, _, err := node.render(); err != nil || len(files) == 0 {
+		t.Errorf("%d files, and %v", len(files), err)
+	}
 }

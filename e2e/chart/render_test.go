@@ -111,6 +111,11 @@ func (r row) render() (files map[string]string, values chartutil.Values, err err
 	if err != nil {
 		return nil, nil, err
 	}
+	return r.renderChart(top)
+}
+
+// renderChart is render with a chart of the caller's.
+func (r row) renderChart(top *chart.Chart) (files map[string]string, values chartutil.Values, err error) {
 	if err := chartutil.ValidateReleaseName(r.release); err != nil {
 		return nil, nil, err
 	}
@@ -121,7 +126,7 @@ func (r row) render() (files map[string]string, values chartutil.Values, err err
 	}
 	capabilities.KubeVersion = *version
 	for _, c := range append(top.Dependencies(), top) {
-		if !chartutil.IsCompatibleRange(c.Metadata.KubeVersion, version.Version) {
+		if c.Metadata.KubeVersion != "" && !chartutil.IsCompatibleRange(c.Metadata.KubeVersion, version.Version) {
 			return nil, nil, fmt.Errorf("chart %s requires kubeVersion %s, and this is %s", c.Name(), c.Metadata.KubeVersion, version.Version)
 		}
 	}
@@ -139,11 +144,11 @@ func (r row) render() (files map[string]string, values chartutil.Values, err err
 		return nil, nil, err
 	}
 	maps.DeleteFunc(files, func(name, text string) bool {
-		isNotes := strings.HasSuffix(name, "NOTES.txt") && name != r.chart+"/templates/NOTES.txt" // helm prints those of the top alone
+		isNotes := strings.HasSuffix(name, "NOTES.txt") && name != top.Name()+"/templates/NOTES.txt" // helm prints those of the top alone
 		return isNotes || strings.TrimSpace(text) == ""
 	})
 	values, err = all.Table("Values")
-	if err == nil && r.chart != "s3daemon" {
+	if err == nil && top.Name() != "s3daemon" {
 		values, err = values.Table("s3daemon")
 	}
 	return files, values, err
