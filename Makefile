@@ -137,7 +137,7 @@ ifneq ($(DOCKER_FORMAT),)
 endif
 
 e2e-image: image
-	cd e2e && S3DAEMON_E2E_IMAGE=$(IMAGE) go test -v -count=1 -timeout 10m -run TestImage ./...
+	cd e2e && S3DAEMON_E2E_IMAGE=$(IMAGE) go test -v -count=1 -timeout 10m -run TestImage .
 
 clean:
 	rm -rf bin image
