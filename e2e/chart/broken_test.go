@@ -41,6 +41,7 @@ func TestRulesCanFail(t *testing.T) {
 		{"probes", "sidecar", "timeoutSeconds: 4", "timeoutSeconds: 1"},
 		{"probes", "probes-http", "path: /healthz", "path: /readyz"},
 		{"probes", "probes-http", "value: \":9090\"", "value: \":9091\""},
+		{"probes", "sidecar-legacy", `healthcheck, "127.0.0.1:25555"`, `healthcheck, "127.0.0.1:15555"`},
 		{"resources", "sidecar", "cpu: 100m", "ephemeral-storage: 1Gi"},
 		{"resources", "sidecar", "memory: 256Mi", "memory: 32Mi"},
 		{"resources", "sidecar", "memory: 256Mi", "memory: 256Mi\n              cpu: 1"},
