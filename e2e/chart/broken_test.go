@@ -52,7 +52,7 @@ func TestRulesCanFail(t *testing.T) {
 		{"secrets are mounted so that they are renewed", "ca-secret", "name: s3daemon-ca\n              readOnly: true", "name: s3daemon-ca"},
 		{"variables", "sidecar", "name: S3DAEMON_DRAIN\n", "name: S3DAEMON_DRAINS\n"},
 		{"variables", "sidecar", "name: AWS_ACCESS_KEY_ID_FILE\n", "name: AWS_SECRET_ACCESS_KEY_FILE\n"},
-		{"variables", "sidecar", `value: "inflight"`, `value: ""`},
+		{"variables", "sidecar", `value: "queue"`, `value: ""`},
 		{"files that variables name are mounted", "sidecar", "/etc/s3daemon/credentials/AWS_ACCESS_KEY_ID", "/etc/credentials/AWS_ACCESS_KEY_ID"},
 		{"files that variables name are mounted", "node-writer", "unix:/run/s3daemon/", "unix:/run/"},
 		{"files that variables name are mounted", "token", "value: \"/etc/s3daemon/token/first\"", "value: \"/etc/s3daemon/first\""},

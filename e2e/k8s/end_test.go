@@ -22,7 +22,7 @@ func TestSidecarEnd(t *testing.T) {
 			s.setRate(600_000) // 17 s for all of them
 			n.installWriter(s, values+fmt.Sprintf(`
 args: [write, -dir, /data, -by, post-async, -files, "0", -j, "0", -size, "%d", -linger, %v, -last, "s3://raw/"]
-`, size, linger), "s3daemon.sidecar.writerGraceSeconds=10", "s3daemon.drain.what=queue")
+`, size, linger), "s3daemon.sidecar.writerGraceSeconds=10")
 			n.untilReady(theWriter)
 			writer, daemon, states := n.follow(theWriter, "writer"), n.follow(theWriter, "s3daemon"), n.watch(theWriter)
 			n.write(theWriter, "-by", "post-async", "-files", fmt.Sprint(files), "-j", fmt.Sprint(files), "-size", fmt.Sprint(size))

@@ -89,7 +89,7 @@ func TestJobBarrier(t *testing.T) {
 // accepted, which it can in the time that it has.
 func TestJobDrain(t *testing.T) {
 	t.Parallel()
-	s, p, lines := job(t, 1_500_000, "s3daemon: {drain: {what: queue, timeoutSeconds: 60}}", "")
+	s, p, lines := job(t, 1_500_000, "s3daemon: {drain: {timeoutSeconds: 60}}", "")
 	s.untilObjects(0, jobFiles)
 	if end := p.container("s3daemon").State.Terminated; end.ExitCode != 0 {
 		t.Errorf("the daemon ended as %+v", end)
@@ -102,7 +102,7 @@ func TestJobDrain(t *testing.T) {
 // pod. That they are is what README says, and why it has Jobs wait.
 func TestJobTooLate(t *testing.T) {
 	t.Parallel()
-	s, p, lines := job(t, 700_000, "s3daemon: {drain: {what: queue, timeoutSeconds: 10}}", "")
+	s, p, lines := job(t, 700_000, "s3daemon: {drain: {timeoutSeconds: 10}}", "")
 	objects := s.objects()
 	s.check(objects)
 	if len(objects) >= jobFiles {

@@ -4,6 +4,7 @@ s3daemon.daemon is the daemon's container, wherever it runs:
   listen       S3DAEMON_LISTEN
   roots        directories that files are read from
   dataDir      that of the journal
+  drain        drain.what, where the values do not say
   env          further variables: a list of name and value
   mounts       its volume mounts beside those of every daemon
   restartPolicy  Always in an init container that stays

@@ -29,7 +29,7 @@ what the chart sets, the settings, and what else was asked for, each name once.
   value: {{ join "," .roots | quote }}
 {{- end }}
 - name: S3DAEMON_DRAIN
-  value: {{ $values.drain.what | quote }}
+  value: {{ $values.drain.what | default .drain | quote }}
 - name: S3DAEMON_DRAIN_TIMEOUT
   value: {{ printf "%ds" (int $values.drain.timeoutSeconds) | quote }}
 {{- if $values.ops.enabled }}

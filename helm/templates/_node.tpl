@@ -85,7 +85,7 @@ writer that comes before the daemon waits for it.
 {{- $env := list
   (dict "name" "S3DAEMON_SOCKET_MODE" "value" $node.socketMode)
   (dict "name" "S3DAEMON_SOCKET_GROUP" "value" (include "s3daemon.text" $node.socketGroup)) -}}
-{{- include "s3daemon.daemon" (dict "root" . "listen" (include "s3daemon.node.socket" .) "roots" $node.dataDirectories "dataDir" "/var/lib/s3daemon" "env" $env "mounts" $mounts) -}}
+{{- include "s3daemon.daemon" (dict "root" . "listen" (include "s3daemon.node.socket" .) "roots" $node.dataDirectories "dataDir" "/var/lib/s3daemon" "drain" "inflight" "env" $env "mounts" $mounts) -}}
 {{- end }}
 
 {{- /*
