@@ -11,11 +11,13 @@
 //
 // What a test has to work with, each in the file of that name:
 //
-//	n := newNamespace(t, restricted)            // namespace_test.go: the Pod Security Standard is enforced, a warning fails the test
-//	n.apply(yaml); n.kubectl("get", "pods")     // kubectl_test.go
-//	n.install("name", values, "sub.key=1")      // helm_test.go
-//	s := n.startStore("raw")                    // store_test.go: a pod; s.objects(), s.setRate(n), s.setCredentials(id, secret)
-//	w := n.watch("pod/x")                       // watch_test.go: all states of a pod, those at its end too
-//	n.follow("x", "writer")                     // logs_test.go: what a container says, until its end
-//	v := n.volume("data-x-0")                   // volume_test.go: a PersistentVolume for that claim, where no storage class makes one
+//	n := newNamespace(t, restricted)            // namespace_test.go: the Pod Security Standard is enforced
+//	n.apply(yaml); n.kubectl("get", "pods")     // kubectl_test.go: what the API server warns of fails the test
+//	n.install("name", chart(t), values)         // helm_test.go
+//	s := n.startStore("raw")                    // store_test.go: a pod; s.objects(), s.setRate(n), s.setCredentials(pairs...)
+//	n.installWriter(s, values)                  // writer_test.go: a pod with the sidecar; n.write(theWriter, args...) makes and pushes files there
+//	d := startNode(t, values)                   // node_test.go: one daemon a node; d.writer(n, ...) in another namespace
+//	w := n.watch("pod-0")                       // watch_test.go: all states of a pod, those at its end too
+//	f := n.follow("pod-0", "writer")            // logs_test.go: what a container says, until its end
+//	n.volumes("data-pod-0")                     // volume_test.go: a volume for that claim, where no storage class makes one
 package k8s
