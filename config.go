@@ -38,8 +38,9 @@ type config struct {
 	bandwidthFile  string           // that has it instead; empty: none does
 	warmup         push.Destination // that the pool is warmed on; zero: it is not
 	drainTimeout   time.Duration
-	drainQueue     bool   // deliver what is queued too before the daemon ends
-	dataDir        string // of the journal
+	drainQueue     bool          // deliver what is queued too before the daemon ends
+	dataDir        string        // of the journal
+	journalWait    time.Duration // for another daemon that has it
 	historyAge     time.Duration
 	historyCount   int
 	queueLimit     int
@@ -82,6 +83,7 @@ type environment struct {
 	DrainTimeout   string `envconfig:"S3DAEMON_DRAIN_TIMEOUT" default:"25s" desc:"On SIGTERM, how long pushes in flight may go on: a duration, or seconds."`
 	Drain          string `envconfig:"S3DAEMON_DRAIN" default:"inflight" desc:"On SIGTERM, what is still delivered: inflight, what is under way; or queue, all that was accepted. The rest stays in the journal."`
 	DataDir        string `envconfig:"S3DAEMON_DATA_DIR" desc:"Directory of the journal, for one daemon alone. Empty: $STATE_DIRECTORY, which systemd sets; else s3daemon in $XDG_STATE_HOME or ~/.local/state; without a home, /var/lib/s3daemon."`
+	JournalWait    string `envconfig:"S3DAEMON_JOURNAL_WAIT" default:"1s" desc:"At the start, how long another daemon that still has the journal is waited for, as one that drains: a duration, or seconds."`
 	HistoryAge     string `envconfig:"S3DAEMON_HISTORY_AGE" default:"72h" desc:"How long pushes that have ended can be asked for: a duration, or seconds."`
 	HistoryCount   string `envconfig:"S3DAEMON_HISTORY_COUNT" default:"100000" desc:"How many pushes that have ended can be asked for, 1 to 10000000."`
 	QueueLimit     string `envconfig:"S3DAEMON_QUEUE_LIMIT" default:"100000" desc:"How many pushes may be queued or running before further ones are refused (429), 1 to 10000000."`
@@ -190,6 +192,7 @@ func (e environment) parse() (config, error) {
 		congestion:     p.algorithm("S3DAEMON_TCP_CONGESTION", e.Congestion),
 		drainTimeout:   p.duration("S3DAEMON_DRAIN_TIMEOUT", e.DrainTimeout, 0, 24*time.Hour),
 		drainQueue:     p.choice("S3DAEMON_DRAIN", e.Drain, "inflight", "queue") == "queue",
+		journalWait:    p.duration("S3DAEMON_JOURNAL_WAIT", e.JournalWait, 0, 10*365*24*time.Hour),
 		historyAge:     p.duration("S3DAEMON_HISTORY_AGE", e.HistoryAge, time.Minute, 10*365*24*time.Hour),
 		historyCount:   p.number("S3DAEMON_HISTORY_COUNT", e.HistoryCount, 1, 10_000_000),
 		queueLimit:     p.number("S3DAEMON_QUEUE_LIMIT", e.QueueLimit, 1, 10_000_000),

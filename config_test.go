@@ -42,7 +42,7 @@ func defaults() config {
 	return config{
 		listen: []string{"127.0.0.1:15556"}, socket: listen.Socket{Mode: 0o660, Group: -1}, maxCallers: 2000, maxConnections: 25, attempts: 5,
 		connectTimeout: 5 * time.Second, stallTimeout: 10 * time.Second, drainTimeout: 25 * time.Second,
-		congestion: "auto", dataDir: "/home/somebody/.local/state/s3daemon", historyAge: 72 * time.Hour, historyCount: 100000, queueLimit: 100000, giveUpAfter: 24 * time.Hour, deadline: 7 * time.Second,
+		congestion: "auto", dataDir: "/home/somebody/.local/state/s3daemon", journalWait: time.Second, historyAge: 72 * time.Hour, historyCount: 100000, queueLimit: 100000, giveUpAfter: 24 * time.Hour, deadline: 7 * time.Second,
 		checksum: "auto", logLevel: slog.LevelInfo, logFormat: "auto",
 	}
 }
@@ -94,6 +94,7 @@ func TestLoadConfig(t *testing.T) {
 		{"drain", []string{"S3DAEMON_DRAIN=Queue"}, func(c *config) { c.drainQueue = true }},
 		{"data dir", []string{"S3DAEMON_DATA_DIR=/srv/s3daemon"}, func(c *config) { c.dataDir = "/srv/s3daemon" }},
 		{"data dir of a service", []string{"STATE_DIRECTORY=/var/lib/s3daemon"}, func(c *config) { c.dataDir = "/var/lib/s3daemon" }},
+		{"the journal's wait", []string{"S3DAEMON_JOURNAL_WAIT=90"}, func(c *config) { c.journalWait = 90 * time.Second }},
 		{"history", []string{"S3DAEMON_HISTORY_AGE=1m", "S3DAEMON_HISTORY_COUNT=1"}, func(c *config) { c.historyAge, c.historyCount = time.Minute, 1 }},
 		{"queue limit", []string{"S3DAEMON_QUEUE_LIMIT=1100000"}, func(c *config) { c.queueLimit = 1_100_000 }},
 		{"deadline", []string{"S3DAEMON_DEADLINE=2.5"}, func(c *config) { c.deadline = 2500 * time.Millisecond }},
@@ -152,6 +153,7 @@ var mistaken = []string{
 	"S3DAEMON_DRAIN_TIMEOUT=-1",
 	"S3DAEMON_DRAIN=all",
 	"S3DAEMON_DATA_DIR=state",
+	"S3DAEMON_JOURNAL_WAIT=-1s",
 	"S3DAEMON_HISTORY_AGE=59s",
 	"S3DAEMON_HISTORY_COUNT=0",
 	"S3DAEMON_QUEUE_LIMIT=10000001",

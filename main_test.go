@@ -230,6 +230,49 @@ func TestDataDirTaken(t *testing.T) {
 	}
 }
 
+// TestJournalWait has the next daemon come while the last one still has the journal:
+// it serves nothing, and goes on when the last one has ended, or ends when it is told to.
+func TestJournalWait(t *testing.T) {
+	for _, told := range []bool{false, true} {
+		t.Run(fmt.Sprintf("told to end %t", told), func(t *testing.T) {
+			first := startRunning(t, "S3DAEMON_JOURNAL_WAIT=1h")
+			socket := filepath.Join(t.TempDir(), "s")
+			t.Setenv("S3DAEMON_LISTEN", "unix:"+socket)
+			cfg, _, err := loadConfig()
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			warned, serves, ended := make(chan string, 10), make(chan bool, 1), make(chan error, 1)
+			log := slog.New(slog.NewTextHandler(writerFunc(func(line []byte) (int, error) {
+				if strings.Contains(string(line), "level=WARN") {
+					warned <- string(line)
+				}
+				return len(line), nil
+			}), nil))
+			go func() { ended <- serve(ctx, cfg, nil, log, func([]string) { serves <- true }) }()
+			if line := <-warned; !strings.Contains(line, "waiting for another s3daemon") || !strings.Contains(line, cfg.dataDir) {
+				t.Errorf("the log has %q", line)
+			}
+			if _, err := os.Lstat(socket); err == nil {
+				t.Error("it listens while it waits")
+			}
+			if !told {
+				first.stop()
+				<-serves
+			}
+			stop()
+			if err := <-ended; err != nil {
+				t.Errorf("it ended with %v", err)
+			}
+			if told && len(serves) > 0 {
+				t.Error("it got the journal that another has")
+			}
+		})
+	}
+}
+
 func TestDefaultDataDir(t *testing.T) {
 	for _, tt := range []struct{ state, xdg, home, want string }{
 		{"/var/lib/private/s3daemon", "/x", "/home/a", "/var/lib/private/s3daemon"},

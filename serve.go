@@ -39,10 +39,14 @@ const lastAnswersTimeout = 2 * time.Second
 // what it was told to before the end.
 func serve(ctx context.Context, cfg config, limit *transport.Bandwidth, log *slog.Logger, ready func([]string)) (err error) {
 	registry := newRegistry()
-	kept, err := journal.Open(journal.Config{
-		Dir: cfg.dataDir, HistoryAge: cfg.historyAge, HistoryCount: cfg.historyCount, Log: log, Metrics: registry,
+	kept, err := journal.Open(ctx, journal.Config{
+		Dir: cfg.dataDir, Wait: cfg.journalWait, HistoryAge: cfg.historyAge, HistoryCount: cfg.historyCount, Log: log, Metrics: registry,
 	})
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil && errors.Is(err, context.Cause(ctx)):
+		log.Info("stopped, while another s3daemon used the journal")
+		return nil
+	case err != nil:
 		return fmt.Errorf("s3daemon cannot start: %w", err)
 	}
 	defer func() { err = errors.Join(err, kept.Close()) }()

@@ -2,6 +2,7 @@ package journal
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -35,7 +36,7 @@ func TestMain(m *testing.M) {
 // child accepts, ends and puts back pushes, with uploads, and prints what is on disk, a line
 // each as soon as it is.
 func child(dir, most string) {
-	j, err := Open(Config{Dir: dir})
+	j, err := Open(context.Background(), Config{Dir: dir})
 	if err != nil {
 		fmt.Println("error", err)
 		os.Exit(1)

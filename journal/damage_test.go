@@ -150,7 +150,7 @@ func openDamaged(t *testing.T, what string, bad []byte, records map[push.ID]*Rec
 		t.Fatal(err)
 	}
 	var log recorder
-	j, err := Open(Config{Dir: dir, Log: slogTo(&log)})
+	j, err := Open(t.Context(), Config{Dir: dir, Log: slogTo(&log)})
 	if err != nil {
 		t.Errorf("%s: %v", what, err)
 		return false

@@ -74,7 +74,7 @@ func TestFullDisk(t *testing.T) {
 func TestFullDiskAtOpen(t *testing.T) {
 	dir := smallDisk(t, "1m")
 	fillDisk(t, dir)
-	if _, err := Open(Config{Dir: dir}); !errors.Is(err, syscall.ENOSPC) {
+	if _, err := Open(t.Context(), Config{Dir: dir}); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("Open on a full disk: %v", err)
 	}
 	freeDisk(t, dir)

@@ -2,7 +2,7 @@
 // were begun for them. It knows nothing of S3, of
 // HTTP, or of who goes next.
 //
-//	j, err := journal.Open(journal.Config{Dir: "/var/lib/s3daemon", HistoryAge: 72 * time.Hour, HistoryCount: 100_000})
+//	j, err := journal.Open(ctx, journal.Config{Dir: "/var/lib/s3daemon", HistoryAge: 72 * time.Hour, HistoryCount: 100_000})
 //	j.Queued(takeUp)                             // what an earlier run has left
 //	j.Accept(&r, func(err error) { answer(err) }) // accepted once err is nil
 //	j.End(&r, func() { tell(r) })                 // done, failed or cancelled once it is called

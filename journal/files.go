@@ -8,56 +8,9 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
-	"time"
 
 	"go.etcd.io/bbolt"
 )
-
-// openLocked opens a file, with os.O_CREATE or 0 as flag, and locks it, so that
-// no other process that does the same has it. A name that is not that of a
-// file is an errDamaged.
-func openLocked(path string, flag int) (*os.File, error) {
-	for until := time.Now().Add(lockWait); ; {
-		info, err := os.Stat(path)
-		if err == nil && !info.Mode().IsRegular() {
-			return nil, damaged("it is no regular file") // which might block who opens it
-		}
-		file, err := os.OpenFile(path, os.O_RDWR|flag, 0o600)
-		if err != nil {
-			return nil, err
-		}
-		if err = lock(file, until); err == nil {
-			var same bool
-			// Whoever had the lock may have given the name to another file.
-			if same, err = hasName(file, path); same {
-				return file, nil
-			}
-		}
-		_ = file.Close() // nothing was written
-		if err != nil {
-			return nil, err
-		}
-	}
-}
-
-// lock locks a file until that is closed. It is the lock that bbolt asks for,
-// and gets since it is asked for through the same descriptor.
-func lock(file *os.File, until time.Time) error {
-	for {
-		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		switch {
-		case err == nil:
-			return nil
-		case errors.Is(err, syscall.EINTR):
-		case !errors.Is(err, syscall.EWOULDBLOCK):
-			return fmt.Errorf("lock it: %w", err)
-		case time.Now().After(until):
-			return fmt.Errorf("%w: stop that one, or give this one a directory of its own with S3DAEMON_DATA_DIR", ErrLocked)
-		default:
-			time.Sleep(lockWait / 20)
-		}
-	}
-}
 
 // hasName reports whether the open file is still the one at path.
 func hasName(file *os.File, path string) (bool, error) {
@@ -75,8 +28,8 @@ func hasName(file *os.File, path string) (bool, error) {
 // create makes an empty journal in dir, unless there is one. It gets its name
 // only when it is whole and on disk, so that no loss of power leaves half of
 // one.
-func create(dir string) error {
-	file, err := openLocked(filepath.Join(dir, newName), os.O_CREATE)
+func create(l *locker, dir string) error {
+	file, err := l.openLocked(filepath.Join(dir, newName), os.O_CREATE)
 	if err != nil {
 		return fmt.Errorf("make it: %w", err)
 	}
@@ -156,7 +109,6 @@ func openDatabase(file *os.File) (db *bbolt.DB, err error) {
 		}
 	}()
 	options := &bbolt.Options{
-		Timeout:        lockWait, // unused, since it is locked
 		NoFreelistSync: true,
 		FreelistType:   bbolt.FreelistMapType,
 		NoStatistics:   true,

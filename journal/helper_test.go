@@ -13,10 +13,12 @@ import (
 	"github.com/lsst-dm/s3daemon/push"
 )
 
-// open opens a journal in dir, which is closed when the test is over.
+// open opens a journal in dir, which is closed when the test is over. A process that
+// another test starts at that moment may have the lock until it is another program.
 func open(t testing.TB, cfg Config) *Journal {
 	t.Helper()
-	j, err := Open(cfg)
+	cfg.Wait = max(cfg.Wait, time.Second)
+	j, err := Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,6 +21,8 @@ type Config struct {
 	HistoryCount int           // how many ended pushes are kept; 0: without a limit
 	Log          *slog.Logger  // nil: nothing is logged
 	Metrics      prometheus.Registerer
+	// Wait is how long another process that has the journal is waited for; 0: not at all.
+	Wait time.Duration
 
 	now    func() time.Time      // for tests; time.Now where nil
 	commit func(*bbolt.Tx) error // for tests; (*bbolt.Tx).Commit where nil

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -19,18 +20,15 @@ const (
 	newName  = "journal.db.new"
 )
 
-// lockWait is how long Open waits for another process to let go of the journal:
-// long enough for one that is just ending.
-const lockWait = time.Second
-
 // Open opens the journal in a directory. Where there is none it makes one, and
 // the directory too. When it returns, the file and its name are on disk.
 //
 // A file that cannot be read is moved aside, and a new one begun; MovedAside
-// tells. The error is an ErrLocked if another process has the journal, and an
-// ErrNewer if a later version has written it; both leave the file as it is, and
-// so does every error of the system, such as a missing permission.
-func Open(cfg Config) (*Journal, error) {
+// tells. The error is an ErrLocked if another process has the journal and keeps
+// it, and an ErrNewer if a later version has written it; both leave the file as
+// it is, and so does every error of the system, such as a missing permission.
+// The end of ctx ends the wait for the other process, and nothing else.
+func Open(ctx context.Context, cfg Config) (*Journal, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -41,7 +39,7 @@ func Open(cfg Config) (*Journal, error) {
 		cfg.commit = (*bbolt.Tx).Commit
 	}
 	j := &Journal{cfg: cfg, wake: make(chan struct{}, 1), long: make(chan struct{}, longScans), stopped: make(chan struct{})}
-	if err := j.open(); err != nil {
+	if err := j.open(newLocker(ctx, cfg, j.path())); err != nil {
 		return nil, fmt.Errorf("open the journal %s: %w", j.path(), err)
 	}
 	j.begin()
@@ -53,15 +51,15 @@ func Open(cfg Config) (*Journal, error) {
 func (j *Journal) path() string { return filepath.Join(j.cfg.Dir, fileName) }
 
 // open opens a file that is whole as a database, under a lock.
-func (j *Journal) open() error {
+func (j *Journal) open(l *locker) error {
 	if err := makeDir(j.cfg.Dir); err != nil {
 		return err
 	}
 	for {
-		file, err := openLocked(j.path(), 0)
+		file, err := l.openLocked(j.path(), 0)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			err = create(j.cfg.Dir)
+			err = create(l, j.cfg.Dir)
 		case err == nil:
 			err = j.load(file)
 			if err == nil {

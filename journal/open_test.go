@@ -58,7 +58,7 @@ func TestOpenOfANewerJournal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = Open(Config{Dir: dir})
+	_, err = Open(t.Context(), Config{Dir: dir})
 	if !errors.Is(err, ErrNewer) || !strings.Contains(err.Error(), fmt.Sprint("format is ", version+1)) {
 		t.Errorf("Open: %v", err)
 	}
@@ -153,10 +153,10 @@ func TestErrorsOfTheSystemMoveNothing(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(Config{Dir: file}); !errors.Is(err, syscall.ENOTDIR) {
+	if _, err := Open(t.Context(), Config{Dir: file}); !errors.Is(err, syscall.ENOTDIR) {
 		t.Errorf("a file as directory: %v", err)
 	}
-	if _, err := Open(Config{Dir: filepath.Join(file, "dir")}); !errors.Is(err, syscall.ENOTDIR) {
+	if _, err := Open(t.Context(), Config{Dir: filepath.Join(file, "dir")}); !errors.Is(err, syscall.ENOTDIR) {
 		t.Errorf("a directory in a file: %v", err)
 	}
 	if os.Getuid() == 0 {
@@ -166,7 +166,7 @@ func TestErrorsOfTheSystemMoveNothing(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, fileName), nil, 0); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(Config{Dir: dir}); !errors.Is(err, fs.ErrPermission) {
+	if _, err := Open(t.Context(), Config{Dir: dir}); !errors.Is(err, fs.ErrPermission) {
 		t.Errorf("a file that may not be read: %v", err)
 	}
 }
@@ -215,11 +215,11 @@ func TestNothingLeaks(t *testing.T) {
 	dir := t.TempDir()
 	before := fds()
 	for range 2 {
-		j, err := Open(Config{Dir: dir})
+		j, err := Open(t.Context(), Config{Dir: dir})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Open(Config{Dir: dir}); err == nil {
+		if _, err := Open(t.Context(), Config{Dir: dir}); err == nil {
 			t.Fatal("two have it")
 		}
 		acceptAll(t, j, example(1))

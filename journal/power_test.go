@@ -58,7 +58,7 @@ func TestPowerLoss(t *testing.T) {
 			cuts++
 			image := filepath.Join(base, fmt.Sprint("image", cuts))
 			disk.lose(t, rng, image)
-			j, err := Open(Config{Dir: filepath.Join(image, "a", "b")})
+			j, err := Open(t.Context(), Config{Dir: filepath.Join(image, "a", "b")})
 			if err != nil {
 				t.Fatalf("after call %d of %d, %s: %v", i, len(calls), c.name, err)
 			}

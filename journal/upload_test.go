@@ -179,7 +179,7 @@ func TestUpgrade(t *testing.T) {
 	unpack(t, filepath.Join("testdata", "format1.db.gz"), filepath.Join(dir, fileName))
 	// What fails changes nothing.
 	fault.set(errors.New("no"))
-	if _, err := Open(Config{Dir: dir, commit: fault.commit}); err == nil {
+	if _, err := Open(t.Context(), Config{Dir: dir, commit: fault.commit}); err == nil {
 		t.Fatal("it was opened without being brought up to date")
 	}
 	fault.set(nil)

@@ -67,7 +67,7 @@ func TestOwnUpload(t *testing.T) {
 // meanwhile. So its run does not go on with that, and what it begins is its own
 // even if the clock was set back.
 func TestPutBackDoesNotGoOn(t *testing.T) {
-	j, err := journal.Open(journal.Config{Dir: t.TempDir()})
+	j, err := journal.Open(t.Context(), journal.Config{Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -119,7 +119,7 @@ func FuzzTextSearch(f *testing.F) {
 
 // BenchmarkTextSearch looks in 100,000 pushes for what none has.
 func BenchmarkTextSearch(b *testing.B) {
-	j, err := journal.Open(journal.Config{Dir: filepath.Join(b.TempDir(), "data"), Metrics: prometheus.NewRegistry()})
+	j, err := journal.Open(b.Context(), journal.Config{Dir: filepath.Join(b.TempDir(), "data"), Metrics: prometheus.NewRegistry()})
 	if err != nil {
 		b.Fatal(err)
 	}

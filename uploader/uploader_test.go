@@ -147,7 +147,7 @@ func (r *rig) recorded(t *testing.T) (left []*journal.Upload) {
 // openJournal opens a journal that is closed after whatever uses it.
 func openJournal(t testing.TB, dir string) *journal.Journal {
 	t.Helper()
-	j, err := journal.Open(journal.Config{Dir: dir, HistoryAge: time.Hour, HistoryCount: 1000, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
+	j, err := journal.Open(t.Context(), journal.Config{Dir: dir, HistoryAge: time.Hour, HistoryCount: 1000, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
 	if err != nil {
 		t.Fatal(err)
 	}

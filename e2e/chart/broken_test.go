@@ -31,6 +31,7 @@ func TestRulesCanFail(t *testing.T) {
 		{"pods get nothing that they do not use", "sidecar", "busybox:1.37.0", "busybox"},
 		{"there is time to end", "sidecar", "terminationGracePeriodSeconds: 60", "terminationGracePeriodSeconds: 59"},
 		{"there is time to end", "node", "terminationGracePeriodSeconds: 30", "terminationGracePeriodSeconds: 29"},
+		{"there is time to end", "sidecar", `value: "90s"`, `value: "60s"`},
 		{"there is time to end", "sidecar", `value: "25s"`, `value: "25 s"`},
 		{"there is time to end", "sidecar", "restartPolicy: Always\n", "restartPolicy: Never\n"},
 		{"there is time to end", "sidecar-legacy", "restartPolicy: Always\n          command", "command"},

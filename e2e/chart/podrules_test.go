@@ -63,7 +63,8 @@ func frugal(r rendered) (wrong complaints) {
 	return wrong
 }
 
-// graceful: the daemon has its time to drain, after the writer has had its own.
+// graceful: the daemon has its time to drain, after the writer has had its own, and
+// the next one waits for as long.
 func graceful(r rendered) (wrong complaints) {
 	asked, _ := r.values.PathValue("sidecar.writerGraceSeconds")
 	writer := time.Duration(number(asked)) * time.Second
@@ -84,8 +85,12 @@ func graceful(r rendered) (wrong complaints) {
 			if isSidecar {
 				needed += writer
 			}
-			if grace := time.Duration(valueOf(p.spec.TerminationGracePeriodSeconds, 30)) * time.Second; grace < needed {
+			grace := time.Duration(valueOf(p.spec.TerminationGracePeriodSeconds, 30)) * time.Second
+			if grace < needed {
 				wrong.add("%s: a grace period of %v, where %v are needed", p.of, grace, needed)
+			}
+			if wait, err := time.ParseDuration(env(c)["S3DAEMON_JOURNAL_WAIT"]); err != nil || wait <= grace {
+				wrong.add("%s: the next daemon waits for the journal for %v, and this one may take %v to end", p.of, wait, grace)
 			}
 		}
 	}

@@ -209,7 +209,7 @@ func altered(l leaf) []any {
 // theCharts are variables that the chart sets, each by a value of its own.
 var theCharts = []string{
 	"S3DAEMON_LISTEN", "S3DAEMON_SOCKET_MODE", "S3DAEMON_SOCKET_GROUP", "S3DAEMON_OPS_LISTEN", "S3DAEMON_TOKEN_FILE",
-	"S3DAEMON_DATA_DIR", "S3DAEMON_DRAIN", "S3DAEMON_DRAIN_TIMEOUT",
+	"S3DAEMON_DATA_DIR", "S3DAEMON_JOURNAL_WAIT", "S3DAEMON_DRAIN", "S3DAEMON_DRAIN_TIMEOUT",
 }
 
 // TestSettings: each variable of the daemon can be set, but for those that have

@@ -54,6 +54,15 @@ what the chart sets, the settings, and what else was asked for, each name once.
 {{- end }}
 {{- end }}
 
+{{- /*
+s3daemon.journalWait: where the next pod comes while the last one drains, its daemon
+waits for the journal, for so many seconds, in place of ending and being started again.
+*/ -}}
+{{- define "s3daemon.journalWait" -}}
+name: S3DAEMON_JOURNAL_WAIT
+value: {{ printf "%ds" (int .) }}
+{{- end }}
+
 {{- /* s3daemon.env.store is how the store is reached, and with what credentials. */ -}}
 {{- define "s3daemon.env.store" -}}
 {{- $lines := list -}}

@@ -83,6 +83,7 @@ writer that comes before the daemon waits for it.
 {{- $mounts = append $mounts (dict "name" (printf "s3daemon-data-%d" $i) "mountPath" $directory "readOnly" true "mountPropagation" $node.mountPropagation) -}}
 {{- end -}}
 {{- $env := list
+  (include "s3daemon.journalWait" (add (int .Values.drain.timeoutSeconds) 60) | fromYaml)
   (dict "name" "S3DAEMON_SOCKET_MODE" "value" $node.socketMode)
   (dict "name" "S3DAEMON_SOCKET_GROUP" "value" (include "s3daemon.text" $node.socketGroup)) -}}
 {{- include "s3daemon.daemon" (dict "root" . "listen" (include "s3daemon.node.socket" .) "roots" $node.dataDirectories "dataDir" "/var/lib/s3daemon" "drain" "inflight" "env" $env "mounts" $mounts) -}}

@@ -93,7 +93,8 @@ deliver what is under way, then what it takes to end.
 {{- $roots = append $roots .mountPath -}}
 {{- $mounts = append $mounts (merge (dict "readOnly" true) .) -}}
 {{- end -}}
-{{- $daemon := dict "root" . "listen" (printf "127.0.0.1:%d" (int .Values.sidecar.port)) "roots" $roots "dataDir" (include "s3daemon.journalDirectory" .) "drain" (ternary "queue" "inflight" (eq .Values.journal.in "emptyDir")) "env" list "mounts" $mounts -}}
+{{- $wait := include "s3daemon.journalWait" (add (include "s3daemon.terminationGracePeriodSeconds" . | trim | int) 30) | fromYaml -}}
+{{- $daemon := dict "root" . "listen" (printf "127.0.0.1:%d" (int .Values.sidecar.port)) "roots" $roots "dataDir" (include "s3daemon.journalDirectory" .) "drain" (ternary "queue" "inflight" (eq .Values.journal.in "emptyDir")) "env" (list $wait) "mounts" $mounts -}}
 {{- include "s3daemon.daemon" (merge $daemon (include "s3daemon.sidecarKind" . | fromYaml)) -}}
 {{- end }}
 

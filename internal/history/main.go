@@ -8,6 +8,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -35,7 +36,7 @@ func run(args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	j, err := journal.Open(journal.Config{Dir: args[0], Metrics: prometheus.NewRegistry()})
+	j, err := journal.Open(context.Background(), journal.Config{Dir: args[0], Metrics: prometheus.NewRegistry()})
 	if err != nil {
 		return err
 	}
