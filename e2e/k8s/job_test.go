@@ -103,7 +103,7 @@ func TestJobDrain(t *testing.T) {
 // pod. That they are is what README says, and why it has Jobs wait.
 func TestJobTooLate(t *testing.T) {
 	t.Parallel()
-	s, p, lines := job(t, 700_000, "s3daemon: {drain: {timeoutSeconds: 10}}", "")
+	s, p, lines := job(t, 300_000, "s3daemon: {drain: {timeoutSeconds: 10}}", "")
 	objects := s.objects()
 	s.check(objects)
 	if len(objects) >= jobFiles {
