@@ -95,8 +95,9 @@ const help = `s3daemon delivers files of this host to S3 objects.
   s3daemon sleep DURATION
                          wait, at most until SIGTERM: for preStop hooks
   s3daemon prepare [-mode 0755] UID:GID DIR...
-                         make directories where they are missing, and give them, but not
-                         what is in them, to that user and group: for init containers
+                         make directories where they are missing, and give them to that
+                         user and group; of what is in them, if anything, the files that
+                         were the user's to whom they were given before: for init containers
   s3daemon -help         this text
   s3daemon -version      the version
 

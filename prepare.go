@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 )
 
 // owner is whom directories are given to.
@@ -71,9 +70,11 @@ func parseOwner(text string) (owner, error) {
 }
 
 // prepareDirectory makes one, with what is missing above it, and gives that one
-// alone to the owner. One that is there already keeps its mode unless one was
-// named: others may use it too. A link is refused as the last element, since who
-// may put one there could have any directory given away.
+// to the owner, with the files directly in it that were the owner's before him.
+// One that is there already keeps its mode unless one was named. A link is
+// refused as the last element, since who may put one there could have any
+// directory given away; and so is, where a link above is followed or a name is
+// wrong, what has not been made for a daemon: see takes.
 func prepareDirectory(dir string, to owner, mode int) error {
 	if dir == "" {
 		return errors.New("a DIR is empty")
@@ -88,31 +89,5 @@ func prepareDirectory(dir string, to owner, mode int) error {
 	case err != nil && !errors.Is(err, os.ErrExist):
 		return err
 	}
-	if isPrepared(dir, to, mode) {
-		return nil
-	}
-	f, err := os.OpenFile(dir, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	// The mode first: once the directory is another's, changing it takes more
-	// than the right to give things away (CAP_CHOWN).
-	if mode != asItIs {
-		if err := syscall.Fchmod(int(f.Fd()), uint32(mode)); err != nil {
-			return &os.PathError{Op: "chmod", Path: dir, Err: err}
-		}
-	}
-	return f.Chown(to.uid, to.gid)
-}
-
-// isPrepared reports whether nothing is left to do, for which no rights are
-// needed: so at the second start.
-func isPrepared(dir string, to owner, mode int) bool {
-	var is syscall.Stat_t
-	if err := syscall.Lstat(dir, &is); err != nil {
-		return false
-	}
-	return is.Mode&syscall.S_IFMT == syscall.S_IFDIR && int(is.Uid) == to.uid && int(is.Gid) == to.gid &&
-		(mode == asItIs || int(is.Mode)&0o7777 == mode)
+	return giveDirectory(dir, to, mode)
 }

@@ -58,15 +58,10 @@ func TestPrepare(t *testing.T) {
 	}
 }
 
-// TestPrepareWhatIsThere: a directory that others use keeps its mode unless one is
-// named, and what is in it its owner.
+// TestPrepareWhatIsThere: an empty directory keeps its mode unless one is named,
+// and what others put into it its owner.
 func TestPrepareWhatIsThere(t *testing.T) {
 	dir := t.TempDir()
-	file := filepath.Join(dir, "file")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	owned := whose(t, file)
 	if err := os.Chmod(dir, 0o750); err != nil {
 		t.Fatal(err)
 	}
@@ -76,6 +71,11 @@ func TestPrepareWhatIsThere(t *testing.T) {
 	if got := whose(t, dir); got != anOwner()+" 0750" {
 		t.Errorf("without a mode it is %s", got)
 	}
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	owned := whose(t, file)
 	if err := prepareFor(t, "-mode", "2775", anOwner(), dir); err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +107,7 @@ func TestPrepareNoLink(t *testing.T) {
 		if got := whose(t, other); got != anOwner()+" 0777" {
 			t.Errorf("beside %s the other directory is %s", bad, got)
 		}
-		if err := os.Remove(other); err != nil {
+		if err := os.RemoveAll(other); err != nil {
 			t.Fatal(err)
 		}
 	}
