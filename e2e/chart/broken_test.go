@@ -38,7 +38,6 @@ func TestRulesCanFail(t *testing.T) {
 		{"there is time to end", "sidecar-old-cluster", "sleep, 60s", "sleep, 50s"},
 		{"there is time to end", "sidecar-legacy-old-cluster", "sleep, 30s", "sleep, 0s"},
 		{"probes", "sidecar", "livenessProbe:\n            exec:\n              command: [/s3daemon, healthcheck]\n            failureThreshold: 3\n            periodSeconds: 30\n            timeoutSeconds: 4\n          resources", "resources"},
-		{"probes", "sidecar", "failureThreshold: 3\n            periodSeconds: 30", "failureThreshold: 2\n            periodSeconds: 30"},
 		{"probes", "sidecar", "healthcheck, ready]", "healthcheck]"},
 		{"probes", "sidecar", "timeoutSeconds: 4", "timeoutSeconds: 1"},
 		{"probes", "probes-http", "path: /healthz", "path: /readyz"},

@@ -125,7 +125,7 @@ func probes(r rendered) (wrong complaints) {
 			var lines complaints
 			switch {
 			case c.Name == "s3daemon":
-				lines = slices.Concat(probe(c, "startup", c.StartupProbe), probe(c, "readiness", c.ReadinessProbe), probe(c, "liveness", c.LivenessProbe), drains(c))
+				lines = slices.Concat(probe(c, "startup", c.StartupProbe), probe(c, "readiness", c.ReadinessProbe), probe(c, "liveness", c.LivenessProbe))
 			case c.Name == "s3daemon-legacy" && c.RestartPolicy != nil:
 				want := []string{"/s3daemon", "healthcheck", c.Command[len(c.Command)-1]}
 				if c.StartupProbe == nil || c.StartupProbe.Exec == nil || !slices.Equal(c.StartupProbe.Exec.Command, want) {
@@ -173,22 +173,6 @@ func probe(c corev1.Container, kind string, p *corev1.Probe) (wrong complaints) 
 		}
 	default:
 		wrong.add("the %s probe asks for nothing", kind)
-	}
-	return wrong
-}
-
-// drains: a sidecar that delivers the last files when its writer has ended, and
-// by then cannot be asked, is not killed for that.
-func drains(c corev1.Container) (wrong complaints) {
-	p := c.LivenessProbe
-	if c.RestartPolicy == nil || p == nil || p.Exec == nil {
-		return nil
-	}
-	drain, _ := time.ParseDuration(env(c)["S3DAEMON_DRAIN_TIMEOUT"])
-	// Between the first question that fails and the last are one less.
-	borne := time.Duration(p.PeriodSeconds) * time.Second * time.Duration(p.FailureThreshold-1)
-	if borne <= drain+5*time.Second {
-		wrong.add("the liveness probe bears failures for %v, and the drain takes up to %v", borne, drain)
 	}
 	return wrong
 }

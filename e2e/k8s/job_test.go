@@ -86,11 +86,11 @@ func TestJobBarrier(t *testing.T) {
 }
 
 // TestJobDrain has a Job end without waiting, and its daemon deliver what was
-// accepted, which it can in the time that it has, and for which its probes let it
-// be: kubelet asks it meanwhile, and it does not answer.
+// accepted, which it can in the time that it has. kubelet asks it meanwhile whether
+// it is alive, which it does not answer, and does not kill it for that.
 func TestJobDrain(t *testing.T) {
 	t.Parallel()
-	s, p, lines := job(t, 1_500_000, "s3daemon: {drain: {timeoutSeconds: 60}, probes: {liveness: {periodSeconds: 2}}}", "")
+	s, p, lines := job(t, 1_500_000, "s3daemon: {drain: {timeoutSeconds: 60}, probes: {liveness: {periodSeconds: 1, failureThreshold: 1}}}", "")
 	s.untilObjects(0, jobFiles)
 	if end := p.container("s3daemon").State.Terminated; end.ExitCode != 0 {
 		t.Errorf("the daemon ended as %+v", end)

@@ -24,7 +24,7 @@ s3daemon.daemon is the daemon's container, wherever it runs:
     - name: s3daemon-ops
       containerPort: {{ $values.ops.port }}
   {{- end }}
-  {{- include "s3daemon.probes" . | nindent 2 }}
+  {{- include "s3daemon.probes" .root | nindent 2 }}
   {{- with .waitSeconds }}
   {{- include "s3daemon.waitForWriter" . | nindent 2 }}
   {{- end }}
@@ -64,23 +64,12 @@ lifecycle:
 {{- with $resources }}{{ toYaml . }}{{ end -}}
 {{- end }}
 
-{{- /*
-s3daemon.probes, of the same dict: while the daemon drains nobody listens where
-commands ask, and of a sidecar that ends because its writer has, kubelet goes on
-asking. So that it is not killed for that, failures for so long are borne.
-*/ -}}
 {{- define "s3daemon.probes" -}}
-{{- $values := .root.Values -}}
-{{- $probes := deepCopy $values.probes -}}
-{{- if and .restartPolicy (eq $probes.by "exec") -}}
-{{- $asked := add (div (add (int $values.drain.timeoutSeconds) 5) (int $probes.liveness.periodSeconds)) 2 -}}
-{{- $_ := set $probes.liveness "failureThreshold" (max (int $probes.liveness.failureThreshold) $asked) -}}
-{{- end -}}
 {{- range $i, $name := list "startup" "readiness" "liveness" -}}
 {{- if $i }}
 {{ end -}}
 {{ $name }}Probe:
-  {{- if eq $probes.by "http" }}
+  {{- if eq $.Values.probes.by "http" }}
   httpGet:
     path: {{ ternary "/readyz" "/healthz" (eq $name "readiness") }}
     port: s3daemon-ops
@@ -88,6 +77,6 @@ asking. So that it is not killed for that, failures for so long are borne.
   exec:
     command: [/s3daemon, healthcheck{{ if eq $name "readiness" }}, ready{{ end }}]
   {{- end }}
-  {{- toYaml (get $probes $name) | nindent 2 }}
+  {{- toYaml (get $.Values.probes $name) | nindent 2 }}
 {{- end -}}
 {{- end }}
