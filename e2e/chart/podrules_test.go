@@ -117,6 +117,27 @@ func outlives(p pod, sidecar corev1.Container, writer time.Duration) (wrong comp
 	return wrong
 }
 
+// retried: a Job waits for pushes by a label that is made of its name. That of
+// the pod is another when it is retried.
+func retried(r rendered) (wrong complaints) {
+	for _, p := range r.pods {
+		for _, c := range p.containers() {
+			said := strings.Join(slices.Concat(c.Command, c.Args), " ")
+			if !strings.HasPrefix(p.of, "Job/") || !strings.Contains(said, "-wait ") {
+				continue
+			}
+			isJobs := slices.ContainsFunc(c.Env, func(v corev1.EnvVar) bool {
+				return v.ValueFrom != nil && v.ValueFrom.FieldRef != nil && strings.Contains(said, "label=$"+v.Name+"$") &&
+					v.ValueFrom.FieldRef.FieldPath == "metadata.labels['batch.kubernetes.io/job-name']"
+			})
+			if !isJobs || strings.Count(said, `"$label"`) != strings.Count(said, "-wait ")+strings.Count(said, "-label ") {
+				wrong.add("%s: %s waits for pushes by a label that is not its Job's", p.of, c.Name)
+			}
+		}
+	}
+	return wrong
+}
+
 // probes: the daemon has all three; and a writer starts when what it pushes to
 // listens, which a sidecar that is an init container has to tell.
 func probes(r rendered) (wrong complaints) {

@@ -138,6 +138,30 @@ func TestReadmeWriter(t *testing.T) {
 	}
 }
 
+// TestReadmeJob holds the README's Job to the rule of those of the matrix.
+func TestReadmeJob(t *testing.T) {
+	var container, script map[string]any
+	if err := yaml.UnmarshalStrict([]byte(block(t, "env:\n  - name: JOB")), &container); err != nil {
+		t.Fatal(err)
+	}
+	script = map[string]any{"name": "writer", "image": "x", "env": container["env"], "command": []string{"sh", "-c", block(t, "label=$JOB")}}
+	spec := map[string]any{"restartPolicy": "Never", "containers": []any{script}}
+	text, err := yaml.Marshal(map[string]any{
+		"apiVersion": "batch/v1", "kind": "Job", "metadata": map[string]any{"name": "w"},
+		"spec": map[string]any{"template": map[string]any{"spec": spec}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	objects, err := decode(map[string]string{"job": string(text)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range retried(rendered{objects: objects, pods: podsOf(objects)}) {
+		t.Error(line)
+	}
+}
+
 // TestReadmeObjects decodes the other objects, and the pods, of the README.
 func TestReadmeObjects(t *testing.T) {
 	if _, err := decode(map[string]string{"pod": "apiVersion: v1\nkind: Pod\nmetadata: {name: w}\n" + block(t, "spec:\n")}); err != nil {

@@ -36,6 +36,7 @@ var rules = []rule{
 	{"the restricted Pod Security Standard", restricted},
 	{"pods get nothing that they do not use", frugal},
 	{"there is time to end", graceful},
+	{"a Job's barrier is that of its retries too", retried},
 	{"probes", probes},
 	{"resources", resources},
 	{"what is mounted is there, and what is there is mounted", mounted},

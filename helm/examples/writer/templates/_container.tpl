@@ -42,14 +42,27 @@ while :; do
 done
 {{- end }}
 
-{{- /* writer.job does not wait for each push, but for all of them before it ends: the sure way. */ -}}
+{{- /*
+writer.job does not wait for each push, but for all of them before it ends: the
+sure way. The label is the Job's, for a pod that retries it has another name.
+*/ -}}
 {{- define "writer.job" -}}
 cd {{ .directory | quote }}
+label=$JOB${JOB_COMPLETION_INDEX:+-$JOB_COMPLETION_INDEX}
 for i in 1 2 3; do
   date > "$i-$HOSTNAME.txt"
-  {{ include "writer.send" . }} -async -label "$HOSTNAME" "$i-$HOSTNAME.txt" "s3://{{ .root.Values.bucket }}/$i-$HOSTNAME.txt"
+  {{ include "writer.send" . }} -async -label "$label" "$i-$HOSTNAME.txt" "s3://{{ .root.Values.bucket }}/$i-$HOSTNAME.txt"
 done
-exec {{ include "writer.send" . }} -wait "$HOSTNAME"
+exec {{ include "writer.send" . }} -wait "$label"
+{{- end }}
+
+{{- define "writer.jobEnv" -}}
+{{- if eq .Values.kind "Job" -}}
+- name: JOB
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.labels['batch.kubernetes.io/job-name']
+{{- end }}
 {{- end }}
 
 {{- define "writer.send" -}}

@@ -35,6 +35,9 @@ containers:
     {{- include "writer.container" (dict "root" . "directory" "/data") | nindent 4 }}
     env:
       {{- include "s3daemon.writerEnv" $s3daemon | nindent 6 }}
+      {{- with include "writer.jobEnv" . }}
+      {{- . | nindent 6 }}
+      {{- end }}
       {{- with .Values.env }}
       {{- toYaml . | nindent 6 }}
       {{- end }}
@@ -48,6 +51,10 @@ volumes:
   - name: data
     emptyDir:
       sizeLimit: {{ .Values.data.size }}
+  {{- else if eq .Values.data.in "claim" }}
+  - name: data
+    persistentVolumeClaim:
+      claimName: {{ .Values.data.claim | quote }}
   {{- end }}
   {{- include "s3daemon.volumes" $s3daemon | nindent 2 }}
 {{- end }}
@@ -70,6 +77,9 @@ containers:
     {{- include "writer.container" (dict "root" . "directory" (first $s3daemon.Values.node.dataDirectories)) | nindent 4 }}
     env:
       {{- include "s3daemon.node.writerEnv" $s3daemon | nindent 6 }}
+      {{- with include "writer.jobEnv" . }}
+      {{- . | nindent 6 }}
+      {{- end }}
       {{- with .Values.env }}
       {{- toYaml . | nindent 6 }}
       {{- end }}
