@@ -87,6 +87,7 @@ func TestFullDisk(t *testing.T) {
 		filler = fillDisk(t, disk)
 		ids = append(ids, pushUntilRefused(t, d, file, fmt.Sprintf("s3://%s/%s/full", bucket, round))...)
 		d.push(t, file, fmt.Sprintf("s3://%s/%s/waited", bucket, round)).refused(t, 503, "journal_unavailable")
+		d.get(t, "/readyz").refused(t, 503, "journal_unavailable")
 		t.Logf("%s: %d pushes were acknowledged", round, len(ids))
 		// What was accepted goes on being delivered.
 		g.open()
@@ -112,9 +113,8 @@ func TestFullDisk(t *testing.T) {
 
 	filler, ids := fill("recovered")
 	os.Remove(filler)
-	waitFor(t, "a push to be taken again", func() bool {
-		return d.pushAs(t, async, file, "s3://"+bucket+"/again").status == 202
-	})
+	waitFor(t, "the daemon to say that it takes pushes", func() bool { return d.get(t, "/readyz").status == 200 })
+	d.pushAs(t, async, file, "s3://"+bucket+"/again").accepted(t)
 	allDone(ids)
 	if err := os.RemoveAll(filepath.Join(theStore.dir, bucket, "again")); err != nil {
 		t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -24,8 +25,9 @@ type writer struct {
 // possible.
 func (w *writer) waits() bool { return len(w.kept) > 0 || len(w.doubt) > 0 }
 
-// overdue reports whether that should be tried again.
-func (w *writer) overdue() bool { return w.waits() && !time.Now().Before(w.nextTry) }
+// overdue reports whether the disk should be tried again after a failure, with what
+// waits or with nothing: else only who pushes would find out that there is room.
+func (w *writer) overdue() bool { return w.failure != nil && !time.Now().Before(w.nextTry) }
 
 // write makes one transaction of the batch and tells everybody how it went.
 func (j *Journal) write(batch []change) {
@@ -103,6 +105,11 @@ func (j *Journal) transact(batch []change) error {
 	if err := j.inPlace(); err != nil {
 		return err
 	}
+	if len(batch) == 0 && !w.waits() {
+		if err := j.room(); err != nil {
+			return err
+		}
+	}
 	start := time.Now()
 	tx, err := j.db.Begin(true)
 	if err != nil {
@@ -145,6 +152,30 @@ func (j *Journal) inPlace() error {
 	return nil
 }
 
+// roomWanted is more than most transactions need.
+const roomWanted = 256 << 10
+
+// room reports that the disk that was full still is. A transaction of nothing but the
+// totals would not tell: it fits into pages that are free, where the next push may not.
+func (j *Journal) room() error {
+	if !isFull(j.writer.failure) {
+		return nil
+	}
+	f, err := os.CreateTemp(j.cfg.Dir, fileName+".room-*")
+	if err == nil {
+		err = os.Remove(f.Name()) // at once, so that no crash leaves it
+		_, wrong := f.Write(make([]byte, roomWanted))
+		err = errors.Join(err, wrong, f.Close())
+	}
+	if isFull(err) {
+		return err
+	}
+	return nil // whatever else is wrong the transaction will find
+}
+
+// isFull reports whether there was no room, of the disk or of the quota.
+func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+
 // fill puts the changes into the transaction and returns what the writer knows
 // once it is committed; nil if there is nothing to commit.
 func (j *Journal) fill(tx *bbolt.Tx, batch []change) (*writer, error) {
@@ -158,7 +189,9 @@ func (j *Journal) fill(tx *bbolt.Tx, batch []change) (*writer, error) {
 			return nil, err
 		}
 	}
-	changed := len(after.doubt) > 0
+	// After a failure there is always something to commit, for only that shows that it
+	// is over: the totals.
+	changed := len(after.doubt) > 0 || after.failure != nil
 	after.doubt = nil
 	for i := range batch {
 		c := &batch[i]

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/lsst-dm/s3daemon/push"
 )
@@ -64,6 +65,39 @@ func TestFullDisk(t *testing.T) {
 			}
 		}
 		j = reopen(t, j)
+	}
+	if err := j.Close(); err != nil { // before the disk goes
+		t.Error(err)
+	}
+}
+
+// TestRoomIsFound: whether there is room again is known by itself, with nothing that
+// waits to be written, and not before there is.
+func TestRoomIsFound(t *testing.T) {
+	dir := smallDisk(t, "3m")
+	j := open(t, Config{Dir: dir})
+	fillDisk(t, dir)
+	for i := 0; accept1(j, example(i)) == nil; i++ {
+	}
+	began, cause := j.Failing()
+	for range 3 { // it tries, and fails, again
+		was := j.failing.Load()
+		for j.failing.Load() == was {
+			time.Sleep(time.Millisecond)
+		}
+		if since, err := j.Failing(); !errors.Is(err, syscall.ENOSPC) || !since.Equal(began) {
+			t.Fatalf("with a disk as full as when it failed since %v with %v, it fails since %v with %v", began, cause, since, err)
+		}
+	}
+	freeDisk(t, dir)
+	for {
+		if _, err := j.Failing(); err == nil {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, "*")); err != nil || len(left) != 1 {
+		t.Errorf("in the directory are %q, %v", left, err)
 	}
 	if err := j.Close(); err != nil { // before the disk goes
 		t.Error(err)

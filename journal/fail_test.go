@@ -93,6 +93,44 @@ func TestFailedCommit(t *testing.T) {
 	}
 }
 
+// TestFailureEnds: nobody need push for the failure to end, and none that could not be
+// written has it end: neither a push whose key is known, for which nothing is written.
+func TestFailureEnds(t *testing.T) {
+	for name, cause := range map[string]error{"no room": syscall.ENOSPC, "an error of the disk": syscall.EIO} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fault := &broken{}
+				var log recorder
+				j := open(t, Config{Dir: t.TempDir(), Log: slogTo(&log), commit: fault.commit})
+				known := example(1)
+				known.IdempotencyKey = "k"
+				acceptAll(t, j, known)
+				fault.set(cause)
+				if err := accept1(j, example(2)); !errors.Is(err, cause) {
+					t.Errorf("Accept: %v", err)
+				}
+				again := example(1)
+				again.IdempotencyKey = "k"
+				time.Sleep(retryMost)
+				_ = accept1(j, again)
+				time.Sleep(time.Minute)
+				if _, err := j.Failing(); !errors.Is(err, cause) {
+					t.Errorf("it fails with %v", err)
+				}
+				fault.set(nil)
+				time.Sleep(retryMost)
+				synctest.Wait()
+				if _, err := j.Failing(); err != nil {
+					t.Errorf("it still fails with %v", err)
+				}
+				if !strings.HasSuffix(strings.TrimSpace(log.String()), "INFO the journal can be written again file="+j.path()) || strings.Count(log.String(), "\n") > 2 {
+					t.Errorf("the log has\n%s", log.String())
+				}
+			})
+		})
+	}
+}
+
 func wantRefused(t *testing.T, j *Journal, refused, running, failed *Record) {
 	t.Helper()
 	if _, found, err := j.Get(refused.ID); found || err != nil {

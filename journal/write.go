@@ -178,7 +178,7 @@ func (j *Journal) run() {
 
 // sleep returns when there may be something to do.
 func (j *Journal) sleep() {
-	if !j.writer.waits() {
+	if j.writer.failure == nil {
 		<-j.wake
 		return
 	}

@@ -123,6 +123,9 @@ func (u *Uploader) Ready() (notes []string, err error) {
 		switch {
 		case t.Kind == push.TroubleShuttingDown:
 			err = errShuttingDown()
+		case t.Kind == push.TroubleJournal:
+			err = cmp.Or(err, error(&push.Error{Code: push.JournalUnavailable, RetryAfter: journalRetryAfter,
+				Detail: fmt.Sprintf("since %s %s: no push is accepted; make room on the disk of S3DAEMON_DATA_DIR, or look into the daemon's log", t.Since.Format(time.RFC3339), t.Detail)}))
 		case t.Kind == push.TroubleBucket:
 		case t.Since.IsZero():
 			notes = append(notes, t.Detail)

@@ -145,11 +145,16 @@ func TestTroubles(t *testing.T) {
 	}
 	notes, err := r.Ready()
 	wantCode(t, err, push.ShuttingDown)
-	if len(notes) != 2 || notes[0] != "since "+want[1].Since.Format(time.RFC3339)+" "+want[1].Detail || strings.Contains(strings.Join(notes, ""), "bucket") {
+	if len(notes) != 1 || notes[0] != "since "+want[2].Since.Format(time.RFC3339)+" "+want[2].Detail || strings.Contains(strings.Join(notes, ""), "bucket") {
 		t.Errorf("ready says %q", notes)
 	}
 
 	fail(nil, 0, false)
+	_, err = r.Ready()
+	wantCode(t, err, push.JournalUnavailable)
+	if says := "since " + want[1].Since.Format(time.RFC3339) + " " + want[1].Detail + ": no push is accepted"; !strings.HasPrefix(err.Error(), says) {
+		t.Errorf("ready says %q, want %q", err, says)
+	}
 	if err := os.Rename(dir+" taken away", dir); err != nil {
 		t.Fatal(err)
 	}
@@ -158,6 +163,31 @@ func TestTroubles(t *testing.T) {
 	if got := r.Overview().Troubles; len(got) != 0 {
 		t.Errorf("afterwards there are %+v", got)
 	}
+	if notes, err := r.Ready(); len(notes) != 0 || err != nil {
+		t.Errorf("afterwards ready says %q, %v", notes, err)
+	}
+}
+
+// TestReadyAgain: once the journal can be written the daemon says that it takes pushes,
+// though nobody has tried: who goes by that would never push again.
+func TestReadyAgain(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	r := newRig(t, func(c *Config) { c.Journal = openJournal(t, dir) })
+	path, _ := r.file(t, "f", 10)
+	if err := os.Rename(dir, dir+" taken away"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := r.Uploader.Push(t.Context(), push.Request{File: path, Destination: "s3://bucket/k"}, push.Options{})
+	wantCode(t, err, push.JournalUnavailable)
+	_, err = r.Ready()
+	wantCode(t, err, push.JournalUnavailable)
+	if err := os.Rename(dir+" taken away", dir); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "it to be ready", func() bool {
+		_, err := r.Ready()
+		return err == nil
+	})
 }
 
 // TestFewBucketsAreToldOf: of many on trial those that have been so for longest; none
