@@ -35,11 +35,12 @@ type running struct {
 	spoil    atomic.Int32                  // how many requests more the store fails
 	stop     context.CancelFunc
 	ended    chan error
+	warnings chan string // lines of the log, at the level warn
 }
 
 func startRunning(t *testing.T, env ...string) *running {
 	t.Helper()
-	r := &running{dir: t.TempDir(), arrived: make(chan struct{}, 1000), ended: make(chan error, 1)}
+	r := &running{dir: t.TempDir(), arrived: make(chan struct{}, 1000), ended: make(chan error, 1), warnings: make(chan string, 1000)}
 	s, err := store.Start([]string{"bucket"}, func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 			if hold := r.hold.Load(); hold != nil {
@@ -76,7 +77,7 @@ func startRunning(t *testing.T, env ...string) *running {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		r.ended <- serve(ctx, cfg, nil, slog.New(slog.DiscardHandler), func(addrs []string) { ready <- addrs })
+		r.ended <- serve(ctx, cfg, nil, warningsTo(r.warnings), func(addrs []string) { ready <- addrs })
 	}()
 	select {
 	case addrs := <-ready:
@@ -89,6 +90,16 @@ func startRunning(t *testing.T, env ...string) *running {
 		<-done
 	})
 	return r
+}
+
+// warningsTo is a log of which the warnings are in the channel.
+func warningsTo(warnings chan<- string) *slog.Logger {
+	return slog.New(slog.NewTextHandler(writerFunc(func(line []byte) (int, error) {
+		if strings.Contains(string(line), "level=WARN") {
+			warnings <- string(line)
+		}
+		return len(line), nil
+	}), nil))
 }
 
 // push pushes a new file of a few bytes and returns the answer's status.
@@ -191,6 +202,13 @@ func TestDrainTimeout(t *testing.T) {
 			if err := <-r.ended; exitStatus(err) != exit {
 				t.Errorf("the daemon ended with %v", err)
 			}
+			told := ""
+			for len(r.warnings) > 0 {
+				told += <-r.warnings
+			}
+			if strings.Count(told, "pushes were not delivered") != 1 || !strings.Contains(told, " pushes=1 data_dir="+dir) {
+				t.Errorf("the log warns of %q", told)
+			}
 			letGo()
 
 			next := startRunning(t, "S3DAEMON_DATA_DIR="+dir)
@@ -245,13 +263,7 @@ func TestJournalWait(t *testing.T) {
 			ctx, stop := context.WithCancel(t.Context())
 			defer stop()
 			warned, serves, ended := make(chan string, 10), make(chan bool, 1), make(chan error, 1)
-			log := slog.New(slog.NewTextHandler(writerFunc(func(line []byte) (int, error) {
-				if strings.Contains(string(line), "level=WARN") {
-					warned <- string(line)
-				}
-				return len(line), nil
-			}), nil))
-			go func() { ended <- serve(ctx, cfg, nil, log, func([]string) { serves <- true }) }()
+			go func() { ended <- serve(ctx, cfg, nil, warningsTo(warned), func([]string) { serves <- true }) }()
 			if line := <-warned; !strings.Contains(line, "waiting for another s3daemon") || !strings.Contains(line, cfg.dataDir) {
 				t.Errorf("the log has %q", line)
 			}

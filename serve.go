@@ -132,7 +132,7 @@ func drain(cfg config, log *slog.Logger, up *uploader.Uploader, endWatching func
 	defer cancel()
 	var err error
 	if stay := up.Drain(ctx); stay > 0 {
-		log.Info("pushes stay in the journal and go on when the daemon is started again", "pushes", stay, "data_dir", cfg.dataDir)
+		log.Warn("pushes were not delivered: they are in the journal, and go on once a daemon is started on it again", "pushes", stay, "data_dir", cfg.dataDir)
 		if cfg.drainQueue {
 			err = fmt.Errorf("of the queue %d could not be delivered within %v (S3DAEMON_DRAIN_TIMEOUT): they stay in the journal in %s", stay, cfg.drainTimeout, cfg.dataDir)
 			log.Error(err.Error())

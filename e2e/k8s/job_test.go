@@ -112,7 +112,7 @@ func TestJobTooLate(t *testing.T) {
 	if end := p.container("s3daemon").State.Terminated; end.ExitCode != 1 {
 		t.Errorf("the daemon ended as %+v, want exit status 1", end)
 	}
-	if number(lines, "pushes stay in the journal and go on when the daemon is started again") != 1 {
+	if number(lines, "pushes were not delivered: they are in the journal, and go on once a daemon is started on it again") != 1 {
 		t.Error("the daemon's log does not say that pushes are left")
 	}
 	t.Logf("%d of %d files are at the store; the daemon ended within %v", len(objects), jobFiles, between(lines, "stopping", "stopped"))
