@@ -120,6 +120,48 @@ func TestMistakesAreRefused(t *testing.T) {
 	}
 }
 
+// mayBeNull are objects whose members Kubernetes knows what to do without.
+var mayBeNull = regexp.MustCompile(`^(podS|s)ecurityContext\.|^(send\.)?resources\.|^dashboard\.labels\.|^node\.updateStrategy\.rollingUpdate`)
+
+// TestNulls: null takes a default away, in a chart of a writer too. Where there
+// is none it is as if nothing had been said; elsewhere it is refused by the
+// schema, before a template trips over it.
+func TestNulls(t *testing.T) {
+	t.Parallel()
+	var all []leaf
+	for _, l := range leaves(t) {
+		all = append(all, l)
+		for object := parent(l.path); object != ""; object = parent(object) {
+			if !slices.ContainsFunc(all, func(l leaf) bool { return l.path == object }) {
+				all = append(all, leaf{object, map[string]any{"": nil}})
+			}
+		}
+	}
+	for _, name := range []string{"everything", "sidecar"} {
+		r := rowNamed(t, name)
+		for _, l := range all {
+			files, _, err := r.with(l.path, nil).render()
+			switch {
+			case mayBeNull.MatchString(l.path):
+				if err != nil && !strings.Contains(err.Error(), "execution error at") { // what a template refuses itself
+					t.Errorf("%s: %s=null: %v", name, l.path, err)
+				}
+			case inWords(l.fallback) != "":
+				if err == nil || !strings.Contains(err.Error(), "missing propert") {
+					t.Errorf("%s: %s=null is not refused by the schema: %v", name, l.path, err)
+				}
+			default:
+				want, _, wantErr := r.with(l.path, l.fallback).render()
+				if err == nil && wantErr == nil && joined(files) != joined(want) {
+					t.Errorf("%s: %s=null is not as if it were not set", name, l.path)
+				} else if (err == nil) != (wantErr == nil) {
+					t.Errorf("%s: %s=null: %v; not set: %v", name, l.path, err, wantErr)
+				}
+			}
+		}
+	}
+}
+
 // others are values to try where no other is easily made of the default.
 var others = map[string]any{
 	"credentials.as":                         "env",

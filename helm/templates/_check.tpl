@@ -24,9 +24,39 @@
 {{- if and .node.enabled (not .node.dataDirectories) }}
 {{- fail "node.dataDirectories: name the directories of the host that files are to be pushed from" }}
 {{- end }}
+{{- include "s3daemon.checkPolicy" . }}
+{{- include "s3daemon.checkLabels" $ }}
 {{- if and .example.enabled (not .example.bucket) }}
 {{- fail "example.bucket: name a bucket that the example may write to" }}
 {{- end }}
+{{- end -}}
+{{- end }}
+
+{{- /* s3daemon.checkPolicy: a policy that keeps the daemon from its store is none. */ -}}
+{{- define "s3daemon.checkPolicy" -}}
+{{- with .networkPolicy -}}
+{{- if and .storeAt $.store.endpoint -}}
+{{- $url := urlParse $.store.endpoint -}}
+{{- $port := regexFind ":[0-9]+$" $url.host | trimPrefix ":" | default (ternary "80" "443" (eq $url.scheme "http")) -}}
+{{- $ports := list -}}
+{{- range .storePorts }}{{ $ports = append $ports (include "s3daemon.text" .) }}{{ end -}}
+{{- if not (has $port $ports) }}
+{{- fail (printf "networkPolicy.storePorts: the port of store.endpoint, %s, is none of them: add it" $port) }}
+{{- end }}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{- /* s3daemon.checkLabels: labels of the chart's own are not for others to set; YAML has each once. */ -}}
+{{- define "s3daemon.checkLabels" -}}
+{{- $own := keys (include "s3daemon.labels" . | fromYaml) (include "s3daemon.selectorLabels" (dict "root" . "component" "x") | fromYaml) (include "s3daemon.podLabels" . | fromYaml) -}}
+{{- range $of := list "podMonitor.labels" "prometheusRule.labels" "dashboard.labels" "node.podLabels" -}}
+{{- $path := splitList "." $of -}}
+{{- range $label, $_ := default dict (get (get $.Values (first $path)) (last $path)) -}}
+{{- if has $label $own }}
+{{- fail (printf "%s: %s is set by the chart: take another label" $of $label) }}
+{{- end }}
+{{- end -}}
 {{- end -}}
 {{- end }}
 
@@ -37,11 +67,22 @@
 {{- if and .sidecar.native (semverCompare "<1.29.0-0" $.Capabilities.KubeVersion.Version) }}
 {{- fail (printf "sidecar.native needs Kubernetes 1.29, and this is %s: set sidecar.native=false" $.Capabilities.KubeVersion.Version) }}
 {{- end }}
-{{- if not (or .sidecar.dataMounts (hasKey .settings "S3DAEMON_ROOTS")) }}
+{{- if not (or .sidecar.dataMounts (hasKey (default dict .settings) "S3DAEMON_ROOTS")) }}
 {{- fail "sidecar.dataMounts: name the volumes of the pod that files are to be pushed from, and where they are mounted" }}
 {{- end }}
 {{- if and .sidecar.legacy.enabled (eq (int .sidecar.legacy.port) (int .sidecar.port)) }}
 {{- fail "sidecar.legacy.port and sidecar.port are the same: change one" }}
+{{- end }}
+{{- if and .ops.enabled (or (eq (int .ops.port) (int .sidecar.port)) (and .sidecar.legacy.enabled (eq (int .ops.port) (int .sidecar.legacy.port)))) }}
+{{- fail "ops.port is that of another listener of the pod, sidecar.port or sidecar.legacy.port: change one" }}
+{{- end }}
+{{- range .sidecar.dataMounts }}
+{{- $path := printf "%s/" (clean .mountPath | trimSuffix "/") }}
+{{- range list "/etc/s3daemon/" "/var/lib/s3daemon/" }}
+{{- if or (hasPrefix $path .) (hasPrefix . $path) }}
+{{- fail (printf "sidecar.dataMounts: the daemon has directories of its own at %s, where %s would be as well: mount the volume elsewhere" (trimSuffix "/" .) (trimSuffix "/" $path | default "/")) }}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- if and (eq .journal.in "claim") (not .journal.claim) }}
 {{- fail "journal.in=claim needs journal.claim, the name of a PersistentVolumeClaim" }}

@@ -24,7 +24,7 @@ what the chart sets, the settings, and what else was asked for, each name once.
   value: {{ .listen | quote }}
 - name: S3DAEMON_DATA_DIR
   value: {{ .dataDir | quote }}
-{{- if not (hasKey $values.settings "S3DAEMON_ROOTS") }}
+{{- if not (hasKey (default dict $values.settings) "S3DAEMON_ROOTS") }}
 - name: S3DAEMON_ROOTS
   value: {{ join "," .roots | quote }}
 {{- end }}

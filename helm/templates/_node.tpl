@@ -124,7 +124,7 @@ Kubernetes makes what is missing of a host for root alone.
 {{- /* s3daemon.node.podSecurityContext: the daemon has the socket's group, so that it may give that the socket. */ -}}
 {{- define "s3daemon.node.podSecurityContext" -}}
 {{- $context := include "s3daemon.podSecurityContext" . | fromYaml -}}
-{{- $groups := concat (default list $context.supplementalGroups) (list .Values.node.socketGroup) .Values.node.supplementalGroups | uniq -}}
+{{- $groups := concat (default list $context.supplementalGroups) (list .Values.node.socketGroup) (default list .Values.node.supplementalGroups) | uniq -}}
 {{- toYaml (set $context "supplementalGroups" $groups) -}}
 {{- end }}
 

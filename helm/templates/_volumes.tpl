@@ -11,7 +11,7 @@
 {{- if and $values.token.secret (not (hasPrefix "unix:" .listen)) }}
 {{- $mounts = append $mounts (include "s3daemon.tokenMount" .root | fromYaml) }}
 {{- end }}
-{{- toYaml (concat $mounts $values.extraVolumeMounts) -}}
+{{- toYaml (concat $mounts (default list $values.extraVolumeMounts)) -}}
 {{- end }}
 
 {{- define "s3daemon.tokenMount" -}}
