@@ -128,8 +128,9 @@ func TestReadmeWriter(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, line := range broken(files, values) {
-		// What the reader's own container lacks is the reader's matter.
-		if !strings.Contains(line, `"writer"`) && !strings.Contains(line, ": writer ") && !strings.Contains(line, "automountServiceAccountToken") {
+		// What the reader's own container lacks is the reader's matter, but for what
+		// keeps the pod from starting.
+		if !strings.Contains(line, ": writer ") && !strings.Contains(line, "automountServiceAccountToken") {
 			t.Error(line)
 		}
 	}
