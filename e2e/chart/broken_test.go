@@ -63,6 +63,7 @@ func TestRulesCanFail(t *testing.T) {
 		{"writers and daemons agree", "sidecar-port", "value: \"http://127.0.0.1:8080\"", "value: \"http://127.0.0.1:15556\""},
 		{"writers and daemons agree", "sidecar-deployment", "value: \"127.0.0.1:15556\"", "value: \":15556\""},
 		{"writers and daemons agree", "sidecar", "name: data\n              readOnly: true", "name: data"},
+		{"writers and daemons agree", "node-writer", "mountPath: \"/run/s3daemon\"\n              readOnly: true", "mountPath: \"/run/s3daemon\""},
 		{"alerts and dashboard are those of the files", "prometheus-rule", "{{ $labels.instance }}", ""},
 		{"alerts and dashboard are those of the files", "dashboard", "s3daemon_queue_depth", "s3daemon_queue"},
 	}

@@ -131,9 +131,18 @@ func reachable(r rendered) (wrong complaints) {
 }
 
 // agreed: send asks where the daemon listens, and the daemon of a pod reads the
-// files of the others where these have them, but cannot write there.
+// files of the others where these have them, but cannot write there. Nor can
+// others write where the socket is.
 func agreed(r rendered) (wrong complaints) {
 	for _, p := range r.pods {
+		for _, c := range p.containers() {
+			socket, isSocket := strings.CutPrefix(env(c)["S3DAEMON_URL"], "unix:")
+			for _, m := range c.VolumeMounts {
+				if isSocket && m.MountPath == path.Dir(socket) && !m.ReadOnly {
+					wrong.add("%s: %s may put another socket in the place of %s", p.of, c.Name, socket)
+				}
+			}
+		}
 		i := slices.IndexFunc(p.containers(), func(c corev1.Container) bool { return c.Name == "s3daemon" })
 		if i < 0 {
 			continue

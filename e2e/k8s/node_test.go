@@ -18,8 +18,13 @@ type node struct {
 	name   string // of the cluster's node
 	base   string // of the directories on it that follow
 	socket string // of the daemon's socket
-	data   string // of the writers' files, which are of its group, 65532
+	data   string // of the writers' files, which are of its group, dataGroup
 }
+
+const (
+	dataGroup   = 65532
+	socketGroup = 15556 // as the chart has it by default
+)
 
 // startNode installs the chart with one daemon a node and these values besides,
 // and returns when the daemon is ready.
@@ -93,8 +98,8 @@ func (d *node) daemon() pod {
 }
 
 // writer starts a pod in the namespace that writes to the daemon's node, as the
-// user 2000, who is in these groups beside that of the same number; what else it
-// is told is for tool write.
+// user 2000, who is in these groups beside that of the same number and that of
+// the data; what else it is told is for tool write.
 func (d *node) writer(n *namespace, name string, groups []int, env string, args ...string) *followed {
 	n.t.Helper()
 	return d.writerOn(n, name, byHostPath, groups, env, args...)
@@ -117,7 +122,7 @@ func (d *node) writerOn(n *namespace, name string, volume func(string) string, g
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	numbers, err := json.Marshal(groups)
+	numbers, err := json.Marshal(append([]int{dataGroup}, groups...))
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -147,7 +152,7 @@ spec:
     - {name: S3DAEMON_URL, value: "unix:%[7]s/s3daemon.sock"}
     %[9]s
     volumeMounts:
-    - {name: socket, mountPath: %[7]s}
+    - {name: socket, mountPath: %[7]s, readOnly: true}
     - {name: data, mountPath: %[8]s}
     - {name: bin, mountPath: /opt/s3daemon}
   volumes:
@@ -170,7 +175,7 @@ func TestNode(t *testing.T) {
 
 	t.Log("a writer who is another user, and in the group of the socket")
 	const files = 5
-	d.writer(n, "member", []int{65532}, "", "-files", fmt.Sprint(files), "-j", "2", "-size", "300000", "-stay")
+	d.writer(n, "member", []int{socketGroup}, "", "-files", fmt.Sprint(files), "-j", "2", "-size", "300000", "-stay")
 	objects := d.s.untilObjects(patience, files)
 	for key, o := range objects {
 		if o.Size != 300000 || !strings.HasPrefix(key, "raw/"+n.name+"/member-") {
@@ -256,6 +261,6 @@ spec:
   resources: {requests: {storage: 1Mi}}
 `, name, n.name, claim, directory))
 	}
-	d.writerOn(n, "member", byClaim, []int{65532}, "", "-files", "3")
+	d.writerOn(n, "member", byClaim, []int{socketGroup}, "", "-files", "3")
 	d.s.untilObjects(patience, 3)
 }

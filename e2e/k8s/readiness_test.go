@@ -21,7 +21,7 @@ func TestReadiness(t *testing.T) {
 			})
 			n := newNamespace(t, privileged)
 			d.s.setRate(1 << 20)
-			w := d.writer(n, "w", []int{65532}, "", "-size", "12000000", "-by", "send-flags")
+			w := d.writer(n, "w", []int{socketGroup}, "", "-size", "12000000", "-by", "send-flags")
 			d.n.until(patience, "its file is under way", func() error {
 				if d.s.counts().UnderWay == 0 {
 					return errNotYet

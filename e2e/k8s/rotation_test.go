@@ -14,8 +14,8 @@ func TestRotation(t *testing.T) {
 	d := startNode(t, nil)
 	n := newNamespace(t, privileged)
 	first := d.daemon()
-	waits := d.writer(n, "waits", []int{65532}, "", "-files", "0", "-size", "20000", "-j", "2", "-every", "200ms")
-	async := d.writer(n, "async", []int{65532}, "", "-files", "0", "-size", "20000", "-j", "2", "-every", "200ms", "-by", "post-async")
+	waits := d.writer(n, "waits", []int{socketGroup}, "", "-files", "0", "-size", "20000", "-j", "2", "-every", "200ms")
+	async := d.writer(n, "async", []int{socketGroup}, "", "-files", "0", "-size", "20000", "-j", "2", "-every", "200ms", "-by", "post-async")
 	all := map[string]*followed{"waits": waits, "async": async}
 	for name, w := range all {
 		untilSays(w, name+" has pushed a file", func(l written) bool { return l.OK })

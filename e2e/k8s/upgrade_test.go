@@ -19,10 +19,10 @@ func TestNodeUpgrade(t *testing.T) {
 	small := []string{"-files", "0", "-size", "30000", "-j", "2", "-every", "250ms"}
 	large := []string{"-files", "0", "-size", "4000000", "-j", "2", "-every", "500ms"}
 	writers := map[string]*followed{
-		"flags":       d.writer(n, "flags", []int{65532}, "", append(small, "-by", "send-flags")...),
-		"plain":       d.writer(n, "plain", []int{65532}, retry, append(small, "-by", "send")...),
-		"flags-large": d.writer(n, "flags-large", []int{65532}, "", append(large, "-by", "send-flags")...),
-		"plain-large": d.writer(n, "plain-large", []int{65532}, retry, append(large, "-by", "send")...),
+		"flags":       d.writer(n, "flags", []int{socketGroup}, "", append(small, "-by", "send-flags")...),
+		"plain":       d.writer(n, "plain", []int{socketGroup}, retry, append(small, "-by", "send")...),
+		"flags-large": d.writer(n, "flags-large", []int{socketGroup}, "", append(large, "-by", "send-flags")...),
+		"plain-large": d.writer(n, "plain-large", []int{socketGroup}, retry, append(large, "-by", "send")...),
 	}
 	// So slow that the large files are under way for seconds, whenever it is.
 	d.s.setRate(3 << 20)

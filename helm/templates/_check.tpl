@@ -1,5 +1,46 @@
 {{- /* What values.schema.json cannot say, or not in words that help. */ -}}
 
+{{- /*
+s3daemon.checkDirectories holds for the directories of the host. Those of socket
+and journal are given away, and kubelet follows links: where a writer may put
+one, it could have any directory given away.
+*/ -}}
+{{- define "s3daemon.checkDirectories" -}}
+{{- $named := list (list "node.socketDirectory" .socketDirectory) (list "node.journalDirectory" .journalDirectory) -}}
+{{- $own := $named -}}
+{{- range $directory := .dataDirectories -}}
+{{- $named = append $named (list "node.dataDirectories" $directory) -}}
+{{- end }}
+{{- range $one := $named }}
+{{- if ne (clean (last $one)) (last $one) }}
+{{- fail (printf "%s: write %s as %s" (first $one) (last $one) (clean (last $one))) }}
+{{- end }}
+{{- end }}
+{{- range $one := $own }}
+{{- if not (regexMatch "^/[^/]+/[^/]" (last $one)) }}
+{{- fail (printf "%s: %s is the system's: name a directory that is the daemon's alone, such as /run/s3daemon" (first $one) (last $one)) }}
+{{- end }}
+{{- if regexMatch "^/(bin|boot|dev|etc|lib|lib32|lib64|proc|root|sbin|sys|usr)/|^/var/(cache|lib|lock|log|mail|opt|run|spool|tmp)$|^/run/(lock|user)$|^/(var/lib|var/run|run)/(kubelet|containerd|crio|docker|containers|dbus|systemd|udev)(/|$)" (last $one) }}
+{{- fail (printf "%s: %s is not for a daemon to have as its own: name another directory, such as /run/s3daemon or /var/lib/s3daemon" (first $one) (last $one)) }}
+{{- end }}
+{{- end }}
+{{- range $i, $one := $named }}
+{{- range $other := slice $named 0 $i }}
+{{- if or (hasPrefix (printf "%s/" (last $other)) (printf "%s/" (last $one))) (hasPrefix (printf "%s/" (last $one)) (printf "%s/" (last $other))) }}
+{{- fail (printf "%s and %s: of %s and %s neither may be in the other" (first $other) (first $one) (last $other) (last $one)) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- range $one := $named }}
+{{- $path := printf "%s/" (last $one) -}}
+{{- range list "/etc/s3daemon/" "/var/lib/s3daemon/" }}
+{{- if and (ne (first $one) "node.journalDirectory") (or (hasPrefix $path .) (hasPrefix . $path)) }}
+{{- fail (printf "%s: the daemon's container has directories of its own at %s, where %s would be as well: name another" (first $one) (trimSuffix "/" .) (last $one)) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{- /* s3daemon.checkAll holds for every use of the chart. */ -}}
 {{- define "s3daemon.checkAll" -}}
 {{- with .Values -}}
@@ -24,6 +65,7 @@
 {{- if and .node.enabled (not .node.dataDirectories) }}
 {{- fail "node.dataDirectories: name the directories of the host that files are to be pushed from" }}
 {{- end }}
+{{- include "s3daemon.checkDirectories" .node -}}
 {{- include "s3daemon.checkPolicy" . }}
 {{- include "s3daemon.checkLabels" $ }}
 {{- if and .example.enabled (not .example.bucket) }}

@@ -38,9 +38,15 @@ writer that comes before the daemon waits for it.
 {{ include "s3daemon.joined" (list (include "s3daemon.node.dataVolumes" .) (include "s3daemon.sendVolume" .)) }}
 {{- end }}
 
+{{- /*
+s3daemon.node.writerVolumeMounts: the socket's directory read-only, for which a
+writer can connect all the same. Where one may write to it, as root or as the
+daemon's user, it could be taken for the daemon by all others.
+*/ -}}
 {{- define "s3daemon.node.writerVolumeMounts" -}}
 - name: s3daemon-socket
   mountPath: {{ .Values.node.socketDirectory | quote }}
+  readOnly: true
 {{- range $i, $directory := .Values.node.dataDirectories }}
 - name: s3daemon-data-{{ $i }}
   mountPath: {{ $directory | quote }}
@@ -91,7 +97,9 @@ writer that comes before the daemon waits for it.
 
 {{- /*
 s3daemon.node.prepare gives the directories of socket and journal to the daemon:
-Kubernetes makes what is missing of a host for root alone.
+Kubernetes makes what is missing of a host for root alone. Others may pass
+through them: who may connect is the socket's mode alone, and the next prepare,
+which has no right but to give away, has to find its mark in them.
 */ -}}
 {{- define "s3daemon.node.prepare" -}}
 {{- $root := deepCopy .Values.securityContext -}}
@@ -105,7 +113,7 @@ Kubernetes makes what is missing of a host for root alone.
     {{- toYaml $root | nindent 4 }}
   args:
     - prepare
-    - -mode=0750
+    - -mode=0711
     - {{ printf "%s:%s" (include "s3daemon.text" .Values.securityContext.runAsUser) (include "s3daemon.text" .Values.node.socketGroup) | quote }}
     - {{ .Values.node.socketDirectory | quote }}
     - /var/lib/s3daemon
