@@ -30,6 +30,8 @@ func healthcheck(ctx context.Context, args []string) error {
 		return askHealth(ctx, "/healthz")
 	case len(args) == 1 && args[0] == "ready":
 		return askHealth(ctx, "/readyz")
+	case len(args) == 1 && strings.Contains(args[0], "://"):
+		return usageError{fmt.Errorf("s3daemon healthcheck takes no URL, as %q is: an address is HOST:PORT or unix:/path", args[0])}
 	case len(args) == 1 && strings.Contains(args[0], ":"):
 		conn, err := dial(ctx, args[0])
 		if err != nil {

@@ -142,7 +142,7 @@ func TestHealthcheckReady(t *testing.T) {
 	if err == nil || exitStatus(err) != 1 || !strings.Contains(err.Error(), "503 Service Unavailable: the daemon is shutting down") {
 		t.Errorf("it takes no pushes: %v", err)
 	}
-	for _, args := range [][]string{{"healthcheck", "alive"}, {"healthcheck", "ready", "ready"}} {
+	for _, args := range [][]string{{"healthcheck", "alive"}, {"healthcheck", "http://" + addr}, {"healthcheck", "http://" + addr + "/readyz"}, {"healthcheck", "ready", "ready"}} {
 		if err := run(t.Context(), args, io.Discard, io.Discard); exitStatus(err) != 2 {
 			t.Errorf("%q: %v", args, err)
 		}

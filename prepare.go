@@ -23,15 +23,15 @@ func prepare(args []string) error {
 	modeText := set.String("mode", "", "")
 	err := set.Parse(args)
 	mode, mistake := parseDirectoryMode(*modeText)
-	if err = errors.Join(err, mistake); err == nil && set.NArg() < 2 {
-		err = errors.New("UID:GID and a DIR at least are missing")
+	if err = errors.Join(err, mistake); err == nil {
+		err = checkPrepare(set.Args())
 	}
 	if err != nil {
 		return usageError{fmt.Errorf("s3daemon prepare: %w (s3daemon -help has the usage)", err)}
 	}
 	to, err := parseOwner(set.Arg(0))
 	if err != nil {
-		return usageError{err}
+		return usageError{fmt.Errorf("s3daemon prepare: %w", err)}
 	}
 	var failed []error
 	for _, dir := range set.Args()[1:] {
@@ -40,6 +40,25 @@ func prepare(args []string) error {
 		}
 	}
 	return errors.Join(failed...)
+}
+
+// checkPrepare checks what stands behind the options. What looks like one there is no
+// directory that anybody wants: who does writes ./-x.
+func checkPrepare(args []string) error {
+	for _, arg := range args {
+		if strings.HasPrefix(arg, "-") {
+			return fmt.Errorf("%q is no UID:GID or DIR, and options stand before these", arg)
+		}
+	}
+	switch {
+	case len(args) == 0:
+		return errors.New("UID:GID and a DIR at least are missing")
+	case len(args) == 1 && !strings.Contains(args[0], ":"):
+		return fmt.Errorf("UID:GID is missing before %q", args[0])
+	case len(args) == 1:
+		return fmt.Errorf("a DIR at least is missing after %q", args[0])
+	}
+	return nil
 }
 
 // asItIs is the mode of which nothing was said.
@@ -88,6 +107,9 @@ func prepareDirectory(dir string, to owner, mode int) error {
 		mode = 0o755 // whatever the umask says
 	case err != nil && !errors.Is(err, os.ErrExist):
 		return err
+	}
+	if is, err := os.Lstat(dir); err == nil && is.Mode()&os.ModeSymlink != 0 {
+		return fmt.Errorf("%s is a link: name the directory that it leads to", dir)
 	}
 	return giveDirectory(dir, to, mode)
 }

@@ -101,6 +101,9 @@ func TestPrepareNoLink(t *testing.T) {
 		if err == nil || exitStatus(err) != 1 || !strings.Contains(err.Error(), top) {
 			t.Errorf("%s: %v", bad, err)
 		}
+		if isLink := strings.HasPrefix(bad, link); err != nil && isLink != strings.Contains(err.Error(), link+" is a link") {
+			t.Errorf("%s: %v", bad, err)
+		}
 		if got := whose(t, target); got != was {
 			t.Errorf("by %s the target is %s, and was %s", bad, got, was)
 		}
@@ -118,6 +121,7 @@ func TestPrepareMistakes(t *testing.T) {
 	for _, args := range [][]string{
 		{}, {"1:1"}, {"1", dir}, {"1:", dir}, {":1", dir}, {"root:root", dir}, {"-1:1", dir}, {"4294967295:1", dir}, {"1:1:1", dir},
 		{"-mode", "0888", "1:1", dir}, {"-mode", "17777", "1:1", dir}, {"-mode", "u+w", "1:1", dir}, {"-recursive", "1:1", dir},
+		{dir}, {dir, dir}, {"1:1", "-mode", "0755", dir}, {"1:1", dir, "-mode", "0755"}, {"-mode", "0755", "--", "1:1", dir, "--"},
 	} {
 		if err := prepareFor(t, args...); exitStatus(err) != 2 {
 			t.Errorf("%q: %v", args, err)

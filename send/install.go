@@ -11,6 +11,9 @@ import (
 // does for a writer whose image has none, by a directory that both mount. The name
 // is there only once all of the file is, so that nobody ever runs half of it.
 func install(dir string) error {
+	if dir == "" {
+		return errors.New("DIR is empty: give the directory to copy send into")
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return err

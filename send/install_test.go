@@ -53,6 +53,9 @@ func TestInstallFails(t *testing.T) {
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
 		t.Errorf("left there: %v, %v", entries, err)
 	}
+	if got := finish(t, command(t, nil, "-install", "")); got != (outcome{1, "", "send: install: DIR is empty: give the directory to copy send into\n"}) {
+		t.Error(got)
+	}
 	for _, args := range [][]string{{"-install"}, {"-install", dir, dir}} {
 		if got := finish(t, command(t, nil, args...)); got.status != 1 || !strings.HasPrefix(got.stderr, "usage:") {
 			t.Errorf("%q: %v", args, got)

@@ -53,7 +53,8 @@ error, and the others go on. What the daemon has accepted goes on without send.
   --               ends the flags
 
 send -wait LABEL waits until no push with that label is queued or running. Those
-that failed or were cancelled are a line each, and exit status 1.
+that failed or were cancelled are a line each, and exit status 1, as long as they
+are in the daemon's history; a label that no push has is no failure.
 
   -timeout DURATION  such as 90s or 2h: how long to wait at most
 

@@ -46,7 +46,7 @@ func withFlags(ctx context.Context, args []string, getenv func(string) string, s
 	}
 	items, err := batch.Plan(o.files, o.destination, absolute)
 	if err != nil {
-		fmt.Fprintf(stderr, "send: %s\n", client.Explain(err))
+		fmt.Fprintf(stderr, "send: %s\n", explain(err))
 		return failed
 	}
 	return pushAll(ctx, daemon, o, items, stdout, stderr)

@@ -279,7 +279,7 @@ func TestRelativeFiles(t *testing.T) {
 	}
 	cmd := command(t, []string{"S3DAEMON_URL=" + q.URL}, "-j", "1", "--", "-async", "./a", "b\nc", "/d/e", "x/bkt/d/")
 	cmd.Dir = dir
-	if got := finish(t, cmd); got.status != 1 || !strings.Contains(got.stderr, "control character") {
+	if got := finish(t, cmd); got != (outcome{1, "", `send: "b\nc": key "d/b\nc" has an ASCII control character (invalid_destination)` + "\n"}) {
 		t.Errorf("a key that S3 cannot hold: %v", got)
 	}
 	cmd = command(t, []string{"S3DAEMON_URL=" + q.URL}, "-j", "1", "--", "-async", "./a", "/d/e", "x/bkt/d/")

@@ -159,6 +159,9 @@ func explain(err error) string {
 	if gaveUp, is := errors.AsType[*batch.GaveUpError](err); is {
 		return explain(gaveUp.Err) + gaveUp.Suffix()
 	}
+	if of, is := errors.AsType[*batch.ItemError](err); is {
+		return progress.Name(of.Name) + ": " + explain(of.Err)
+	}
 	text := client.Explain(err)
 	if _, isUnreachable := errors.AsType[*client.UnreachableError](err); isUnreachable {
 		text += hint

@@ -16,10 +16,23 @@ type Item struct {
 	Destination string
 }
 
+// ItemError says of which file something is wrong.
+type ItemError struct {
+	Name string // as the user wrote it
+	Err  error
+}
+
+// Error says what.
+func (e *ItemError) Error() string { return push.Quote(e.Name) + ": " + e.Err.Error() }
+
+// Unwrap returns what is wrong.
+func (e *ItemError) Unwrap() error { return e.Err }
+
 // Plan says where each file goes: below the destination where that ends in a
 // slash, under its base name; otherwise to the destination, where there is only
 // one. It refuses the whole batch if one of them can go nowhere, or two would
-// go to the same object. absolute makes a path absolute.
+// go to the same object. absolute makes a path absolute. The error is an
+// *ItemError where a file gives its object a name that none can have.
 func Plan(names []string, destination string, absolute func(string) (string, error)) ([]Item, error) {
 	below := strings.HasSuffix(destination, "/")
 	if len(names) > 1 && !below {
@@ -44,7 +57,7 @@ func Plan(names []string, destination string, absolute func(string) (string, err
 			return nil, fmt.Errorf("%s and %s would both become %s", push.Quote(other), push.Quote(name), push.Quote(to))
 		}
 		if _, err := push.ParseDestination(to); err != nil {
-			return nil, err
+			return nil, &ItemError{Name: name, Err: err}
 		}
 		taken[to] = name
 		items[i] = Item{Index: i, Name: name, File: file, Destination: to}

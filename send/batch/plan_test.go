@@ -38,9 +38,9 @@ func TestPlan(t *testing.T) {
 		{"no name", []string{"d/../"}, "s3://bkt/", `no object can be named after the FILE "d/../"`},
 		{"no name", []string{"/"}, "s3://bkt/", `no object can be named after the FILE "/"`},
 		{"an empty name", []string{"a", ""}, "s3://bkt/", "FILE is empty"},
-		{"no bucket", []string{"a"}, "s3:///", `destination "s3:///a" has no bucket`},
-		{"no key", []string{"a"}, "alias/", `destination "alias/a" has no key`},
-		{"a key that is too long", []string{"a", strings.Repeat("x", 2000)}, "s3://bkt/", `key "xxx`},
+		{"no bucket", []string{"a"}, "s3:///", `"a": destination "s3:///a" has no bucket`},
+		{"no key", []string{"a"}, "alias/", `"a": destination "alias/a" has no key`},
+		{"a key that is too long", []string{"a", strings.Repeat("x", 2000)}, "s3://bkt/", `"xxx`},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
