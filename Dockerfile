@@ -29,6 +29,7 @@ ENTRYPOINT ["/s3daemon"]
 
 # What make image has put together. The licence is the file that is always there:
 # some builders come by here though nobody asked for this stage, and want a match.
+# So without --build-arg TARGETARCH, or without that archive, it has no programs.
 FROM config AS prebuilt
 ARG TARGETARCH
 ADD LICENSE image/linux-${TARGETARCH}.tar* /

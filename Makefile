@@ -18,7 +18,7 @@
 #                 pushes over an emulated long link against its limit, as root; see bench/wan/README.md
 # make demo       the demo
 # make image      the container image IMAGE for ARCH (amd64, arm64), by docker or what CONTAINER names (buildah); no
-#                 registry is needed. For another ARCH than its own docker has to use BuildKit
+#                 registry is needed. For another ARCH than this host's docker needs BuildKit (its plugin buildx)
 # make images     both, with -amd64 and -arm64 behind IMAGE; by buildah also IMAGE, which lists them
 # make e2e-image  the image made and tried, by docker
 
@@ -33,6 +33,9 @@ REVISION    ?= $(shell git rev-parse HEAD 2>/dev/null)
 CA_BUNDLE   ?= /etc/ssl/certs/ca-certificates.crt
 # An image of OCI's own format has no HEALTHCHECK.
 DOCKER_FORMAT := $(if $(filter buildah,$(notdir $(CONTAINER))),--format docker)
+# The classic builder of docker makes images for the ARCH of its host alone.
+FOREIGN     := $(if $(DOCKER_FORMAT),,$(filter-out $(shell go env GOHOSTARCH),$(ARCH)))
+OR_SAY      := $(if $(FOREIGN),|| { echo "ARCH=$(ARCH) is not this host's: docker needs its plugin buildx; or set CONTAINER=buildah" >&2; exit 1; })
 FAULTS      := ^Test(EachFault|FlippedBit|WrongAnswers|RandomFaults|FaultsAndKills|Idempotency|Link.*)$$
 
 .PHONY: build test unit e2e e2e-full e2e-chaos e2e-faults e2e-resume e2e-attack e2e-k8s conformance conformance-ceph chart lint fuzz bench bench-wan bench-wan-full demo image images e2e-image clean
@@ -123,8 +126,8 @@ image:
 	chmod 1777 $(FILES)/tmp
 	cd $(FILES) && tar --owner=0 --group=0 --exclude=var/lib/s3daemon -cf ../linux-$(ARCH).tar * && \
 		tar --owner=65532 --group=0 -rf ../linux-$(ARCH).tar var/lib/s3daemon
-	$(CONTAINER) build $(DOCKER_FORMAT) --platform linux/$(ARCH) --target prebuilt --build-arg TARGETARCH=$(ARCH) \
-		--build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) -t $(IMAGE) .
+	$(if $(FOREIGN),DOCKER_BUILDKIT=1) $(CONTAINER) build $(DOCKER_FORMAT) --platform linux/$(ARCH) --target prebuilt --build-arg TARGETARCH=$(ARCH) \
+		--build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) -t $(IMAGE) . $(OR_SAY)
 
 images:
 	$(MAKE) image ARCH=amd64 IMAGE=$(IMAGE)-amd64
