@@ -47,7 +47,7 @@ func serve(ctx context.Context, cfg config, limit *transport.Bandwidth, log *slo
 		log.Info("stopped, while another s3daemon used the journal")
 		return nil
 	case err != nil:
-		return fmt.Errorf("s3daemon cannot start: %w", err)
+		return fmt.Errorf("s3daemon cannot start: %w", denied(cfg.dataDir, err))
 	}
 	defer func() { err = errors.Join(err, kept.Close()) }()
 	warnOfDataDir(cfg.dataDir, os.Getenv, log)
