@@ -1,6 +1,7 @@
 package chart
 
 import (
+	"fmt"
 	"os"
 	"path"
 	"path/filepath"
@@ -37,6 +38,32 @@ func mounted(r rendered) (wrong complaints) {
 		for _, name := range there {
 			if !used[name] {
 				wrong.add("%s: nobody mounts %s", p.of, name)
+			}
+		}
+	}
+	return wrong
+}
+
+// shared: a path in a push is the daemon's, so directories of the host that writers
+// and daemons share are everywhere where the host has them; and whoever has that of
+// the socket is in the socket's group.
+func shared(r rendered) (wrong complaints) {
+	asked, _ := r.values.PathValue("node.socketGroup")
+	for _, p := range r.pods {
+		for _, v := range p.spec.Volumes {
+			if v.HostPath == nil || v.Name != "s3daemon-socket" && !strings.HasPrefix(v.Name, "s3daemon-data-") {
+				continue
+			}
+			for _, c := range p.containers() {
+				for _, m := range c.VolumeMounts {
+					if m.Name == v.Name && m.MountPath != v.HostPath.Path {
+						wrong.add("%s: %s has %s of the host at %s", p.of, c.Name, v.HostPath.Path, m.MountPath)
+					}
+				}
+			}
+			context := p.spec.SecurityContext
+			if v.Name == "s3daemon-socket" && (context == nil || !slices.Contains(context.SupplementalGroups, number(asked))) {
+				wrong.add("%s has the socket's directory, and is not in its group", p.of)
 			}
 		}
 	}
@@ -118,7 +145,8 @@ func reachable(r rendered) (wrong complaints) {
 				for value := range strings.SplitSeq(value, ",") {
 					file := strings.TrimPrefix(value, "unix:")
 					isMounted := slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool {
-						return file == m.MountPath || strings.HasPrefix(file, strings.TrimSuffix(m.MountPath, "/")+"/")
+						below, is := strings.CutPrefix(file, strings.TrimSuffix(m.MountPath, "/")+"/")
+						return file == m.MountPath || is && p.mayHave(m.Name, below)
 					})
 					if path.IsAbs(file) && !isMounted {
 						wrong.add("%s: %s has no volume for %s=%s", p.of, c.Name, name, value)
@@ -128,6 +156,26 @@ func reachable(r rendered) (wrong complaints) {
 		}
 	}
 	return wrong
+}
+
+// mayHave tells whether a file can be in the volume: one of a Secret or a ConfigMap
+// has those that are named.
+func (p pod) mayHave(volume, file string) bool {
+	for _, v := range p.spec.Volumes {
+		var items []corev1.KeyToPath
+		switch {
+		case v.Name != volume:
+			continue
+		case v.Secret != nil:
+			items = v.Secret.Items
+		case v.ConfigMap != nil:
+			items = v.ConfigMap.Items
+		default:
+			return true
+		}
+		return slices.ContainsFunc(items, func(i corev1.KeyToPath) bool { return i.Path == file })
+	}
+	return true
 }
 
 // agreed: send asks where the daemon listens, and the daemon of a pod reads the
@@ -155,6 +203,11 @@ func agreed(r rendered) (wrong complaints) {
 		}
 		if listen := env(daemon)["S3DAEMON_LISTEN"]; !strings.HasPrefix(listen, "127.0.0.1:") && !strings.HasPrefix(listen, "unix:/") {
 			wrong.add("%s: the daemon takes pushes at %s", p.of, listen)
+		}
+		for _, port := range daemon.Ports {
+			if ops := env(daemon)["S3DAEMON_OPS_LISTEN"]; ops != fmt.Sprintf(":%d", port.ContainerPort) {
+				wrong.add("%s: %s is %d, and health and metrics are at %q", p.of, port.Name, port.ContainerPort, ops)
+			}
 		}
 		for root := range strings.SplitSeq(env(daemon)["S3DAEMON_ROOTS"], ",") {
 			for _, m := range daemon.VolumeMounts {

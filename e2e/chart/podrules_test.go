@@ -69,8 +69,15 @@ func graceful(r rendered) (wrong complaints) {
 	asked, _ := r.values.PathValue("sidecar.writerGraceSeconds")
 	writer := time.Duration(number(asked)) * time.Second
 	for _, p := range r.pods {
+		legacy := false
 		isSidecar := len(p.spec.Containers) > 1 || p.spec.Containers[0].Name != "s3daemon"
 		for _, c := range p.containers() {
+			if c.Name == "s3daemon-legacy" {
+				legacy = true
+			}
+			if c.Name == "s3daemon" && legacy {
+				wrong.add("%s: the old port starts before the daemon that it needs, and ends after it", p.of)
+			}
 			if isSidecar && (c.Name == "s3daemon" || c.Name == "s3daemon-legacy") {
 				wrong = append(wrong, outlives(p, c, writer)...)
 			}

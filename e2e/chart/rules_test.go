@@ -11,6 +11,7 @@ import (
 	"helm.sh/helm/v3/pkg/chartutil"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/yaml"
@@ -40,6 +41,7 @@ var rules = []rule{
 	{"probes", probes},
 	{"resources", resources},
 	{"what is mounted is there, and what is there is mounted", mounted},
+	{"writers and daemons have the host's directories alike", shared},
 	{"secrets are mounted so that they are renewed", renewed},
 	{"variables", variables},
 	{"files that variables name are mounted", reachable},
@@ -117,9 +119,17 @@ func unique(r rendered) (wrong complaints) {
 	return wrong
 }
 
+// opens tells whether a container of the pod has a port of that name.
+func (p pod) opens(name string) bool {
+	return slices.ContainsFunc(p.containers(), func(c corev1.Container) bool {
+		return slices.ContainsFunc(c.Ports, func(port corev1.ContainerPort) bool { return port.Name == name })
+	})
+}
+
 // selectors are those of controllers, which must match their pods and no others
-// of the release; and of a StatefulSet's Service and account, which must exist
-// where the release has to make them.
+// of the release; of the PodMonitor and the NetworkPolicy, and the ports that they
+// name; and of a StatefulSet's Service and account, which must exist where the
+// release has to make them.
 func selectors(r rendered) (wrong complaints) {
 	has := func(name string) bool {
 		return slices.ContainsFunc(r.objects, func(o object) bool { return o.name == name })
@@ -136,8 +146,34 @@ func selectors(r rendered) (wrong complaints) {
 		}
 	}
 	for _, o := range r.objects {
-		if set, is := o.Object.(*appsv1.StatefulSet); is && !has("Service/"+set.Spec.ServiceName) {
-			wrong.add("%s has no Service %q", o.name, set.Spec.ServiceName)
+		switch o := o.Object.(type) {
+		case *appsv1.StatefulSet:
+			if !has("Service/" + o.Spec.ServiceName) {
+				wrong.add("StatefulSet/%s has no Service %q", o.Name, o.Spec.ServiceName)
+			}
+		case *monitoringv1.PodMonitor:
+			for _, p := range r.pods {
+				isDaemon := slices.ContainsFunc(p.containers(), func(c corev1.Container) bool { return c.Name == "s3daemon" })
+				found := labels.SelectorFromSet(o.Spec.Selector.MatchLabels).Matches(labels.Set(p.meta.Labels))
+				if p.selector != nil && isDaemon && !(found && p.opens(*o.Spec.PodMetricsEndpoints[0].Port)) {
+					wrong.add("PodMonitor/%s does not find the daemons of %s, or not their port", o.Name, p.of)
+				}
+			}
+		case *networkingv1.NetworkPolicy:
+			for _, p := range r.pods {
+				found := labels.SelectorFromSet(o.Spec.PodSelector.MatchLabels).Matches(labels.Set(p.meta.Labels))
+				if found != (p.of == "DaemonSet/"+o.Name) {
+					wrong.add("NetworkPolicy/%s is for %s, or is not for the node's pods", o.Name, p.of)
+				}
+				for _, rule := range o.Spec.Ingress {
+					if found && !p.opens(rule.Ports[0].Port.String()) {
+						wrong.add("NetworkPolicy/%s lets peers in to %s, which is no port of %s", o.Name, rule.Ports[0].Port, p.of)
+					}
+				}
+			}
+			if isEgress := slices.Contains(o.Spec.PolicyTypes, networkingv1.PolicyTypeEgress); isEgress != (len(o.Spec.Egress) > 0) {
+				wrong.add("NetworkPolicy/%s says whom its pods may reach, or that it does, alone", o.Name)
+			}
 		}
 	}
 	return wrong
