@@ -228,7 +228,16 @@ func (t *traffic) hearLocked(one *turn) {
 	if one.info.SinceHeard > 2*one.info.RTT+turnMoment/4 {
 		return
 	}
-	t.flow.heard(one.info.RTT > least+max(queuedTime, time.Duration(queuedShare*float64(least))))
+	queued := max(queuedTime, time.Duration(queuedShare*float64(least)))
+	t.flow.heard(one.info.RTT > least+queued+one.apart())
+}
+
+// apart is the time between two packets of a connection, for which its round trip is
+// longer without any queue: the other end waits for a second packet before it
+// acknowledges. Of one that is told to be slow that would look like a queue for ever.
+func (one *turn) apart() time.Duration {
+	seconds := float64(one.info.Segment) / max(1, one.rate())
+	return min(mostApart, time.Duration(seconds*float64(time.Second)))
 }
 
 // rate is what the connection sends at now.
@@ -272,6 +281,8 @@ const (
 	// this time.
 	queuedShare = 0.05
 	queuedTime  = 3 * time.Millisecond
+	// mostApart is how long an acknowledgement is put off at most, with Linux.
+	mostApart = 40 * time.Millisecond
 	// forgotten is how long nobody may have sent for what was seen of the link to hold.
 	forgotten = time.Second
 	// mostResent is the share of the packets that may be lost on a link with room.

@@ -282,6 +282,31 @@ func TestFlow(t *testing.T) {
 	}
 }
 
+// TestSlowIsNoQueue: connections that send a packet now and then have a longer round
+// trip by the time between two, as long as what they may send is little. That is no
+// queue: they may send more, until the trip is longer than that.
+func TestSlowIsNoQueue(t *testing.T) {
+	const trip = 200 * time.Millisecond
+	for _, tc := range []struct {
+		pacing float64
+		rtt    time.Duration
+		longer bool
+	}{
+		{72_400, 220 * time.Millisecond, false},
+		{72_400, 240 * time.Millisecond, true},
+		{1e6, 220 * time.Millisecond, true},
+		{1e6, 208 * time.Millisecond, false},
+		{100, 245 * time.Millisecond, false},
+		{100, 260 * time.Millisecond, true},
+	} {
+		l := newLane(1e6)
+		l.hearLocked(&turn{limit: math.Inf(1), info: Info{RTT: tc.rtt, MinRTT: trip, Pacing: tc.pacing, Segment: 1448}})
+		if longer := l.flow.longer == 1; longer != tc.longer || l.flow.trips != 1 {
+			t.Errorf("at %v B/s a round trip of %v, in place of %v, shows a queue: %v, want %v", tc.pacing, tc.rtt, trip, longer, tc.longer)
+		}
+	}
+}
+
 // TestFlowBegins: with what was seen, or what is remembered by those that come; in the
 // first round trip nothing arrives, which says nothing.
 func TestFlowBegins(t *testing.T) {
