@@ -207,6 +207,43 @@ func TestNode(t *testing.T) {
 	}
 }
 
+// TestNodeGivenAway changes who the daemon of a node is after it has been there:
+// each gets the directories of the one before, with the journal.
+func TestNodeGivenAway(t *testing.T) {
+	t.Parallel()
+	d := startNode(t, nil)
+	n := newNamespace(t, privileged)
+	for i, c := range []struct {
+		values        map[string]any
+		group         int
+		socket, owner string // of the socket's directory, and of the journal
+	}{
+		{nil, socketGroup, "65532:15556 711", "65532"},
+		{map[string]any{"node": map[string]any{"socketGroup": 1001}}, 1001, "65532:1001 711", "65532"},
+		{map[string]any{"node": map[string]any{"socketGroup": 1001}, "securityContext": map[string]any{"runAsUser": 1500}}, 1001, "1500:1001 711", "1500"},
+	} {
+		d.upgrade(c.values)
+		name := fmt.Sprintf("writer%d", i)
+		d.writer(n, name, []int{c.group}, "", "-files", "1", "-stay")
+		d.s.untilObjects(patience, i+1)
+		if got := strings.TrimSpace(asRoot(t, d.name, "stat", "-c", "%u:%g %a", d.socket)); got != c.socket {
+			t.Errorf("the socket's directory is %s, want %s", got, c.socket)
+		}
+		if got := strings.TrimSpace(asRoot(t, d.name, "stat", "-c", "%u", d.base+"/journal/journal.db")); got != c.owner {
+			t.Errorf("the journal is the user %s's, want %s", got, c.owner)
+		}
+		var answer struct {
+			Body string `json:"body"`
+		}
+		if err := json.Unmarshal([]byte(n.exec(name, "writer", "/tool", "ask", "GET", "/pushes?state=done&limit=10")), &answer); err != nil {
+			t.Fatal(err)
+		}
+		if known := strings.Count(answer.Body, `"destination":"s3://raw/`+n.name+"/"); known != i+1 {
+			t.Errorf("the daemon knows of %d pushes, want %d: %s", known, i+1, answer.Body)
+		}
+	}
+}
+
 // refusal asks the daemon for a push from within a writer's pod, and returns the
 // code of its answer.
 func refusal(n *namespace, pod, form string) string {
