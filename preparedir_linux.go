@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -120,8 +119,7 @@ func (d *held) readMark() (uid int, marked bool) {
 		return -1, false
 	}
 	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, 20))
-	if uid, err = strconv.Atoi(strings.TrimSpace(string(text))); err != nil {
+	if _, err := fmt.Fscan(io.LimitReader(f, 20), &uid); err != nil {
 		return -1, true // it ended while it wrote
 	}
 	return uid, true
