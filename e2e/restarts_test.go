@@ -89,7 +89,7 @@ func awaitNotice(t *testing.T, file, destination, where string, pushed *atomic.I
 		t.Fatal(err)
 	}
 	lines := bufio.NewScanner(stderr)
-	if !lines.Scan() || !strings.HasSuffix(lines.Text(), "; asking again") {
+	if !lines.Scan() || !strings.HasSuffix(lines.Text(), "; asking again for up to 1m0s") {
 		t.Errorf("send without its daemon says %q", lines.Text())
 	}
 	callers.Go(func() {

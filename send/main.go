@@ -59,7 +59,7 @@ are in the daemon's history; a label that no push has is no failure.
   -timeout DURATION  such as 90s or 2h: how long to wait at most
 
 Where the daemon restarts or its queue is full, requests are repeated, until it
-has refused them for a minute. send FILE DEST asks once, and send -listen repeats
+has refused them for a minute; a line says so after a second. send FILE DEST asks once, and send -listen repeats
 for 5 s what the daemon refused, unless S3DAEMON_RETRY_FOR is set.
 
 send -listen serves the line protocol of the first s3daemon: one request a

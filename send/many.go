@@ -101,7 +101,7 @@ func barrier(ctx context.Context, daemon *client.Daemon, o options, stderr io.Wr
 	case err == nil:
 		return status
 	case ctx.Err() != nil:
-		fmt.Fprintln(stderr, "send: interrupted: the pushes go on by themselves in the daemon")
+		fmt.Fprintln(stderr, "send: interrupted: what the daemon has accepted goes on without send")
 	default:
 		fmt.Fprintf(stderr, "send: %s\n", explain(err))
 	}

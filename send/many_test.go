@@ -209,7 +209,7 @@ func TestBarrier(t *testing.T) {
 	}
 	cmd := command(t, env, "-wait", "long")
 	got := finish(t, cmd, func() { cmd.Process.Signal(syscall.SIGTERM) })
-	if want := "send: interrupted: the pushes go on by themselves in the daemon\n"; got.stderr != "" && got != (outcome{1, "", want}) {
+	if want := "send: interrupted: what the daemon has accepted goes on without send\n"; got.stderr != "" && got != (outcome{1, "", want}) {
 		t.Errorf("%v, want %q", got, want) // without any words where the signal came too early
 	}
 }

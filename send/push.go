@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/lsst-dm/s3daemon/push"
 	"github.com/lsst-dm/s3daemon/send/batch"
@@ -17,12 +16,12 @@ import (
 
 // pushFile is the old client: silence and 0, or one line and 1.
 func pushFile(ctx context.Context, file, destination string, getenv func(string) string, stderr io.Writer) int {
-	err := ask(ctx, file, destination, getenv)
+	err := ask(ctx, file, destination, getenv, stderr)
 	switch {
 	case err == nil:
 		return ok
 	case ctx.Err() != nil && errors.Is(err, context.Cause(ctx)):
-		fmt.Fprintln(stderr, "send: interrupted: the push may still be under way")
+		fmt.Fprintf(stderr, "send: interrupted: %s\n", whereabouts(err))
 		return failed
 	}
 	if reply, isReply := errors.AsType[*legacy.ReplyError](err); isReply {
@@ -34,7 +33,27 @@ func pushFile(ctx context.Context, file, destination string, getenv func(string)
 	return failed
 }
 
-func ask(ctx context.Context, file, destination string, getenv func(string) string) error {
+// unfinishedError is that nobody waits any more for a push.
+type unfinishedError struct {
+	error
+	at batch.Tally // where it is
+}
+
+func (u *unfinishedError) Unwrap() error { return u.error }
+
+// whereabouts says where a push is that is not waited for any more.
+func whereabouts(err error) string {
+	of, known := errors.AsType[*unfinishedError](err)
+	switch {
+	case known && of.at.Untouched > 0:
+		return "the daemon has not taken the push"
+	case known && of.at.Accepted > 0:
+		return "the push goes on by itself in the daemon"
+	}
+	return "the push may still be under way"
+}
+
+func ask(ctx context.Context, file, destination string, getenv func(string) string, stderr io.Writer) error {
 	file, err := absolute(file)
 	if err != nil {
 		return err
@@ -58,16 +77,16 @@ func ask(ctx context.Context, file, destination string, getenv func(string) stri
 		return daemon.Push(ctx, file, destination)
 	}
 	defer daemon.Close()
-	return pushPatiently(ctx, daemon, batch.Item{File: file, Destination: destination}, patience)
+	return pushPatiently(ctx, daemon, batch.Item{File: file, Destination: destination}, batch.Patience{For: patience, Notice: (&reporter{stderr: stderr}).outage})
 }
 
 // pushPatiently is Push for those who want it to see the daemon restart: a batch
 // of one, with the same requests as any other.
-func pushPatiently(ctx context.Context, daemon batch.Daemon, item batch.Item, patience time.Duration) error {
+func pushPatiently(ctx context.Context, daemon batch.Daemon, item batch.Item, patience batch.Patience) error {
 	var end lastWord
-	cfg := batch.Config{Daemon: daemon, Observer: &end, Parallel: 1, Patience: batch.Patience{For: patience}}
-	if _, err := cfg.Run(ctx, []batch.Item{item}); err != nil {
-		return err
+	cfg := batch.Config{Daemon: daemon, Observer: &end, Parallel: 1, Patience: patience}
+	if at, err := cfg.Run(ctx, []batch.Item{item}); err != nil {
+		return &unfinishedError{err, at}
 	}
 	return end.Err
 }

@@ -114,10 +114,10 @@ func (r *reporter) line(o batch.Outcome) string {
 }
 
 // outage tells of a daemon that has not been answering for a while.
-func (r *reporter) outage(err error) {
+func (r *reporter) outage(err error, lasts time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	fmt.Fprintf(r.stderr, "send: %s; asking again\n", explain(err))
+	fmt.Fprintf(r.stderr, "send: %s; asking again for up to %v\n", explain(err), lasts)
 }
 
 // unfinished says why the batch ended before all of its pushes had, and how many

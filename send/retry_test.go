@@ -1,6 +1,9 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
+	"io"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -85,21 +88,34 @@ func TestPatienceEnds(t *testing.T) {
 	}
 }
 
-// TestPatientClientInterrupted: a signal ends the asking.
+// TestPatientClientInterrupted: whoever waits for a daemon is told so, once; a signal
+// ends that, and the daemon has not taken anything.
 func TestPatientClientInterrupted(t *testing.T) {
-	asked := make(chan struct{}, 1000)
-	daemon := newStandIn(t, "127.0.0.1:0", map[string]http.HandlerFunc{"k": func(w http.ResponseWriter, _ *http.Request) {
-		asked <- struct{}{}
-		answer(w, 503, push.Problem{Status: 503, Code: push.ShuttingDown, Detail: "the daemon is shutting down"})
-	}})
-	cmd := command(t, []string{"S3DAEMON_URL=" + daemon.URL, "S3DAEMON_RETRY_FOR=1h"}, "/f", "a/bkt/k")
-	got := finish(t, cmd, func() {
-		<-asked
-		<-asked
+	const nobody = "send: no daemon at unix:/nowhere/d.sock: no such file or directory (S3DAEMON_URL says where to look); asking again for up to 1h0m0s\n"
+	for says, args := range map[string][]string{
+		"the daemon has not taken the push":                 {"/f", "a/bkt/k"},
+		"1 not pushed":                                      {"-json", "/f", "a/bkt/k"},
+		"what the daemon has accepted goes on without send": {"-wait", "a"},
+	} {
+		cmd := command(t, []string{"S3DAEMON_URL=unix:/nowhere/d.sock", "S3DAEMON_RETRY_FOR=1h"}, args...)
+		var stdout bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &stdout, nil
+		stderr, err := cmd.StderrPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewReader(stderr)
+		if line, err := lines.ReadString('\n'); line != nobody || err != nil {
+			t.Errorf("%q: %q, %v", args, line, err)
+		}
 		cmd.Process.Signal(syscall.SIGTERM)
-	})
-	if got != (outcome{1, "", "send: interrupted: the push may still be under way\n"}) {
-		t.Error(got)
+		rest, _ := io.ReadAll(lines)
+		if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 1 || string(rest) != "send: interrupted: "+says+"\n" || stdout.Len() > 0 {
+			t.Errorf("%q: %v, %q, %q", args, err, rest, stdout.String())
+		}
 	}
 }
 

@@ -46,6 +46,7 @@ func Settle(ctx context.Context, d Daemon, label string, timeout time.Duration, 
 		ctx = bounded
 	}
 	p := &patience{Patience: allowed}
+	defer p.answered()
 	for {
 		q := client.Query{Label: label, Limit: 1, Wait: longPoll}
 		if timeout > 0 {
@@ -73,6 +74,7 @@ func Settle(ctx context.Context, d Daemon, label string, timeout time.Duration, 
 // cancelled, newest first. Its errors are those of Settle.
 func Unfinished(ctx context.Context, d Daemon, label string, allowed Patience, each func(push.Receipt)) error {
 	p := &patience{Patience: allowed}
+	defer p.answered()
 	q := client.Query{Label: label, States: []push.State{push.Failed, push.Cancelled}}
 	for {
 		page, err := persist(ctx, p, func() (push.Page, error) { return d.List(ctx, q) })

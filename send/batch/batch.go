@@ -116,6 +116,7 @@ func (c Config) Run(ctx context.Context, items []Item) (Tally, error) {
 	}
 	begun := r.handOut(begin, items)
 	workers.Wait()
+	r.patience.answered()
 	if r.tally.Untouched += len(items) - begun; r.err == nil && begun < len(items) {
 		r.err = context.Cause(ctx)
 	}

@@ -177,7 +177,12 @@ func TestSharedPatience(t *testing.T) {
 			return client.Answer{}, gone
 		}}
 		cfg := Config{Daemon: d, Observer: new(observed), Parallel: 10,
-			Patience: Patience{For: time.Minute, Notice: func(err error) { notices = append(notices, err) }}}
+			Patience: Patience{For: time.Minute, Notice: func(err error, lasts time.Duration) {
+				if lasts != time.Minute || time.Since(begun) != noticeTime {
+					t.Errorf("a notice of %v after %v", lasts, time.Since(begun))
+				}
+				notices = append(notices, err)
+			}}}
 		tally, err := cfg.Run(t.Context(), items(1000))
 		gaveUp, is := errors.AsType[*GaveUpError](err)
 		if tally != (Tally{Untouched: 1000}) || !is || gaveUp.Err != error(gone) || time.Since(begun) != time.Minute {

@@ -16,7 +16,7 @@ import (
 const UsualPatience = time.Minute
 
 const (
-	noticeTime = 5 * time.Second       // after which somebody should know; most restarts are shorter
+	noticeTime = time.Second           // after which somebody should know; a queue that is full for a moment is none of it
 	firstPause = 20 * time.Millisecond // between two tries, then doubling
 	mostPause  = time.Second
 )
@@ -25,8 +25,10 @@ const (
 type Patience struct {
 	// For is how long it is asked again while nothing but refusals comes, or no
 	// answer; 0: it is asked once.
-	For    time.Duration
-	Notice func(error) // called once in each outage that lasts; may be nil
+	For time.Duration
+	// Notice is called once in each outage that lasts, with the last refusal and
+	// For; may be nil.
+	Notice func(error, time.Duration)
 }
 
 // patience is what is left of it. All the requests of a batch share one: what
@@ -36,8 +38,9 @@ type patience struct {
 	Patience
 
 	mu     sync.Mutex
-	since  time.Time // when the present outage was noticed, zero outside one; guarded by mu
-	warned bool      // of the present outage; guarded by mu
+	since  time.Time   // when the present outage was noticed, zero outside one; guarded by mu
+	last   error       // the last refusal of it; guarded by mu
+	notice *time.Timer // of it, which calls Notice; guarded by mu
 }
 
 // refused notes that the daemon did not do what it was asked for, and returns
@@ -46,24 +49,33 @@ func (p *patience) refused(err error) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
+	p.last = err
 	if p.since.IsZero() {
 		p.since = now
-	}
-	lasted := now.Sub(p.since)
-	if lasted >= noticeTime && !p.warned {
-		p.warned = true
-		if p.Notice != nil {
-			p.Notice(err)
+		if p.Notice != nil && p.For > noticeTime {
+			p.notice = time.AfterFunc(noticeTime, func() { p.tell(now) })
 		}
 	}
-	return p.For - lasted
+	return p.For - now.Sub(p.since)
 }
 
-// answered notes that the daemon did it.
+// tell calls Notice, if the outage that began at since still lasts.
+func (p *patience) tell(since time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.since.Equal(since) {
+		p.Notice(p.last, p.For)
+	}
+}
+
+// answered notes that the daemon did it, or is not asked any more.
 func (p *patience) answered() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.since, p.warned = time.Time{}, false
+	p.since = time.Time{}
+	if p.notice != nil {
+		p.notice.Stop()
+	}
 }
 
 // GaveUpError is the last refusal of a daemon that was asked for too long.

@@ -56,8 +56,11 @@ func Plan(names []string, destination string, absolute func(string) (string, err
 		if other, both := taken[to]; both {
 			return nil, fmt.Errorf("%s and %s would both become %s", push.Quote(other), push.Quote(name), push.Quote(to))
 		}
-		if _, err := push.ParseDestination(to); err != nil {
+		switch _, err := push.ParseDestination(to); {
+		case err != nil && below:
 			return nil, &ItemError{Name: name, Err: err}
+		case err != nil: // all of it is DEST
+			return nil, err
 		}
 		taken[to] = name
 		items[i] = Item{Index: i, Name: name, File: file, Destination: to}
