@@ -83,7 +83,7 @@ func ask(ctx context.Context, file, destination string, getenv func(string) stri
 // pushPatiently is Push for those who want it to see the daemon restart: a batch
 // of one, with the same requests as any other.
 func pushPatiently(ctx context.Context, daemon batch.Daemon, item batch.Item, patience batch.Patience) error {
-	var end lastWord
+	end := lastWord{batch.Outcome{Err: errors.New("nothing was heard of the push")}}
 	cfg := batch.Config{Daemon: daemon, Observer: &end, Parallel: 1, Patience: patience}
 	if at, err := cfg.Run(ctx, []batch.Item{item}); err != nil {
 		return &unfinishedError{err, at}

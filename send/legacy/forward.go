@@ -71,7 +71,11 @@ func (f *forwarder) down(err error) time.Time {
 	defer f.mu.Unlock()
 	if f.since.IsZero() {
 		f.since = time.Now()
-		f.log.Warn("the daemon takes no pushes; each client waits for it for a while", "wait", f.patience.String(), "error", client.Explain(err))
+		if f.patience > 0 {
+			f.log.Warn("the daemon takes no pushes; each client waits for it for a while", "wait", f.patience.String(), "error", client.Explain(err))
+		} else {
+			f.log.Warn("the daemon takes no pushes; each client is told at once", "error", client.Explain(err))
+		}
 	}
 	return f.since
 }

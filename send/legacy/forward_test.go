@@ -1,11 +1,13 @@
 package legacy
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -105,6 +107,23 @@ func TestLongOutage(t *testing.T) {
 			t.Error("the outage is still noted")
 		}
 	})
+}
+
+// TestForwardOnce: without patience a client is told at once, and the log does not
+// say that it waits.
+func TestForwardOnce(t *testing.T) {
+	var said bytes.Buffer
+	asked := 0
+	f := &forwarder{log: slog.New(slog.NewTextHandler(&said, nil)), patience: -1, push: func(context.Context, string, string, string) error {
+		asked++
+		return client.ErrNotTaken
+	}}
+	if err := f.forward(t.Context(), "/f", "s3://bkt/k", time.Now()); err != client.ErrNotTaken || asked != 1 {
+		t.Errorf("%v after %d requests", err, asked)
+	}
+	if !strings.Contains(said.String(), "each client is told at once") || strings.Contains(said.String(), "wait") {
+		t.Errorf("the log says %q", said.String())
+	}
 }
 
 // TestForwardRepeats: what the daemon did not answer is repeated where that was
