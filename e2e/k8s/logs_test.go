@@ -123,4 +123,5 @@ type logged struct {
 	Msg         string    `json:"msg"`
 	ID          string    `json:"id"`
 	Destination string    `json:"destination"`
+	Pushes      int       `json:"pushes"` // how many a line is about that is about several
 }

@@ -13,12 +13,12 @@ import (
 // cluster's nodes, beside a store in the same namespace. Writers are in other
 // namespaces, and reach it through directories of the node.
 type node struct {
-	n      *namespace
-	s      *store
-	name   string // of the cluster's node
-	base   string // of the directories on it that follow
-	socket string // of the daemon's socket
-	data   string // of the writers' files, which are of its group, dataGroup
+	n              *namespace
+	s              *store
+	name, hostname string // of the cluster's node; see aNode
+	base           string // of the directories on it that follow
+	socket         string // of the daemon's socket
+	data           string // of the writers' files, which are of its group, dataGroup
 }
 
 const (
@@ -32,7 +32,8 @@ func startNode(t testing.TB, values map[string]any) *node {
 	t.Helper()
 	n := newNamespace(t, privileged)
 	base := "/var/tmp/" + n.name
-	d := &node{n: n, name: aNode(t), base: base, socket: base + "/socket", data: base + "/data"}
+	d := &node{n: n, base: base, socket: base + "/socket", data: base + "/data"}
+	d.name, d.hostname = aNode(t)
 	n.directory(d.name, base, "data")
 	asRoot(t, d.name, "chmod", "2775", d.data) // what is made in it is of its group
 	d.s = n.startStore("raw")
@@ -63,7 +64,7 @@ func (d *node) values() map[string]any {
 		"node": map[string]any{
 			"enabled": true, "socketDirectory": d.socket, "journalDirectory": d.base + "/journal",
 			"dataDirectories": []string{d.data}, "mountPropagation": "None",
-			"nodeSelector": map[string]any{"kubernetes.io/hostname": d.name},
+			"nodeSelector": map[string]any{"kubernetes.io/hostname": d.hostname},
 		},
 	}
 }

@@ -32,13 +32,15 @@ func defaultClass(t testing.TB) bool {
 	return false
 }
 
-// aNode returns the name of a node that takes pods.
-func aNode(t testing.TB) string {
+// aNode returns a node that takes pods: its name, and the value of its label
+// kubernetes.io/hostname, by which others are held to it.
+func aNode(t testing.TB) (name, hostname string) {
 	t.Helper()
 	var list struct {
 		Items []struct {
 			Metadata struct {
-				Name string `json:"name"`
+				Name   string            `json:"name"`
+				Labels map[string]string `json:"labels"`
 			} `json:"metadata"`
 			Spec struct {
 				Unschedulable bool `json:"unschedulable"`
@@ -63,11 +65,11 @@ func aNode(t testing.TB) string {
 			usable = usable && (c.Type != "Ready" || c.Status == "True")
 		}
 		if usable {
-			return node.Metadata.Name
+			return node.Metadata.Name, node.Metadata.Labels["kubernetes.io/hostname"]
 		}
 	}
 	t.Fatal("no node takes pods")
-	return ""
+	return "", ""
 }
 
 // volumes sees to it that these claims of the namespace, which others make, get
@@ -78,7 +80,7 @@ func (n *namespace) volumes(claims ...string) {
 	if defaultClass(n.t) {
 		return
 	}
-	node := aNode(n.t)
+	node, hostname := aNode(n.t)
 	base := "/var/tmp/" + n.name
 	n.directory(node, base, claims...)
 	for _, claim := range claims {
@@ -99,7 +101,7 @@ spec:
     required:
       nodeSelectorTerms:
       - matchExpressions: [{key: kubernetes.io/hostname, operator: In, values: [%q]}]
-`, name, n.name, claim, base, claim, node))
+`, name, n.name, claim, base, claim, hostname))
 	}
 }
 
