@@ -50,8 +50,8 @@ func TestRulesCanFail(t *testing.T) {
 		{"a Job's barrier is that of its retries too", "job-claim", "-wait \"$label\"", "-wait \"$HOSTNAME\""},
 		{"a Job's barrier is that of its retries too", "job-claim", "label=$JOB$", "label=$HOSTNAME$"},
 		{"a Job's barrier is that of its retries too", "job-claim", "metadata.labels['batch.kubernetes.io/job-name']", "metadata.name"},
-		{"probes", "sidecar", "livenessProbe:\n            exec:\n              command: [/s3daemon, healthcheck]\n            failureThreshold: 3\n            periodSeconds: 30\n            timeoutSeconds: 4\n          resources", "resources"},
-		{"probes", "sidecar", "healthcheck, ready]", "healthcheck]"},
+		{"probes", "sidecar", "livenessProbe:\n            exec:\n              command:\n              - /s3daemon\n              - healthcheck\n            failureThreshold: 3\n            periodSeconds: 30\n            timeoutSeconds: 4\n          readinessProbe", "readinessProbe"},
+		{"probes", "sidecar", "- healthcheck\n              - ready\n", "- healthcheck\n"},
 		{"probes", "sidecar", "timeoutSeconds: 4", "timeoutSeconds: 1"},
 		{"probes", "probes-http", "path: /healthz", "path: /readyz"},
 		{"probes", "probes-http", "value: \":9090\"", "value: \":9091\""},
@@ -111,7 +111,7 @@ func TestDecodingIsStrict(t *testing.T) {
 	}
 	text := joined(files)
 	for _, c := range []struct{ old, new, wrong string }{
-		{"timeoutSeconds:", "timeoutsSeconds:", `unknown field "spec.template.spec.initContainers[0].startupProbe.timeoutsSeconds"`},
+		{"timeoutSeconds:", "timeoutsSeconds:", `unknown field "spec.template.spec.initContainers[0].livenessProbe.timeoutsSeconds"`},
 		{"replicas: 1", "replicas: 1\n  replicas: 2", `key "replicas" already set`},
 		{"replicas: 1", "replicas: one", "cannot unmarshal string"},
 		{"kind: Service\n", "kind: Servant\n", `no kind "Servant"`},

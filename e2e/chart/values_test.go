@@ -180,7 +180,6 @@ var others = map[string]any{
 	"node.dataDirectories":                   []any{"/x"},
 	"node.mountPropagation":                  "None",
 	"node.socketMode":                        "0600",
-	"node.supplementalGroups":                []any{1},
 	"node.tolerations":                       []any{map[string]any{"operator": "Exists"}},
 	"node.updateStrategy.type":               "OnDelete",
 	"podSecurityContext.seccompProfile.type": "Unconfined",

@@ -77,9 +77,8 @@ one, it could have any directory given away.
 {{- /* s3daemon.checkPolicy: a policy that keeps the daemon from its store is none. */ -}}
 {{- define "s3daemon.checkPolicy" -}}
 {{- with .networkPolicy -}}
-{{- if and .storeAt $.store.endpoint -}}
-{{- $url := urlParse $.store.endpoint -}}
-{{- $port := regexFind ":[0-9]+$" $url.host | trimPrefix ":" | default (ternary "80" "443" (eq $url.scheme "http")) -}}
+{{- if and .storeAt .storePorts $.store.endpoint -}}
+{{- $port := include "s3daemon.storePort" $ -}}
 {{- $ports := list -}}
 {{- range .storePorts }}{{ $ports = append $ports (include "s3daemon.text" .) }}{{ end -}}
 {{- if not (has $port $ports) }}
@@ -87,6 +86,12 @@ one, it could have any directory given away.
 {{- end }}
 {{- end -}}
 {{- end -}}
+{{- end }}
+
+{{- /* s3daemon.storePort is the port of the store's address; of Amazon S3 it is https's. The context is the values. */ -}}
+{{- define "s3daemon.storePort" -}}
+{{- $url := urlParse (default "https://" .store.endpoint) -}}
+{{- regexFind ":[0-9]+$" $url.host | trimPrefix ":" | default (ternary "80" "443" (eq $url.scheme "http")) -}}
 {{- end }}
 
 {{- /* s3daemon.checkLabels: labels of the chart's own are not for others to set; YAML has each once. */ -}}

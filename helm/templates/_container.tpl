@@ -65,18 +65,14 @@ lifecycle:
 {{- end }}
 
 {{- define "s3daemon.probes" -}}
-{{- range $i, $name := list "startup" "readiness" "liveness" -}}
-{{- if $i }}
-{{ end -}}
-{{ $name }}Probe:
-  {{- if eq $.Values.probes.by "http" }}
-  httpGet:
-    path: {{ ternary "/readyz" "/healthz" (eq $name "readiness") }}
-    port: s3daemon-ops
-  {{- else }}
-  exec:
-    command: [/s3daemon, healthcheck{{ if eq $name "readiness" }}, ready{{ end }}]
-  {{- end }}
-  {{- toYaml (get $.Values.probes $name) | nindent 2 }}
+{{- $probes := dict -}}
+{{- range $name := list "startup" "readiness" "liveness" -}}
+{{- $ready := eq $name "readiness" -}}
+{{- $ask := dict "exec" (dict "command" (ternary (list "/s3daemon" "healthcheck" "ready") (list "/s3daemon" "healthcheck") $ready)) -}}
+{{- if eq $.Values.probes.by "http" -}}
+{{- $ask = dict "httpGet" (dict "path" (ternary "/readyz" "/healthz" $ready) "port" "s3daemon-ops") -}}
 {{- end -}}
+{{- $_ := set $probes (printf "%sProbe" $name) (merge $ask (get $.Values.probes $name)) -}}
+{{- end -}}
+{{- toYaml $probes -}}
 {{- end }}

@@ -132,7 +132,7 @@ which has no right but to give away, has to find its mark in them.
 {{- /* s3daemon.node.podSecurityContext: the daemon has the socket's group, so that it may give that the socket. */ -}}
 {{- define "s3daemon.node.podSecurityContext" -}}
 {{- $context := include "s3daemon.podSecurityContext" . | fromYaml -}}
-{{- $groups := concat (default list $context.supplementalGroups) (list .Values.node.socketGroup) (default list .Values.node.supplementalGroups) | uniq -}}
+{{- $groups := concat (default list $context.supplementalGroups) (list .Values.node.socketGroup) | uniq -}}
 {{- toYaml (set $context "supplementalGroups" $groups) -}}
 {{- end }}
 

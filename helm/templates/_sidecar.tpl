@@ -61,19 +61,14 @@ deliver what is under way, then what it takes to end.
 {{ add (int .Values.sidecar.writerGraceSeconds) (int .Values.drain.timeoutSeconds) 5 }}
 {{- end }}
 
-{{- /* s3daemon.writerEnv tells send, in the writer's container, where the daemon is. */ -}}
+{{- /* s3daemon.writerEnv tells send where the daemon of the pod is, in the writer's container and as the old port. */ -}}
 {{- define "s3daemon.writerEnv" -}}
-{{ include "s3daemon.env.daemon" . }}
-{{ include "s3daemon.env.retryFor" . }}
-{{- end }}
-
-{{- /* s3daemon.env.daemon is how the daemon of the pod is asked. */ -}}
-{{- define "s3daemon.env.daemon" -}}
 - name: S3DAEMON_URL
   value: {{ printf "http://127.0.0.1:%d" (int .Values.sidecar.port) | quote }}
 {{- with include "s3daemon.env.token" . }}
 {{ . }}
 {{- end }}
+{{ include "s3daemon.env.retryFor" . }}
 {{- end }}
 
 {{- /* s3daemon.writerVolumeMounts bring the writer's container send, and the token that it shows. */ -}}
@@ -123,7 +118,7 @@ waitSeconds: {{ .writerGraceSeconds }}
   env:
     - name: S3DAEMON_MAX_CLIENTS
       value: {{ include "s3daemon.text" .maxClients | quote }}
-    {{- include "s3daemon.env.daemon" $ | nindent 4 }}
+    {{- include "s3daemon.writerEnv" $ | nindent 4 }}
   startupProbe:
     exec:
       command: [/s3daemon, healthcheck, "127.0.0.1:{{ .port }}"]

@@ -28,8 +28,10 @@ spec:
 terminationGracePeriodSeconds: {{ include "s3daemon.terminationGracePeriodSeconds" $s3daemon }}
 securityContext:
   {{- merge (deepCopy .Values.podSecurityContext) (include "s3daemon.podSecurityContext" $s3daemon | fromYaml) | toYaml | nindent 2 }}
+{{- with include "s3daemon.initContainers" $s3daemon }}
 initContainers:
-  {{- include "s3daemon.initContainers" $s3daemon | nindent 2 }}
+  {{- . | nindent 2 }}
+{{- end }}
 containers:
   - name: writer
     {{- include "writer.container" (dict "root" . "directory" "/data") | nindent 4 }}
@@ -70,8 +72,10 @@ securityContext:
   {{- toYaml .Values.podSecurityContext | nindent 2 }}
   supplementalGroups:
     {{- include "s3daemon.node.writerSupplementalGroups" $s3daemon | nindent 4 }}
+{{- with include "s3daemon.node.writerInitContainers" $s3daemon }}
 initContainers:
-  {{- include "s3daemon.node.writerInitContainers" $s3daemon | nindent 2 }}
+  {{- . | nindent 2 }}
+{{- end }}
 containers:
   - name: writer
     {{- include "writer.container" (dict "root" . "directory" (first $s3daemon.Values.node.dataDirectories)) | nindent 4 }}
@@ -87,4 +91,23 @@ containers:
       {{- include "s3daemon.node.writerVolumeMounts" $s3daemon | nindent 6 }}
 volumes:
   {{- include "s3daemon.node.writerVolumes" $s3daemon | nindent 2 }}
+{{- end }}
+
+{{- /* writer.claimTemplates: data and journal, where a StatefulSet makes their claims. */ -}}
+{{- define "writer.claimTemplates" -}}
+{{- if eq .Values.data.in "claimTemplate" }}
+- metadata:
+    name: data
+  spec:
+    accessModes: [ReadWriteOnce]
+    {{- with .Values.data.storageClass }}
+    storageClassName: {{ . | quote }}
+    {{- end }}
+    resources:
+      requests:
+        storage: {{ .Values.data.size }}
+{{- end }}
+{{- if eq .Values.reach "sidecar" }}
+{{ include "s3daemon.volumeClaimTemplate" .Subcharts.s3daemon }}
+{{- end }}
 {{- end }}
