@@ -223,7 +223,7 @@ func without(objects []any, group string) (others []any) {
 }
 
 // operator is the module that has the definitions of PodMonitor and
-// PrometheusRule.
+// PrometheusRule, of the version whose types ../chart decodes them into.
 const operator = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
 
 // monitoringResources sees to it that the API server knows PodMonitor and
