@@ -98,8 +98,8 @@ func TestCredentialsChange(t *testing.T) {
 		s.write(t, "id", "1")
 		s.gives.Store(key("new"))
 		time.Sleep(lookEvery)
-		s.wantKey(t, "old") // and a look begins
-		s.write(t, "secret", "1")
+		s.write(t, "secret", "1") // before the look, which would take what is old enough by itself
+		s.wantKey(t, "old")       // and a look begins
 		for range 5 {
 			time.Sleep(lookEvery / 10)
 			s.wantKey(t, "old") // a change is not taken while it is young
