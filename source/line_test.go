@@ -43,6 +43,7 @@ func TestPatience(t *testing.T) {
 		if n := <-late; n != 1 {
 			t.Errorf("what came late was %d", n)
 		}
+		synctest.Wait() // until it is known that it has returned
 		if n, err := do(t.Context(), l, time.Second, func() int { return 2 }, ignore); n != 2 || err != nil {
 			t.Errorf("do, once it has returned = %d, %v", n, err)
 		}
